@@ -1,0 +1,32 @@
+"""The refusals of ebp_cuda: every one is an `EBPError` that names what was got and what was wanted."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EBPError(Exception):
+    """Base of every error that ebp_cuda raises on purpose."""
+
+
+class ModelError(EBPError):
+    """A model file is missing, truncated, malformed, or does not fit its weights."""
+
+
+class ShapeError(EBPError):
+    """A tensor, blob or input has a shape or dtype that the layer or argument cannot take."""
+
+
+class UnsupportedError(EBPError):
+    """A valid request that this build, device or rule set has no implementation for."""
+
+
+class InputError(EBPError):
+    """An argument or input file holds a value that cannot be used (unknown name, NaN, bad range)."""
+
+
+def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The part of an error message that suggests names: "; nearest: a, b" or an empty string."""
+    found = difflib.get_close_matches(name, list(known), n=count, cutoff=0.4)
+    return f"; nearest: {', '.join(found)}" if found else ""
