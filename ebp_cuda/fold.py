@@ -1,0 +1,109 @@
+"""Folding batch norm and per-channel scales into the layer before them, as the "conserving" rules want it.
+
+The excitatory part of a layer is that of the whole affine map from its input to the next non-linearity: a negative
+batch norm gain turns inhibition into excitation, so W+ is taken after folding (design: rule set "conserving").
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from .graph import Graph, Node
+
+_FOLDABLE = ("conv", "conv_transpose", "linear")
+
+
+def fold_affine(graph: Graph) -> Graph:
+    """A graph in which every batch_norm or per-channel affine that alone reads a contraction is part of it.
+
+    The folded layer writes the value that the last folded one wrote; a name that stood for a value in between
+    then stands for that one. The given graph and its tensors stay as they are.
+    """
+    readers = Counter(value for node in graph.nodes for value in node.inputs)
+    nodes: list[Node] = []
+    at: dict[str, int] = {}
+    renamed: dict[str, str] = {}
+    for node in graph.nodes:
+        source = at.get(node.inputs[0]) if node.inputs else None
+        alone = source is not None and readers[node.inputs[0]] == 1 and node.inputs[0] not in graph.outputs
+        folded = _folded(nodes[source], node) if source is not None and alone else None
+        if folded is not None and source is not None:
+            renamed[node.inputs[0]] = node.outputs[0]
+            nodes[source] = folded
+            at[node.outputs[0]] = source
+            continue
+        if node.op in _FOLDABLE:
+            at[node.outputs[0]] = len(nodes)
+        nodes.append(node)
+    return Graph(nodes, graph.inputs, graph.outputs, _renamed_names(graph.names, renamed), graph.meta)
+
+
+def _renamed_names(names: Mapping[str, tuple[str, ...]], renamed: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    def last(value: str) -> str:
+        while value in renamed:
+            value = renamed[value]
+        return value
+
+    moved = {name: tuple(dict.fromkeys(last(value) for value in values)) for name, values in names.items()}
+    for value in renamed:
+        moved.setdefault(value, (last(value),))
+    return moved
+
+
+def _folded(layer: Node, node: Node) -> Node | None:
+    """`layer` with `node`'s gain and offset in its weight and bias, or None where they do not fold."""
+    if node.op == "batch_norm":
+        gain = torch.rsqrt(node.params["var"] + node.attrs["eps"])
+        if "weight" in node.params:
+            gain = gain * node.params["weight"]
+        offset = -node.params["mean"] * gain
+        if "bias" in node.params:
+            offset = offset + node.params["bias"]
+    elif node.op == "affine":
+        channels = _channels(layer)
+        scale, shift = (_per_channel(node.params.get(name), layer, channels) for name in ("scale", "shift"))
+        if ("scale" in node.params and scale is None) or ("shift" in node.params and shift is None):
+            return None
+        weight = layer.params["weight"]
+        gain = weight.new_ones(channels) if scale is None else scale
+        offset = weight.new_zeros(channels) if shift is None else shift
+    else:
+        return None
+    params = {"weight": _scaled(layer, gain), "bias": offset}
+    if "bias" in layer.params:
+        params["bias"] = layer.params["bias"] * gain + offset
+    return replace(layer, outputs=node.outputs, params=params)
+
+
+def _channels(layer: Node) -> int:
+    weight = layer.params["weight"]
+    if layer.op == "conv_transpose":
+        return int(weight.shape[1]) * int(layer.attrs["groups"])
+    return int(weight.shape[0])
+
+
+def _per_channel(param: torch.Tensor | None, layer: Node, channels: int) -> torch.Tensor | None:
+    """A broadcastable parameter as [C], or None where it varies along anything but the channel axis."""
+    if param is None:
+        return None
+    if param.numel() == 1:
+        return param.reshape(1).expand(channels)
+    rank = 1 if layer.op == "linear" else layer.params["weight"].dim() - 1
+    shape = list(param.shape)
+    if param.numel() != channels or len(shape) < rank or shape[len(shape) - rank] != channels:
+        return None
+    return param.reshape(channels)
+
+
+def _scaled(layer: Node, gain: torch.Tensor) -> torch.Tensor:
+    weight = layer.params["weight"]
+    if layer.op != "conv_transpose":
+        return weight * gain.reshape(-1, *([1] * (weight.dim() - 1)))
+    groups = int(layer.attrs["groups"])
+    per_group = weight.reshape(groups, -1, *weight.shape[1:])
+    gains = gain.reshape(groups, 1, -1, *([1] * (weight.dim() - 2)))
+    return (per_group * gains).reshape(weight.shape)

@@ -1,0 +1,195 @@
+"""A loaded network: what the importers give and everything else takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import engine
+from .errors import InputError, ModelError, ShapeError, nearest_names
+from .fold import fold_affine
+from .graph import Graph
+from .plan import Plan, device_of, dtype_of
+from .rules import OPERATIONS, RULE_SETS
+
+ArrayLike = Any
+"""A torch tensor, a NumPy array, or anything torch.as_tensor takes."""
+
+_SCORING = ("softmax", "sigmoid", "identity")
+
+
+class Net:
+    """A network with its weights. Made by `load` and `from_torch`; never edits what it was made from."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._folded: Graph | None = None
+        self._plans: dict[tuple[str, torch.device, torch.dtype], Plan] = {}
+
+    @property
+    def labels(self) -> list[str] | None:
+        """Names of the classes in order, where the model knows them."""
+        return self.graph.meta.get("labels")
+
+    @property
+    def preprocess(self) -> dict[str, Any] | None:
+        """How a photo becomes an input: see `ebp_cuda.preprocess.Preprocess`; None where the model does not say."""
+        return self.graph.meta.get("preprocess")
+
+    def plan(self, rules: str = "caffe", device: str | torch.device = "cpu", dtype: str | torch.dtype = "fp32") -> Plan:
+        """The plan for a rule set, device and dtype; made at the first call and kept."""
+        key = (rules, device_of(device), dtype_of(dtype))
+        if key not in self._plans:
+            if rules == "conserving" and self._folded is None:
+                self._folded = fold_affine(self.graph)
+            graph = self._folded if rules == "conserving" and self._folded is not None else self.graph
+            self._plans[key] = Plan(graph, *key)
+        return self._plans[key]
+
+    def forward(
+        self,
+        x: ArrayLike | Mapping[str, ArrayLike],
+        outputs: Sequence[str] | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = "fp32",
+    ) -> dict[str, torch.Tensor]:
+        """Activations by name.
+
+        x: the input [N, C, H, W], or a dict by input name. outputs: names of blobs, layers or modules; the network's
+        outputs where not given. A Caffe in-place blob gives its final content.
+        Raises InputError (unknown name, NaN) and ShapeError.
+        """
+        plan = self.plan("caffe", device, dtype)
+        names = list(self.graph.outputs) if outputs is None else list(outputs)
+        values = {name: self.graph.resolve(name)[-1] for name in names}
+        trace = engine.forward(plan, self.check_inputs(x), set(values.values()))
+        return {name: trace.values[value].contiguous() for name, value in values.items()}
+
+    def check_inputs(self, x: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, torch.Tensor]:
+        """The inputs as tensors by name, checked for shape, dtype and NaN."""
+        wanted = self.graph.inputs
+        if not isinstance(x, Mapping):
+            if len(wanted) != 1:
+                raise InputError(f"{self.graph.origin} has inputs {', '.join(wanted)}: give a dict by name")
+            x = {next(iter(wanted)): x}
+        for name in x:
+            if name not in wanted:
+                raise InputError(f"{self.graph.origin}: no input '{name}'{nearest_names(name, wanted)}")
+        for name in wanted:
+            if name not in x:
+                raise InputError(f"{self.graph.origin}: input '{name}' was not given")
+        return {name: self._checked(name, x[name]) for name in wanted}
+
+    def _checked(self, name: str, given: ArrayLike) -> torch.Tensor:
+        where, shape = f"{self.graph.origin}: input '{name}'", self.graph.inputs[name]
+        try:
+            tensor = torch.as_tensor(np.asarray(given) if not hasattr(given, "__dlpack__") else given)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ShapeError(f"{where}: cannot be read as an array: {error}") from None
+        if tensor.is_complex() or tensor.dtype == torch.bool:
+            raise ShapeError(f"{where} has dtype {tensor.dtype}, wanted real numbers")
+        text = "[" + ", ".join("N" if i == 0 else "any" if n is None else str(n) for i, n in enumerate(shape)) + "]"
+        fits = len(tensor.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, tensor.shape, strict=False))
+        if shape and not fits:
+            raise ShapeError(f"{where} has shape {list(tensor.shape)}, wanted {text}")
+        if 0 in tensor.shape:
+            raise ShapeError(f"{where} has shape {list(tensor.shape)}: there is nothing in it")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            kind = "NaN" if bool(torch.isnan(tensor).any()) else "infinite values"
+            raise InputError(f"{where} holds {kind}")
+        return tensor
+
+    def default_top(self) -> str:
+        """The value a sweep starts from: the only output, above its softmax or sigmoid if it has one."""
+        if len(self.graph.outputs) != 1:
+            outputs = ", ".join(self.graph.outputs)
+            raise InputError(f"{self.graph.origin} has {len(self.graph.outputs)} outputs ({outputs}): name one as top=")
+        value = self.graph.outputs[0]
+        while (index := self.graph.producer.get(value)) is not None and self.graph.nodes[index].op in _SCORING:
+            value = self.graph.nodes[index].inputs[0]
+        return value
+
+    def shapes(self, size: Mapping[str, Sequence[int]] | None = None) -> dict[str, tuple[int, ...]]:
+        """Shape of every value for one image, from a forward pass over zeros of the declared (or given) input size."""
+        inputs = {}
+        for name, declared in self.graph.inputs.items():
+            shape = tuple(size[name]) if size and name in size else (1, *declared[1:])
+            if any(n is None for n in shape):
+                shape = tuple(self.graph.meta.get("example_shapes", {}).get(name, [n or 224 for n in shape]))
+            inputs[name] = torch.zeros([int(n or 1) for n in shape])
+        return {name: tuple(shape) for name, shape in engine.forward(self.plan(), inputs, self.graph.producer).shapes.items()}
+
+    def explain_support(self) -> list[dict[str, Any]]:
+        """Per layer, before anything runs: name, type in the file, op, kind of rule per rule set, what is missing."""
+        rows = []
+        for node in self.graph.nodes:
+            entry = OPERATIONS.get(node.op)
+            kinds = {name: entry.rules[name].kind if entry and name in entry.rules else None for name in RULE_SETS}
+            missing = "forward" if entry is None else ", ".join(f"{n} rule" for n, kind in kinds.items() if kind is None)
+            row = {"layer": node.name, "type": node.source or node.op, "op": node.op, "outputs": list(node.outputs)}
+            rows.append({**row, **kinds, "missing": missing})
+        return rows
+
+    def summary(self) -> str:
+        """A table of layers: name, type, output shape, parameters, rule in either rule set."""
+        shapes = self.shapes()
+        rows = [("layer", "type", "output", "shape", "parameters", *RULE_SETS)]
+        for node, row in zip(self.graph.nodes, self.explain_support(), strict=True):
+            count = sum(param.numel() for param in node.params.values())
+            shape = "x".join(map(str, shapes[node.outputs[0]][1:]))
+            rules = [row[name] or "missing" for name in RULE_SETS]
+            rows.append((node.name, row["type"], node.outputs[0], shape, f"{count:,}" if count else "", *rules))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Net {self.graph.origin}: {len(self.graph.nodes)} layers, inputs {self.graph.inputs}>"
+
+
+def load(path: str | Path, weights: str | Path | None = None) -> Net:
+    """A network from `net.onnx`, or from `deploy.prototxt` and its `weights.caffemodel`.
+
+    Raises ModelError where a file is missing, malformed or does not fit, UnsupportedError that lists every layer
+    without an importer.
+    """
+    from .importers.onnx import load_onnx
+
+    path = Path(path)
+    if path.suffix == ".onnx":
+        if weights is not None:
+            raise InputError(f"{path} carries its weights; weights={weights} was given as well")
+        return Net(load_onnx(path))
+    if path.suffix in (".prototxt", ".pt", ".txt") or weights is not None:
+        from .importers.caffe import to_onnx
+
+        graph = load_onnx(to_onnx(path, weights))
+        graph.meta["origin"] = str(path)
+        return Net(graph)
+    raise ModelError(f"{path}: wanted a .onnx file, or a .prototxt with its .caffemodel")
+
+
+def from_torch(module: torch.nn.Module, example_input: torch.Tensor, **meta: Any) -> Net:
+    """A network from a torch module, read through torch.export; the module stays as it is.
+
+    meta: labels (list of class names), preprocess (dict). Raises UnsupportedError that lists every operator without
+    a converter.
+    """
+    from .importers.torch import from_module
+
+    return Net(from_module(module, example_input, **meta))
+
+
+def as_net(model: Net | torch.nn.Module, x: ArrayLike) -> Net:
+    """`model` itself if it is a Net, else the module imported for inputs like x."""
+    if isinstance(model, Net):
+        return model
+    if isinstance(model, torch.nn.Module):
+        return from_torch(model, torch.as_tensor(x))
+    raise InputError(f"model is a {type(model).__name__}; wanted an ebp_cuda Net or a torch.nn.Module")
+

@@ -1,0 +1,156 @@
+"""What stays constant over many images: parameters on one device in one dtype, packed weights, the way down.
+
+A plan belongs to one graph, rule set, device and dtype. It holds no activation, so several threads may use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .errors import InputError, UnsupportedError
+from .graph import Graph, Node
+from .ops import require_device
+from .rules import OPERATIONS, Operation, Rule, check_rule_set
+
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+
+
+def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
+    """The torch dtype for "fp32", "fp64" or that dtype itself; raises UnsupportedError for others."""
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in DTYPES.values():
+        raise UnsupportedError(f"dtype={dtype!r}: this build propagates in {' or '.join(DTYPES)}")
+    return found
+
+
+def device_of(device: str | torch.device) -> torch.device:
+    """The torch device; raises InputError where the name is wrong, UnsupportedError where there is none."""
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device={device!r}: {error}") from None
+    require_device(found)
+    return found
+
+
+@dataclass(frozen=True)
+class Route:
+    """The layers that a sweep visits, from the tops down to the wanted values."""
+
+    nodes: tuple[int, ...]
+    """Indices into Graph.nodes, last first."""
+    keep: frozenset[str]
+    """Values whose activations the rules on the way read."""
+
+
+class Plan:
+    """Parameters and packed weights of one graph for one rule set, device and dtype."""
+
+    def __init__(self, graph: Graph, rules: str, device: torch.device, dtype: torch.dtype) -> None:
+        self.graph, self.rules, self.device, self.dtype = graph, check_rule_set(rules), device, dtype
+        self._params: dict[int, dict[str, torch.Tensor]] = {}
+        self._packed: dict[tuple[int, str], tuple[tuple[int, int], torch.Tensor]] = {}
+        self.non_negative = non_negative_values(graph)
+
+    def params(self, index: int) -> Mapping[str, torch.Tensor]:
+        """The parameters of node `index`, moved and cast once; a parameter that needs neither is shared."""
+        if index not in self._params:
+            params = self.graph.nodes[index].params
+            self._params[index] = {name: self._place(tensor) for name, tensor in params.items()}
+        return self._params[index]
+
+    def _place(self, tensor: torch.Tensor) -> torch.Tensor:
+        placed = tensor.detach().to(self.device, self.dtype)
+        if placed.dim() == 4 and self.device.type == "cpu":
+            placed = placed.contiguous(memory_format=torch.channels_last)
+        return placed
+
+    def packer(self, index: int) -> Callable[[str], torch.Tensor]:
+        """`packed("weight+")` is max(W, 0), "weight-" is max(-W, 0), "weight+^T" the same with input and output
+        channels exchanged and the kernel flipped. Made once, and again when W was written to."""
+
+        def packed(name: str) -> torch.Tensor:
+            base, flipped = name.removesuffix("^T"), name.endswith("^T")
+            weight = self.params(index)[base[:-1]]
+            stamp = (weight.data_ptr(), weight._version)
+            held = self._packed.get((index, name))
+            if held is None or held[0] != stamp:
+                positive = weight.clamp(min=0) if base[-1] == "+" else (-weight).clamp_(min=0)
+                held = self._packed[index, name] = (stamp, self._place(_flip(positive)) if flipped else positive)
+            return held[1]
+
+        return packed
+
+    def rule(self, node: Node) -> Rule | None:
+        """The rule by which this plan's rule set carries relevance through `node`, if there is one."""
+        entry = OPERATIONS.get(node.op)
+        return entry.rules.get(self.rules) if entry else None
+
+    def route(self, tops: Sequence[str], wanted: Iterable[str]) -> Route:
+        """The way from `tops` down to the `wanted` values. Raises InputError where no way leads there, and
+        UnsupportedError that lists every layer on the way without a rule."""
+        wanted = tuple(wanted)
+        above, below = self.graph.ancestors(tops), self.graph.descendants(wanted)
+        for value in wanted:
+            if value not in tops and not above & self.graph.descendants([value]):
+                raise InputError(f"{self.graph.origin}: '{value}' does not lie below {', '.join(map(repr, tops))}")
+        visited = sorted(above & below, reverse=True)
+        missing = [self.graph.nodes[i] for i in visited if self.rule(self.graph.nodes[i]) is None]
+        if missing:
+            names = ", ".join(f"'{node.name}' ({node.source or node.op})" for node in missing)
+            other = "; rules='conserving' may have one" if self.rules == "caffe" else ""
+            raise UnsupportedError(f"{self.graph.origin}: no '{self.rules}' rule for {names}{other}")
+        keep: set[str] = set()
+        for index in visited:
+            node, rule = self.graph.nodes[index], self.rule(self.graph.nodes[index])
+            assert rule is not None
+            keep.update(node.inputs if "x" in rule.needs else ())
+            keep.update(node.outputs if "y" in rule.needs else ())
+        return Route(tuple(visited), frozenset(keep))
+
+    def classifiers(self, top: str) -> frozenset[int]:
+        """The first layers with weights under `top`: those that the contrast negates."""
+        found: set[int] = set()
+        queue = [top]
+        while queue:
+            index = self.graph.producer.get(queue.pop())
+            if index is None:
+                continue
+            node = self.graph.nodes[index]
+            if OPERATIONS[node.op].is_contraction:
+                found.add(index)
+            else:
+                queue.extend(node.inputs)
+        return frozenset(found)
+
+
+def _flip(weight: torch.Tensor) -> torch.Tensor:
+    return weight.transpose(0, 1).flip(tuple(range(2, weight.dim())))
+
+
+def operation_of(graph: Graph, node: Node) -> Operation:
+    """The table's entry for a node; raises UnsupportedError that names the layer and its type."""
+    entry = OPERATIONS.get(node.op)
+    if entry is None:
+        raise UnsupportedError(f"{graph.origin}: layer '{node.name}' of type '{node.source or node.op}' has no forward")
+    return entry
+
+
+def non_negative_values(graph: Graph) -> frozenset[str]:
+    """Values that cannot be below zero whatever the input (behind a ReLU, say)."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        entry = OPERATIONS.get(node.op)
+        if entry is None:
+            continue
+        kept = entry.keeps_non_negative and all(value in found for value in node.inputs)
+        if node.op == "clip":
+            kept = kept or float(node.attrs["min"]) >= 0
+        if node.op == "sum" and any(c < 0 for c in node.attrs.get("coefficients") or ()):
+            kept = False
+        if entry.always_non_negative or kept:
+            found.update(node.outputs)
+    return frozenset(found)

@@ -1,0 +1,21 @@
+"""Forward and top-down rule of every operation, by kind; `registry` is the table they all enter."""
+
+from . import contraction, eltwise, movement, pointwise, pooling
+from .registry import KINDS, OPERATIONS, RULE_SETS, Operation, Rule, Step, check_rule_set, operation, register_rule
+
+__all__ = [
+    "KINDS",
+    "OPERATIONS",
+    "RULE_SETS",
+    "Operation",
+    "Rule",
+    "Step",
+    "check_rule_set",
+    "contraction",
+    "eltwise",
+    "movement",
+    "operation",
+    "pointwise",
+    "pooling",
+    "register_rule",
+]

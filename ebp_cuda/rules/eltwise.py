@@ -1,0 +1,98 @@
+"""Layers that join several activations of one shape: sum shares, max routes, product gates.
+
+The original's Eltwise SUM shares p * x_i / y with signed x_i and ignores the coefficients; MAX gives ties to the
+later of the first two inputs, then to the earlier one; PROD has no rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from .. import ops
+from ..errors import ShapeError
+from ..graph import Node
+from ..relevance import Relevance
+from .registry import Step, operation, register_rule
+
+Tensors = Sequence[torch.Tensor]
+Params = Mapping[str, torch.Tensor]
+
+
+def _same_shapes(node: Node, xs: Tensors) -> None:
+    if any(x.shape != xs[0].shape for x in xs):
+        raise ShapeError(f"layer '{node.name}': inputs have shapes {[list(x.shape) for x in xs]}, wanted one shape")
+
+
+def _coefficients(node: Node, count: int) -> Sequence[float]:
+    return node.attrs.get("coefficients") or (1.0,) * count
+
+
+@operation("sum", keeps_non_negative=True)
+def eltwise_sum(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    _same_shapes(node, xs)
+    weighted = [x if c == 1 else c * x for c, x in zip(_coefficients(node, len(xs)), xs, strict=True)]
+    total = weighted[0] + weighted[1]
+    for x in weighted[2:]:
+        total = total + x
+    return [total]
+
+
+@register_rule("sum", "share", rule_sets=["caffe"])
+def share_sum(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    rel, y = above[0], step.outputs[0]
+    assert rel is not None
+    if rel.x is y and all(step.non_negative):
+        r = rel.s  # y / y is 1 wherever some input is not 0
+    else:
+        r = rel.over(y)
+    return [Relevance(r, x) for x in step.inputs]
+
+
+@register_rule("sum", "share", rule_sets=["conserving"], needs="x")
+def share_sum_conserving(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    rel = above[0]
+    assert rel is not None
+    coefficients = _coefficients(step.node, len(step.inputs))
+    positive = [(c * x).clamp(min=0) for c, x in zip(coefficients, step.inputs, strict=True)]
+    z = torch.stack(positive).sum(0)
+    even = (z == 0).to(z.dtype)  # nothing positive to share by: each input takes the same part
+    r = rel.over(z + len(positive) * even)
+    return [Relevance(r, part + even) for part in positive]
+
+
+@operation("max")
+def eltwise_max(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    _same_shapes(node, xs)
+    saved["winner"] = ops.max_winner(list(xs))
+    top = torch.maximum(xs[0], xs[1])
+    for x in xs[2:]:
+        top = torch.maximum(top, x)
+    return [top]
+
+
+@register_rule("max", "route", needs="")
+def route_to_largest(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    rel, winner = above[0], step.saved["winner"]
+    assert rel is not None
+    kind = rel.s.dtype
+    return [rel.gated((winner == index).to(kind)) for index in range(len(step.node.inputs))]
+
+
+@operation("mul", keeps_non_negative=True)
+def eltwise_mul(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    product = xs[0] * xs[1]
+    for x in xs[2:]:
+        product = product * x
+    return [product]
+
+
+@register_rule("mul", "pass", rule_sets=["conserving"], needs="")
+def hand_to_gated(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    """All of p goes to the first input of the output's full size; a gate (squeeze-excite) gets none."""
+    rel = above[0]
+    assert rel is not None
+    full = next((i for i, shape in enumerate(step.shapes) if shape[1:] == rel.s.shape[1:]), 0)
+    return [rel if index == full else None for index in range(len(step.shapes))]

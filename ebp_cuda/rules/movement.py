@@ -1,0 +1,141 @@
+"""Layers that only move activations about; relevance moves back along the same way.
+
+A relevance that is still a product (Relevance.x) keeps its factor: where the factor is the layer's own output, the
+part that belongs to an input is that input itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import ShapeError
+from ..graph import Node
+from ..relevance import Relevance
+from .registry import Step, operation, register_rule
+
+Tensors = Sequence[torch.Tensor]
+Params = Mapping[str, torch.Tensor]
+
+
+def _reshaped(step: Step, rel: Relevance) -> Relevance:
+    """Relevance of a single input that holds the same elements in the same order."""
+    shape = step.shapes[0][1:]
+    s = rel.s.reshape(rel.s.shape[0], *shape)
+    if rel.x is None:
+        return Relevance(s)
+    own = rel.x is step.outputs[0]
+    return Relevance(s, step.inputs[0] if own else rel.x.reshape(rel.x.shape[0], *shape))
+
+
+@operation("flatten", keeps_non_negative=True)
+def flatten(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [xs[0].flatten(node.attrs["axis"])]
+
+
+@operation("reshape", keeps_non_negative=True)
+def reshape(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    x = xs[0]
+    shape = [x.shape[i] if n == 0 else n for i, n in enumerate(node.attrs["shape"])]
+    if shape and shape[0] not in (-1, x.shape[0]):
+        shape[0] = x.shape[0]  # an exporter wrote the batch of its example
+    try:
+        return [x.reshape(shape)]
+    except RuntimeError:
+        raise ShapeError(f"layer '{node.name}': input {list(x.shape)} cannot be reshaped to {shape}") from None
+
+
+@register_rule("flatten", "move")
+@register_rule("reshape", "move")
+def unreshape(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    assert above[0] is not None
+    return [_reshaped(step, above[0])]
+
+
+@operation("transpose", keeps_non_negative=True)
+def transpose(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [xs[0].permute(node.attrs["perm"])]
+
+
+@register_rule("transpose", "move", needs="")
+def untranspose(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    assert above[0] is not None
+    perm = step.node.attrs["perm"]
+    inverse = sorted(range(len(perm)), key=lambda axis: perm[axis])
+    return [above[0].moved(lambda t: t.permute(inverse))]
+
+
+@operation("concat", keeps_non_negative=True)
+def concat(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [torch.cat(list(xs), node.attrs["axis"])]
+
+
+@register_rule("concat", "move")
+def unconcat(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    rel, axis = above[0], step.node.attrs["axis"]
+    assert rel is not None
+    sizes = [shape[axis] for shape in step.shapes]
+    parts = rel.s.split(sizes, axis)
+    if rel.x is None:
+        return [Relevance(part) for part in parts]
+    factors = step.inputs if rel.x is step.outputs[0] else rel.x.split(sizes, axis)
+    return [Relevance(part, factor) for part, factor in zip(parts, factors, strict=True)]
+
+
+def _slices(node: Node, rank: int) -> tuple[slice, ...]:
+    attrs = node.attrs
+    index = [slice(None)] * rank
+    steps = attrs.get("steps") or (1,) * len(attrs["axes"])
+    for axis, start, end, step in zip(attrs["axes"], attrs["starts"], attrs["ends"], steps, strict=True):
+        index[axis] = slice(start, end, step)
+    return tuple(index)
+
+
+@operation("slice", keeps_non_negative=True)
+def slice_(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [xs[0][_slices(node, xs[0].dim())]]
+
+
+@register_rule("slice", "move", needs="")
+def unslice(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    assert above[0] is not None
+    p = above[0].p()
+    whole = p.new_zeros(p.shape[0], *step.shapes[0][1:])
+    whole[_slices(step.node, whole.dim())] = p
+    return [Relevance(whole)]
+
+
+@operation("split", keeps_non_negative=True)
+def split(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return xs[0].split(list(node.attrs["sizes"]), node.attrs["axis"])
+
+
+@register_rule("split", "move", needs="")
+def unsplit(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    axis, sizes = step.node.attrs["axis"], step.node.attrs["sizes"]
+    some = next(rel for rel in above if rel is not None).s
+    parts = []
+    for rel, size in zip(above, sizes, strict=True):
+        shape = [some.shape[0], *step.shapes[0][1:]]
+        shape[axis] = size
+        parts.append(some.new_zeros(shape) if rel is None else rel.p())
+    return [Relevance(torch.cat(parts, axis))]
+
+
+def _pad_pairs(node: Node) -> list[int]:
+    return [n for pair in reversed(node.attrs["pads"]) for n in pair]
+
+
+@operation("pad")
+def pad(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [F.pad(xs[0], _pad_pairs(node), value=float(node.attrs.get("value", 0.0)))]
+
+
+@register_rule("pad", "move", needs="")
+def unpad(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    assert above[0] is not None
+    inside = [-n for n in _pad_pairs(step.node)]
+    return [above[0].moved(lambda t: F.pad(t, inside))]

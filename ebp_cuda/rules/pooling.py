@@ -1,0 +1,172 @@
+"""Pooling: max routes to the winner, average and mean share in proportion to what each input added.
+
+Average pooling in the original: p * x / sum(x) over the window, padding irrelevant, and 0 where the sum is not
+above 0. "conserving" shares by max(x, 0) and spreads evenly where a window holds nothing positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from .. import ops
+from ..errors import ShapeError, UnsupportedError
+from ..graph import Node
+from ..relevance import Relevance
+from .registry import Step, operation, register_rule
+
+Tensors = Sequence[torch.Tensor]
+
+
+def _output_size(node: Node, size: int, axis: int) -> int:
+    """Caffe's and torch's rule: ceil or floor, and no window may start behind the image and its first padding."""
+    attrs = node.attrs
+    kernel, stride, before, after = (attrs[key][axis] for key in ("kernel", "stride", "padding", "padding_end"))
+    reach = attrs["dilation"][axis] * (kernel - 1) + 1
+    room = size + before + after - reach
+    if room < 0:
+        raise ShapeError(f"layer '{node.name}': a window of {reach} does not fit {size} + padding {before} + {after}")
+    count = room // stride + 1
+    if attrs.get("ceil_mode") and room % stride:
+        count += 1
+        if (count - 1) * stride >= size + before:
+            count -= 1
+    return count
+
+
+class Windows:
+    """Geometry of one pooling layer on planes of one size; inputs with one spatial axis get a second of size 1."""
+
+    def __init__(self, node: Node, x: torch.Tensor) -> None:
+        planes = list(x.shape[2:])
+        if len(planes) not in (1, 2):
+            raise UnsupportedError(f"layer '{node.name}': pooling with {len(planes)} spatial axes, wanted 1 or 2")
+        attrs = node.attrs
+        if attrs["kernel"] is None:
+            self.kernel, self.stride, self.padding, self.dilation = list(planes), [1] * len(planes), [0] * len(planes), [1] * len(planes)
+            self.out_size = [1] * len(planes)
+        else:
+            self.kernel, self.stride = list(attrs["kernel"]), list(attrs["stride"])
+            self.padding, self.dilation = list(attrs["padding"]), list(attrs["dilation"])
+            self.out_size = [_output_size(node, n, axis) for axis, n in enumerate(planes)]
+        self.in_size = list(planes)
+        self.flat = len(planes) == 1
+        if self.flat:
+            for dims, fill in ((self.kernel, 1), (self.stride, 1), (self.padding, 0), (self.dilation, 1)):
+                dims.append(fill)
+            self.out_size.append(1)
+            self.in_size.append(1)
+
+    def plane(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unsqueeze(-1) if self.flat else x
+
+    def line(self, y: torch.Tensor) -> torch.Tensor:
+        return y.squeeze(-1) if self.flat else y
+
+
+@operation("max_pool", keeps_non_negative=True)
+def max_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    w = Windows(node, xs[0])
+    y, winner = ops.max_pool2d(w.plane(xs[0]), w.kernel, w.stride, w.padding, w.dilation, w.out_size)
+    saved["winner"] = winner
+    return [w.line(y)]
+
+
+@register_rule("max_pool", "route")
+def route_to_winner(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    rel, x = above[0], step.inputs[0]
+    assert rel is not None
+    w = Windows(step.node, x)
+    factor = x if rel.x is step.outputs[0] else None  # the winner's x is the output itself, so the product survives
+    p = rel.p() if factor is None else rel.s
+    t = ops.max_pool2d_route(w.plane(p), step.saved["winner"], w.in_size, w.kernel, w.stride, w.padding, w.dilation)
+    return [Relevance(w.line(t), factor)]
+
+
+@operation("avg_pool", keeps_non_negative=True)
+def avg_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    w = Windows(node, xs[0])
+    if node.attrs["kernel"] is not None and node.attrs["padding"] != node.attrs["padding_end"]:
+        raise UnsupportedError(f"layer '{node.name}': average pooling with uneven padding")
+    if any(d != 1 for d in w.dilation):
+        raise UnsupportedError(f"layer '{node.name}': average pooling with dilation {w.dilation}, wanted 1")
+    whole = bool(node.attrs.get("count_include_pad", True))
+    return [w.line(ops.avg_pool2d(w.plane(xs[0]), w.kernel, w.stride, w.padding, w.out_size, whole))]
+
+
+@register_rule("avg_pool", "share", rule_sets=["caffe"], needs="x")
+def share_window(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    rel, x = above[0], step.inputs[0]
+    assert rel is not None
+    w = Windows(step.node, x)
+    z = w.line(ops.window_sum(w.plane(x), w.kernel, w.stride, w.padding, w.out_size))
+    if not step.non_negative[0]:
+        z = z.clamp(min=0)
+    return [Relevance(_spread(w, rel.over(z)), x)]
+
+
+@register_rule("avg_pool", "share", rule_sets=["conserving"], needs="x")
+def share_window_conserving(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    rel, x = above[0], step.inputs[0]
+    assert rel is not None
+    w = Windows(step.node, x)
+    x = x if step.non_negative[0] else x.clamp(min=0)
+    z = w.line(ops.window_sum(w.plane(x), w.kernel, w.stride, w.padding, w.out_size))
+    shared = Relevance(_spread(w, rel.over(z)), x)
+    silent = z == 0
+    if not bool(silent.any()):
+        return [shared]
+    p = rel.gated(silent.to(z.dtype)).p()
+    inside = w.line(ops.window_sum(w.plane(torch.ones_like(x)), w.kernel, w.stride, w.padding, w.out_size))
+    return [Relevance(shared.p() + _spread(w, ops.share(p, inside)))]
+
+
+def _spread(w: Windows, r: torch.Tensor) -> torch.Tensor:
+    return w.line(ops.window_spread(w.plane(r), w.in_size, w.kernel, w.stride, w.padding))
+
+
+@operation("mean", keeps_non_negative=True)
+def mean(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    if 0 in _axes(node, xs[0].dim()):
+        raise UnsupportedError(f"layer '{node.name}': mean over the batch axis")
+    return [xs[0].mean(dim=tuple(node.attrs["axes"]), keepdim=bool(node.attrs["keepdims"]))]
+
+
+def _axes(node: Node, rank: int) -> list[int]:
+    return sorted(axis % rank for axis in node.attrs["axes"])
+
+
+@register_rule("mean", "share", rule_sets=["caffe"], needs="x")
+def share_mean(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    rel, x = _kept_dims(step, above[0]), step.inputs[0]
+    z = x.sum(dim=_axes(step.node, x.dim()), keepdim=True).clamp(min=0)
+    return [Relevance(_over_classes(rel.over(z), x), x)]
+
+
+@register_rule("mean", "share", rule_sets=["conserving"], needs="x")
+def share_mean_conserving(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    rel, axes = _kept_dims(step, above[0]), _axes(step.node, step.inputs[0].dim())
+    x = step.inputs[0].clamp(min=0)
+    z = x.sum(dim=axes, keepdim=True)
+    x = torch.where(z == 0, torch.ones_like(x), x)
+    return [Relevance(_over_classes(rel.over(x.sum(dim=axes, keepdim=True)), x), x)]
+
+
+def _kept_dims(step: Step, rel: Relevance | None) -> Relevance:
+    assert rel is not None
+    if step.node.attrs["keepdims"]:
+        return rel
+
+    def restore(t: torch.Tensor) -> torch.Tensor:
+        for axis in _axes(step.node, len(step.shapes[0])):
+            t = t.unsqueeze(axis)
+        return t
+
+    return rel.moved(restore)
+
+
+def _over_classes(r: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """r with its reduced axes (size 1) expanded to x's, K columns kept."""
+    return r.expand(r.shape[0], *x.shape[1:])

@@ -1,0 +1,118 @@
+"""The one table of operations: how each runs forward, and how each rule set carries probability down.
+
+A rule is one of a few kinds. "share" divides p among the inputs in proportion to what each contributed;
+"route" sends it to the winner; "pass" hands it on unchanged; "move" follows a concat, slice or reshape;
+"gradient" multiplies by the ordinary derivative, which is what the original Caffe code does for every layer
+that has no rule of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..errors import InputError, nearest_names
+from ..graph import Node
+from ..relevance import Relevance
+
+RULE_SETS = ("caffe", "conserving")
+KINDS = ("share", "route", "pass", "move", "gradient")
+
+
+@dataclass
+class Step:
+    """What a rule sees of its layer on the way down."""
+
+    node: Node
+    inputs: Sequence[torch.Tensor]
+    """Activations [N, ...] that the layer read; only where the rule's `needs` has "x"."""
+    outputs: Sequence[torch.Tensor]
+    """Activations [N, ...] that the layer wrote; only where the rule's `needs` has "y"."""
+    saved: dict[str, Any]
+    """What the layer's forward kept (winner codes), and a place to keep what several sweeps share (normalisers)."""
+    params: Mapping[str, torch.Tensor]
+    """The layer's parameters on the plan's device, in its dtype."""
+    packed: Callable[[str], torch.Tensor]
+    """`packed("weight+")` and `packed("weight-")`: max(W, 0) and max(-W, 0), made once for all sweeps."""
+    non_negative: Sequence[bool]
+    """Per input: whether no element can be below zero, whatever the image."""
+    shapes: Sequence[torch.Size] = ()
+    """Shapes of the inputs."""
+    sign: int = 1
+    """-1 where the layer stands for its negated weights (the contrast's second half)."""
+
+
+Forward = Callable[[Node, Mapping[str, torch.Tensor], Sequence[torch.Tensor], dict[str, Any]], Sequence[torch.Tensor]]
+Down = Callable[[Step, Sequence["Relevance | None"]], Sequence["Relevance | None"]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one rule set carries the relevance of a layer's outputs to its inputs."""
+
+    kind: str
+    down: Down
+    needs: str = "xy"
+    """Which activations `down` reads: "x" the layer's inputs, "y" its outputs."""
+
+
+@dataclass
+class Operation:
+    """One entry of the vocabulary in graph.py."""
+
+    name: str
+    forward: Forward
+    rules: dict[str, Rule] = field(default_factory=dict)
+    keeps_non_negative: bool = False
+    """Whether non-negative inputs give a non-negative output."""
+    always_non_negative: bool = False
+    overwrites: bool = False
+    """Whether the forward may write over its first input: given `saved["overwrite"]`, it does."""
+    is_contraction: bool = False
+    """Whether the layer has signed weights that the contrast may negate."""
+
+
+OPERATIONS: dict[str, Operation] = {}
+
+
+def operation(name: str, **flags: bool) -> Callable[[Forward], Forward]:
+    """Decorator that enters a forward function under `name`; `flags` are fields of Operation."""
+
+    def enter(forward: Forward) -> Forward:
+        OPERATIONS[name] = Operation(name, forward, **flags)
+        return forward
+
+    return enter
+
+
+def register_rule(
+    op: str, kind: str, *, rule_sets: Sequence[str] = RULE_SETS, needs: str = "xy"
+) -> Callable[[Down], Down]:
+    """Decorator that enters (or replaces) the rule by which `rule_sets` carry relevance through `op`.
+
+    The function takes (step, relevances of the outputs) and returns the relevances of the inputs, None for an
+    input that gets none. Raises InputError for an operation, kind or rule set that does not exist.
+    """
+    if op not in OPERATIONS:
+        raise InputError(f"register_rule: no operation '{op}'{nearest_names(op, OPERATIONS)}")
+    if kind not in KINDS:
+        raise InputError(f"register_rule('{op}'): kind '{kind}' is not one of {', '.join(KINDS)}")
+    for name in rule_sets:
+        check_rule_set(name)
+
+    def enter(down: Down) -> Down:
+        for name in rule_sets:
+            OPERATIONS[op].rules[name] = Rule(kind, down, needs)
+        return down
+
+    return enter
+
+
+def check_rule_set(name: str) -> str:
+    """`name` itself; raises InputError when there is no such rule set."""
+    if name not in RULE_SETS:
+        raise InputError(f"rules='{name}': wanted one of {', '.join(RULE_SETS)}")
+    return name
