@@ -42,7 +42,7 @@ class Model:
     preprocess: Mapping[str, Any]
     """x = (image in 0..1 * raw_scale - mean) / std in channel_order, after resizing to size [h, w] or shortest_side."""
     layer: str
-    """Blob whose attribution map the paper or the authors' demos show (VGG19 as VGG16; AlexNet, CaffeNet: our choice)."""
+    """Blob whose attribution map the paper or its demos show (VGG19 like VGG16; AlexNet and CaffeNet: our choice)."""
     contrast_layer: str
     """Blob below the classifier, where the contrastive map subtracts."""
     top: str
