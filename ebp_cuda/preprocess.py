@@ -23,6 +23,7 @@ from .errors import InputError, ShapeError, nearest_names
 Array = npt.NDArray[np.float32]
 
 _CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's and OpenCV's conversion to grey
 
 
@@ -46,10 +47,14 @@ class Preprocess:
     """One number for all channels, or one for each in channel_order; in units of raw_scale."""
     std: tuple[float, ...] = (1.0,)
     """As `mean`; the divisor after it is subtracted."""
+    interpolation: str = "bilinear"
+    """Pillow's filter for resizing, "bilinear" or "bicubic"; both are antialiased."""
 
     def __post_init__(self) -> None:
         if self.channel_order not in _CHANNELS:
             raise InputError(f"preprocess: channel_order is one of {', '.join(_CHANNELS)}, not {self.channel_order!r}")
+        if self.interpolation not in _FILTERS:
+            raise InputError(f"preprocess: interpolation is one of {', '.join(_FILTERS)}, not {self.interpolation!r}")
         if self.size is not None and self.shortest_side is not None:
             raise InputError("preprocess: give size or shortest_side, not both")
         if self.size is not None:
@@ -94,7 +99,7 @@ class Preprocess:
         return replace(self, **changes)
 
     def resize(self, image: Array) -> Array:
-        """`image`, float [H, W, 3], at the size the network is to see; Pillow's antialiased bilinear filter."""
+        """`image`, float [H, W, 3], at the size the network is to see, clipped to 0..1."""
         height, width = image.shape[:2]
         if self.size is not None:
             target = self.size
@@ -106,8 +111,8 @@ class Preprocess:
         if target == (height, width):
             return image
         planes = [Image.fromarray(np.ascontiguousarray(image[..., c])) for c in range(image.shape[2])]
-        resized = [np.asarray(p.resize((target[1], target[0]), Image.Resampling.BILINEAR)) for p in planes]
-        return np.stack(resized, axis=-1).astype(np.float32)
+        resized = [np.asarray(p.resize((target[1], target[0]), _FILTERS[self.interpolation])) for p in planes]
+        return np.clip(np.stack(resized, axis=-1), 0, 1).astype(np.float32)
 
     def normalise(self, image: Array) -> Array:
         """float32 [C, H, W] for the network from an RGB image float [H, W, 3] in 0..1, without resizing."""

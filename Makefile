@@ -1,0 +1,50 @@
+# Each word sets up what it needs in .venv: make demo | test | lint | check-cuda | bench | clean
+#
+#   PYTHON   the interpreter that .venv is made from: make test PYTHON=python3.12
+#   TORCH    what pip installs where .venv has no torch yet: make demo TORCH=torch for the newest one,
+#            make demo TORCH="torch --index-url URL" for a build of your choice (CPU only, another CUDA)
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check -q
+SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml
+ARGS ?=
+
+.PHONY: demo test lint check-cuda bench clean
+
+demo: $(VENV)/.demo
+	$(PY) -m ebp_cuda demo $(ARGS)
+
+test: $(VENV)/.test
+	$(PY) -m pytest tests $(ARGS)
+
+lint: $(VENV)/.lint
+	$(PY) -m ruff check .
+	$(PY) -m mypy ebp_cuda
+
+check-cuda: $(VENV)/.base
+	$(PY) tools/check_cuda.py $(ARGS)
+
+bench: $(VENV)/.bench
+	$(PY) tools/bench.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build ebp_cuda/*.so *.egg-info
+
+# The build runs against the torch of this environment, so torch comes first and build isolation is off.
+$(VENV)/.base:
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: Python 3.10 or newer is needed; $(PYTHON) is older (make PYTHON=python3.12 ...)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "error: '$(PYTHON) -m venv' failed (on Debian and Ubuntu: apt-get install python3-venv)"; exit 1; }
+	@$(PY) -c 'import torch' 2>/dev/null || { echo "installing $(TORCH)"; $(PIP) install $(TORCH); }
+	@$(PIP) install 'setuptools>=77' wheel ninja numpy
+	@touch $@
+
+$(VENV)/.%: $(SOURCES) | $(VENV)/.base
+	@echo "installing ebp_cuda[$*] and building its extension"
+	@$(PIP) install --no-build-isolation -e '.[$*]'
+	@touch $@

@@ -1,0 +1,138 @@
+"""The work behind `ebp-cuda attribute`: files in, maps.npz and overlays out, batch by batch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .api import ExcitationBackprop
+from .errors import InputError, ShapeError
+from .files import atomic_path
+from .maps import overlay, save_image
+from .preprocess import Preprocess, load_array, load_image, prepare
+from .targets import class_name, parse_targets
+
+Array = npt.NDArray[np.float32]
+
+_COLUMNS = 128  # image-class pairs carried down at once
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch read from files."""
+
+    x: torch.Tensor
+    """float32 [N, C, H, W]."""
+    pictures: list[Array]
+    """N images, float [H, W, 3] in 0..1, what the network sees, for overlays."""
+    names: list[str]
+    """N names, unique, fit for file names."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The arrays of maps.npz."""
+
+    maps: npt.NDArray[np.float32]
+    """[N, K, h, w], channel sums, unclipped."""
+    targets: npt.NDArray[np.int64]
+    """[N, K]"""
+    scores: npt.NDArray[np.float32]
+    """[N, classes]"""
+
+
+def read_inputs(paths: Sequence[Path], how: Preprocess) -> Inputs:
+    """Reads photos (through `how`) and .npy arrays (as they are: preprocessed already) into one batch.
+
+    Raises InputError for a file that cannot be read, ShapeError where the inputs differ in shape.
+    """
+    batches: list[torch.Tensor] = []
+    names: list[str] = []
+    for path in paths:
+        x = torch.from_numpy(load_array(path)) if path.suffix == ".npy" else prepare(load_image(path), how)
+        if batches and x.shape[1:] != batches[0].shape[1:]:
+            raise ShapeError(
+                f"{path}: comes out at {list(x.shape[1:])} and {paths[0]} at {list(batches[0].shape[1:])}; "
+                "the inputs of one call have one size (--size HEIGHTxWIDTH)"
+            )
+        batches.append(x)
+        names += [path.stem] if len(x) == 1 else [f"{path.stem}_{i}" for i in range(len(x))]
+    x = torch.cat(batches)
+    if len(set(names)) < len(names):
+        names = [f"{i:03d}_{name}" for i, name in enumerate(names)]
+    return Inputs(x, [_picture(one.numpy(), how) for one in x], names)
+
+
+def attribute(
+    method: ExcitationBackprop,
+    inputs: Inputs,
+    target: str,
+    labels: Sequence[str] | None,
+    *,
+    batch: int = 8,
+    done: Callable[[int], None] = lambda count: None,
+) -> Result:
+    """Runs `method` over the inputs, `batch` images at a time; `done` is told how many images were finished.
+
+    `target` is what `targets.parse_targets` takes. Raises InputError for it, and whatever the engine refuses.
+    """
+    classes = method.run(inputs.x[:1], 0).scores.shape[1]
+    if labels and len(labels) != classes:
+        raise InputError(f"labels: {len(labels)} names for a model of {classes} classes")
+    chosen = parse_targets(target, labels, classes)
+    parts = []
+    for start in range(0, len(inputs.x), batch):
+        parts.append(_attribute_batch(method, inputs.x[start : start + batch], chosen))
+        done(len(inputs.x[start : start + batch]))
+    maps, targets, scores = (torch.cat(group).cpu() for group in zip(*parts, strict=True))
+    return Result(maps.float().numpy(), targets.numpy().astype(np.int64), scores.float().numpy())
+
+
+def _attribute_batch(method: ExcitationBackprop, x: torch.Tensor, chosen: list[int] | str) -> tuple[torch.Tensor, ...]:
+    """Maps, targets and scores of one batch; many classes go in several runs, so that memory stays bounded."""
+    if isinstance(chosen, str) and len(x) * int(chosen.removeprefix("top")) <= _COLUMNS:
+        run = method.run(x, chosen)
+        return run.maps, run.targets, run.scores
+    if isinstance(chosen, str):
+        ids = method.run(x, 0).scores.topk(int(chosen.removeprefix("top")), dim=1).indices
+    else:
+        ids = torch.tensor(chosen).expand(len(x), -1)
+    runs = [method.run(x, part) for part in ids.split(max(1, _COLUMNS // len(x)), dim=1)]
+    return torch.cat([run.maps for run in runs], 1), torch.cat([run.targets for run in runs], 1), runs[0].scores
+
+
+def write_npz(result: Result, path: Path) -> None:
+    """maps.npz, whole or not at all: maps float32 [N, K, h, w], targets int64 [N, K], scores float32 [N, classes]."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, maps=result.maps, targets=result.targets, scores=result.scores)
+
+
+def write_overlays(result: Result, inputs: Inputs, labels: Sequence[str] | None, folder: Path) -> list[Path]:
+    """One PNG per image and class, FOLDER/NAME_INDEX_CLASS.png; makes the folder. Raises InputError where it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--overlay {folder}: the folder cannot be made: {error.strerror}") from error
+    written = []
+    for picture, name, maps, targets in zip(inputs.pictures, inputs.names, result.maps, result.targets, strict=True):
+        for attribution, index in zip(maps, targets, strict=True):
+            title = class_name(int(index), labels) if labels else ""
+            parts = [name, str(index), re.sub(r"[^\w.-]+", "-", title)]
+            path = folder / ("_".join(part for part in parts if part) + ".png")
+            written.append(save_image(overlay(picture, attribution), path))
+    return written
+
+
+def _picture(x: Array, how: Preprocess) -> Array:
+    """What a network input looks like; inputs of another channel count than a photo's show their mean, min to max."""
+    if x.shape[0] == how.channels:
+        return how.picture(x)
+    grey = x.mean(axis=0)
+    span = float(np.ptp(grey)) or 1.0
+    return np.repeat(((grey - grey.min()) / span)[..., None], 3, axis=2)
