@@ -148,10 +148,8 @@ def resize_axis(source: int, target: int, scale: float, mode: str, align: bool) 
         if mode == "nearest":
             matrix[t, min(math.floor(t / scale), source - 1)] = 1
             continue
-        if align:
-            at = t * (source - 1) / (target - 1) if target > 1 else 0.0
-        else:
-            at = max((t + 0.5) / scale - 0.5, 0.0)
+        corners = (source - 1) / max(target - 1, 1)
+        at = t * corners if align else max((t + 0.5) / scale - 0.5, 0.0)
         low = min(math.floor(at), source - 1)
         matrix[t, low] += 1 - (at - low)
         matrix[t, min(low + 1, source - 1)] += at - low
@@ -167,7 +165,7 @@ def resize_matrix(node: Node, shape: Sequence[int], ones: bool = False) -> tuple
     for a, n in enumerate(plane):
         ratio = scale[a] if scale[a] is not None else size[a] / n
         matrix = np.kron(matrix, resize_axis(n, size[a], ratio, attrs["mode"], bool(attrs.get("align_corners"))))
-    return (matrix > 0).astype(float) if ones else matrix, (shape[0], *size)
+    return matrix, (shape[0], *size)  # a silent output spreads by the interpolation weights: each row adds up to 1
 
 
 MATRICES: dict[str, Callable[..., tuple[Array, tuple[int, ...]]]] = {
