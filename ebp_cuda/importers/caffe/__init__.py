@@ -1,0 +1,33 @@
+"""Caffe networks: prototxt and caffemodel in, ONNX out.
+
+to_onnx, import_file      the import
+read_net, parse_net       a prototxt as the layers of one phase; network_layers lists them; split_blob_names
+read_weights              caffemodel or HDF5 -> {layer: [blobs]}
+write_caffemodel          {layer: [arrays]} -> caffemodel
+schema.NetParameter       the message itself
+"""
+
+from .importer import EXTERNAL_LIMIT, ImportReport, import_file, infer_shapes, to_onnx
+from .net import CaffeNet, Layer, network_layers, parse_net, read_net, split_blob_names
+from .reading import WeightBlob, parse_prototxt, read_prototxt, read_weights, write_caffemodel
+from .schema import NetParameter
+
+__all__ = [
+    "EXTERNAL_LIMIT",
+    "CaffeNet",
+    "ImportReport",
+    "Layer",
+    "NetParameter",
+    "WeightBlob",
+    "import_file",
+    "infer_shapes",
+    "network_layers",
+    "parse_net",
+    "parse_prototxt",
+    "read_net",
+    "read_prototxt",
+    "read_weights",
+    "split_blob_names",
+    "to_onnx",
+    "write_caffemodel",
+]

@@ -1,0 +1,53 @@
+"""Start values of parameters for a network that comes without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+
+from ...errors import UnsupportedError
+from .schema import FillerParameter, enum_name
+
+
+def fill(shape: Sequence[int], filler: Any, default: float | str, rng: np.random.Generator, where: str) -> np.ndarray:
+    """A float32 array drawn as Caffe's filler of that name does (its distribution, not its random numbers).
+
+    filler: a FillerParameter or None. Without one, a `default` number fills the array, and the default "msra" draws
+    a weight: Caffe would leave it 0, and a network of zeros has nothing to show.
+    """
+    if filler is None:
+        filler = FillerParameter(type="msra") if default == "msra" else FillerParameter(value=float(default))
+    shape, kind = tuple(shape), filler.type
+    if kind == "constant":
+        return np.full(shape, filler.value, np.float32)
+    if kind == "gaussian":
+        return rng.normal(filler.mean, filler.std, shape).astype(np.float32)
+    if kind == "uniform":
+        return rng.uniform(filler.min, filler.max, shape).astype(np.float32)
+    if kind == "xavier":
+        bound = np.sqrt(3.0 / _fan(shape, filler))
+        return rng.uniform(-bound, bound, shape).astype(np.float32)
+    if kind == "msra":
+        return rng.normal(0.0, np.sqrt(2.0 / _fan(shape, filler)), shape).astype(np.float32)
+    if kind == "positive_unitball":
+        values = rng.uniform(0.0, 1.0, shape)
+        return (values / values.sum(axis=tuple(range(1, len(shape))), keepdims=True)).astype(np.float32)
+    if kind == "bilinear" and len(shape) == 4 and shape[2] == shape[3]:
+        return _bilinear(shape)
+    raise UnsupportedError(f"{where}: filler '{kind}' for a parameter of shape {list(shape)}")
+
+
+def _fan(shape: Sequence[int], filler: Any) -> float:
+    """Inputs of one output, outputs of one input, or their mean, as `variance_norm` says."""
+    into, out = prod(shape) / shape[0], prod(shape) / (shape[1] if len(shape) > 1 else 1)
+    return {"FAN_IN": into, "FAN_OUT": out, "AVERAGE": (into + out) / 2}[enum_name(filler, "variance_norm")]
+
+
+def _bilinear(shape: Sequence[int]) -> np.ndarray:
+    size = shape[3]
+    factor = ceil(size / 2)
+    line = 1 - np.abs(np.arange(size) / factor - (size - 1) / (2 * factor))
+    return np.broadcast_to(np.outer(line, line), shape).astype(np.float32)

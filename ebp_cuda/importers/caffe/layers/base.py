@@ -1,0 +1,119 @@
+"""The table of layer types and what its entries are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ....errors import ModelError, ShapeError, UnsupportedError
+from ..net import CaffeNet, Layer
+from ..writer import OnnxWriter
+
+Shape = tuple[int, ...]
+Tensors = Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter blob: its shape, and how it starts where no weights are given.
+
+    `filler` is the FillerParameter of the prototxt or None; `default` is then the constant, or "msra" for weights.
+    """
+
+    shape: Shape
+    filler: Any = None
+    default: float | str = 0.0
+
+
+@dataclass(frozen=True)
+class Site:
+    """A layer in its place: with the shapes of its bottoms."""
+
+    net: CaffeNet
+    layer: Layer
+    shapes: tuple[Shape, ...]
+
+    @property
+    def where(self) -> str:
+        return self.net.where(self.layer)
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the first bottom."""
+        return self.shapes[0]
+
+    @property
+    def param(self) -> Any:
+        """The message with this type's settings, e.g. convolution_param."""
+        return getattr(self.layer.proto, KINDS[self.layer.type].settings)
+
+    def axis(self, axis: int, rank: int | None = None) -> int:
+        """`axis` counted from the front. Raises ModelError where the first bottom has no such axis."""
+        rank = len(self.shape) if rank is None else rank
+        if not -rank <= axis < rank:
+            raise ModelError(f"{self.where}: axis {axis}, but its bottom has shape {list(self.shape)}")
+        return axis % rank
+
+    def rank(self, *wanted: int) -> None:
+        """Raises ShapeError unless the first bottom has one of the ranks."""
+        if len(self.shape) not in wanted:
+            text = " or ".join(str(n) for n in wanted)
+            raise ShapeError(
+                f"{self.where}: bottom '{self.layer.bottoms[0]}' has shape {list(self.shape)}; wanted {text} axes"
+            )
+
+
+ShapeRule = Callable[[Site], list[Shape]]
+ParamRule = Callable[[Site], list[Param]]
+Emitter = Callable[[Site, OnnxWriter, Tensors], None]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One layer type.
+
+    `bottoms` and `tops` are the least and most it takes; `settings` names its message in the prototxt. `bakes_size`
+    says whether the nodes hold numbers that depend on height and width, which must then stay fixed.
+    """
+
+    emit: Emitter
+    shape: ShapeRule
+    params: ParamRule
+    settings: str
+    bottoms: tuple[int, int]
+    tops: tuple[int, int]
+    bakes_size: Callable[[Site], bool]
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def same_shape(site: Site) -> list[Shape]:
+    """Every top has the shape of the first bottom."""
+    return [site.shape] * len(site.layer.tops)
+
+
+def no_params(site: Site) -> list[Param]:
+    return []
+
+
+def kind(
+    name: str,
+    emit: Emitter,
+    *,
+    shape: ShapeRule = same_shape,
+    params: ParamRule = no_params,
+    settings: str = "",
+    bottoms: tuple[int, int] = (1, 1),
+    tops: tuple[int, int] = (1, 1),
+    bakes_size: Callable[[Site], bool] = lambda site: False,
+) -> None:
+    """Enter a layer type into `KINDS`."""
+    KINDS[name] = Kind(emit, shape, params, settings, bottoms, tops, bakes_size)
+
+
+def unsupported(site: Site, what: str, wanted: str) -> UnsupportedError:
+    return UnsupportedError(f"{site.where}: {what}; wanted {wanted}")

@@ -1,0 +1,101 @@
+"""Layers with several bottoms or tops: Eltwise, Concat, Slice, Split."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from ....errors import ModelError, ShapeError
+from ..schema import enum_name
+from ..writer import OnnxWriter
+from .base import Shape, Site, Tensors, kind, unsupported
+
+MANY = 1 << 30
+
+
+def eltwise_shape(site: Site) -> list[Shape]:
+    for blob, shape in zip(site.layer.bottoms, site.shapes, strict=True):
+        if shape != site.shape:
+            raise ShapeError(
+                f"{site.where}: bottom '{blob}' has shape {list(shape)}; wanted {list(site.shape)}, "
+                f"the shape of '{site.layer.bottoms[0]}'"
+            )
+    return [site.shape]
+
+
+def eltwise(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    operation, coeff = enum_name(site.param, "operation"), list(site.param.coeff)
+    if coeff and (operation != "SUM" or len(coeff) != len(site.shapes)):
+        raise ModelError(
+            f"{site.where}: operation {operation} with {len(coeff)} coeff; wanted SUM with {len(site.shapes)}"
+        )
+    if operation == "PROD" and len(site.shapes) > 2:
+        raise unsupported(site, f"a product of {len(site.shapes)} bottoms", "two")
+    if all(factor == 1 for factor in coeff):
+        out.node({"SUM": "Sum", "MAX": "Max", "PROD": "Mul"}[operation], site.layer)
+    else:
+        out.weighted_sum(site.layer, coeff)
+
+
+def concat_axis(site: Site) -> int:
+    param = site.param
+    return int(param.concat_dim) if param.HasField("concat_dim") else site.axis(param.axis)
+
+
+def concat_shape(site: Site) -> list[Shape]:
+    axis = concat_axis(site)
+    total = 0
+    for blob, shape in zip(site.layer.bottoms, site.shapes, strict=True):
+        if (
+            len(shape) != len(site.shape)
+            or shape[:axis] + shape[axis + 1 :] != site.shape[:axis] + site.shape[axis + 1 :]
+        ):
+            raise ShapeError(
+                f"{site.where}: bottom '{blob}' has shape {list(shape)}; wanted {list(site.shape)} but for axis {axis}"
+            )
+        total += shape[axis]
+    return [(*site.shape[:axis], total, *site.shape[axis + 1 :])]
+
+
+def concat(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    out.node("Concat", site.layer, axis=concat_axis(site))
+
+
+def slice_axis(site: Site) -> int:
+    param = site.param
+    return int(param.slice_dim) if param.HasField("slice_dim") else site.axis(param.axis)
+
+
+def slice_sizes(site: Site) -> list[int]:
+    """Length of each top along the axis."""
+    length, count, points = site.shape[slice_axis(site)], len(site.layer.tops), list(site.param.slice_point)
+    if not points and length % count == 0:
+        return [length // count] * count
+    edges = [0, *points, length]
+    sizes = [after - before for before, after in pairwise(edges)]
+    if len(sizes) != count or min(sizes) < 1:
+        raise ModelError(f"{site.where}: {count} tops and slice_point {points} do not divide {length}")
+    return sizes
+
+
+def slice_shape(site: Site) -> list[Shape]:
+    axis = slice_axis(site)
+    return [(*site.shape[:axis], size, *site.shape[axis + 1 :]) for size in slice_sizes(site)]
+
+
+def slice_(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    sizes = out.constant(f"{site.layer.name}/sizes", slice_sizes(site))
+    out.node("Split", site.layer, [*site.layer.inputs, sizes], axis=slice_axis(site))
+
+
+def split(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    for index, value in enumerate(site.layer.outputs):
+        out.node("Identity", site.layer, outputs=[value], suffix=str(index) if index else "")
+
+
+kind("Eltwise", eltwise, shape=eltwise_shape, settings="eltwise_param", bottoms=(2, MANY))
+kind("Concat", concat, shape=concat_shape, settings="concat_param", bottoms=(1, MANY))
+kind(
+    "Slice", slice_, shape=slice_shape, settings="slice_param", tops=(1, MANY),
+    bakes_size=lambda site: slice_axis(site) != 1,
+)  # fmt: skip
+kind("Split", split, tops=(1, MANY))

@@ -1,0 +1,150 @@
+"""Convolution, Deconvolution, InnerProduct: the layers with a weight matrix."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from ....errors import ModelError
+from ..writer import OnnxWriter
+from .base import Param, Shape, Site, Tensors, kind, unsupported
+
+
+def geometry(site: Site) -> tuple[list[int], list[int], list[int], list[int]]:
+    """kernel, stride, pad, dilation: one number for each spatial axis."""
+    param, count = site.param, len(site.shape) - 2
+    kernel = _per_axis(site, param, "kernel_size", "kernel", count, None)
+    stride = _per_axis(site, param, "stride", "stride", count, 1)
+    pad = _per_axis(site, param, "pad", "pad", count, 0)
+    dilation = _per_axis(site, param, "dilation", "", count, 1)
+    for name, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
+        if min(values) < 1:
+            raise ModelError(f"{site.where}: {name} {values}; wanted at least 1")
+    return kernel, stride, pad, dilation
+
+
+def _per_axis(site: Site, param: Any, field: str, short: str, count: int, default: int | None) -> list[int]:
+    given = list(getattr(param, field))
+    if short and (param.HasField(f"{short}_h") or param.HasField(f"{short}_w")):
+        if given or count != 2:
+            raise ModelError(
+                f"{site.where}: {field} {given} and {short}_h/{short}_w; wanted one of them, with 2 spatial axes"
+            )
+        return [getattr(param, f"{short}_h"), getattr(param, f"{short}_w")]
+    if not given and default is not None:
+        return [default] * count
+    if len(given) not in (1, count):
+        raise ModelError(f"{site.where}: {field} {given}; wanted 1 or {count} numbers")
+    return given * count if len(given) == 1 else given
+
+
+def _check(site: Site) -> None:
+    site.rank(3, 4, 5)
+    param = site.param
+    if site.axis(param.axis) != 1:
+        raise unsupported(site, f"channel axis {param.axis}", "1")
+    if not param.num_output or param.num_output % param.group or site.shape[1] % param.group:
+        raise ModelError(
+            f"{site.where}: num_output {param.num_output}, {site.shape[1]} channels, group {param.group} do not divide"
+        )
+
+
+def conv_shape(site: Site) -> list[Shape]:
+    _check(site)
+    sizes = []
+    for n, k, s, p, d in zip(site.shape[2:], *geometry(site), strict=True):
+        sizes.append((n + 2 * p - (d * (k - 1) + 1)) // s + 1)
+    return [_top(site, sizes)]
+
+
+def deconv_shape(site: Site) -> list[Shape]:
+    _check(site)
+    sizes = []
+    for n, k, s, p, d in zip(site.shape[2:], *geometry(site), strict=True):
+        sizes.append(s * (n - 1) + d * (k - 1) + 1 - 2 * p)
+    return [_top(site, sizes)]
+
+
+def _top(site: Site, sizes: list[int]) -> Shape:
+    if min(sizes) < 1:
+        raise ModelError(f"{site.where}: its kernel does not fit into a bottom of shape {list(site.shape)}")
+    return (site.shape[0], site.param.num_output, *sizes)
+
+
+def _with_bias(site: Site, weight: Shape) -> list[Param]:
+    param = site.param
+    filler = param.weight_filler if param.HasField("weight_filler") else None
+    found = [Param(weight, filler, "msra")]
+    if param.bias_term:
+        found.append(Param((param.num_output,), param.bias_filler if param.HasField("bias_filler") else None))
+    return found
+
+
+def conv_params(site: Site) -> list[Param]:
+    param = site.param
+    return _with_bias(site, (param.num_output, site.shape[1] // param.group, *geometry(site)[0]))
+
+
+def deconv_params(site: Site) -> list[Param]:
+    param = site.param
+    return _with_bias(site, (site.shape[1], param.num_output // param.group, *geometry(site)[0]))
+
+
+def _emit_conv(op: str, site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    kernel, stride, pad, dilation = geometry(site)
+    out.node(
+        op, site.layer, [site.layer.inputs[0], *out.weights(site.layer, tensors)],
+        kernel_shape=kernel, strides=stride, pads=pad + pad, dilations=dilation, group=site.param.group,
+    )  # fmt: skip
+
+
+def conv(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    _emit_conv("Conv", site, out, tensors)
+
+
+def deconv(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    _emit_conv("ConvTranspose", site, out, tensors)
+
+
+def inner_shape(site: Site) -> list[Shape]:
+    return [(*site.shape[: site.axis(site.param.axis)], site.param.num_output)]
+
+
+def inner_params(site: Site) -> list[Param]:
+    param = site.param
+    if not param.num_output:
+        raise ModelError(f"{site.where}: num_output is missing")
+    inner = prod(site.shape[site.axis(param.axis) :])
+    return _with_bias(site, (inner, param.num_output) if param.transpose else (param.num_output, inner))
+
+
+def inner_product(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    """Gemm, behind a Flatten where a bottom has more than two axes; behind the batch axis only, a function."""
+    layer, param = site.layer, site.param
+    axis, value = site.axis(param.axis), site.layer.inputs[0]
+    if axis != 1:
+        _inner_product_at(site, out, tensors, axis)
+        return
+    if len(site.shape) > 2:
+        value = out.helper("Flatten", layer, "flatten", [value], axis=1)
+    out.node("Gemm", layer, [value, *out.weights(layer, tensors)], transB=0 if param.transpose else 1)
+
+
+def _inner_product_at(site: Site, out: OnnxWriter, tensors: Tensors, axis: int) -> None:
+    layer, value = site.layer, site.layer.inputs[0]
+    if axis == 0:
+        raise unsupported(site, "axis 0, which mixes the images of a batch", "axis 1 or more")
+    if axis < len(site.shape) - 1:
+        shape = out.constant(f"{layer.name}/flatten/shape", [0] * axis + [-1])
+        value = out.helper("Reshape", layer, "flatten", [value, shape])
+    columns = tensors[0] if site.param.transpose else tensors[0].T
+    weights = out.weights(layer, [columns, *tensors[1:]])
+    if len(weights) == 1:
+        out.node("MatMul", layer, [value, *weights])
+    else:
+        out.call("InnerProduct", layer, [value, *weights])
+
+
+kind("Convolution", conv, shape=conv_shape, params=conv_params, settings="convolution_param")
+kind("Deconvolution", deconv, shape=deconv_shape, params=deconv_params, settings="convolution_param")
+kind("InnerProduct", inner_product, shape=inner_shape, params=inner_params, settings="inner_product_param")

@@ -1,0 +1,96 @@
+"""LRN, BatchNorm, Scale, Bias."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ....errors import ModelError
+from ..schema import enum_name
+from ..writer import OnnxWriter
+from .base import Param, Shape, Site, Tensors, kind, unsupported
+
+
+def lrn(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    param = site.param
+    if param.local_size % 2 == 0:
+        raise ModelError(f"{site.where}: local_size {param.local_size}; wanted an odd number")
+    if enum_name(param, "norm_region") == "ACROSS_CHANNELS":
+        out.node("LRN", site.layer, alpha=param.alpha, beta=param.beta, bias=param.k, size=param.local_size)
+        return
+    site.rank(4)
+    # Caffe builds this region out of an average pooling and a power layer, and forgets k on the way: it is always 1
+    out.call(
+        "LRN", site.layer, alpha=param.alpha, beta=param.beta, k=1.0, local_size=param.local_size,
+        norm_region="WITHIN_CHANNEL", kernel_shape=[param.local_size] * 2, pads=[param.local_size // 2] * 4,
+    )  # fmt: skip
+
+
+def batch_norm_params(site: Site) -> list[Param]:
+    """mean, variance, and the factor by which both are divided. Caffe starts all three at 0; 0, 1, 1 can be run."""
+    channels = (site.shape[1] if len(site.shape) > 1 else 1,)
+    return [Param(channels), Param(channels, default=1.0), Param((1,), default=1.0)]
+
+
+def batch_norm(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    """The stored statistics, in both phases: training statistics would depend on the batch."""
+    layer = site.layer
+    factor = float(tensors[2].ravel()[0])
+    factor = 0.0 if factor == 0 else 1.0 / factor
+    mean, variance = out.weights(layer, [array * np.float32(factor) for array in tensors[:2]])
+    ones = out.tensor(f"{layer.name}/scale", np.ones_like(tensors[0]))
+    zeros = out.tensor(f"{layer.name}/bias", np.zeros_like(tensors[0]))
+    out.node("BatchNormalization", layer, [layer.inputs[0], ones, zeros, mean, variance], epsilon=site.param.eps)
+
+
+def _covered(site: Site) -> tuple[int, Shape]:
+    """The axis at which a Scale or Bias starts and the shape of its parameter."""
+    param = site.param
+    if len(site.layer.bottoms) > 1:
+        raise unsupported(site, "a second bottom as factor", "a learned parameter")
+    axis = site.axis(param.axis)
+    end = len(site.shape) if param.num_axes == -1 else axis + param.num_axes
+    if end > len(site.shape):
+        raise ModelError(f"{site.where}: axis {axis} and num_axes {param.num_axes} exceed shape {list(site.shape)}")
+    return axis, site.shape[axis:end]
+
+
+def _filler(param: Any, name: str) -> Any:
+    return getattr(param, name) if param.HasField(name) else None
+
+
+def scale_params(site: Site) -> list[Param]:
+    param, (_, shape) = site.param, _covered(site)
+    found = [Param(shape, _filler(param, "filler"), 1.0)]
+    return [*found, Param(shape, _filler(param, "bias_filler"))] if param.bias_term else found
+
+
+def bias_params(site: Site) -> list[Param]:
+    return [Param(_covered(site)[1], _filler(site.param, "filler"))]
+
+
+def _broadcast(site: Site, tensors: Tensors) -> list[np.ndarray]:
+    axis, shape = _covered(site)
+    if axis == 0:
+        raise unsupported(site, "axis 0, the batch", "axis 1 or more")
+    behind = len(site.shape) - axis - len(shape)
+    return [array.reshape(*shape, *[1] * behind) for array in tensors]
+
+
+def scale(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    inputs = [*site.layer.inputs, *out.weights(site.layer, _broadcast(site, tensors))]
+    if site.param.bias_term:
+        out.call("Scale", site.layer, inputs)
+    else:
+        out.node("Mul", site.layer, inputs)
+
+
+def bias(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    out.node("Add", site.layer, [*site.layer.inputs, *out.weights(site.layer, _broadcast(site, tensors))])
+
+
+kind("LRN", lrn, settings="lrn_param")
+kind("BatchNorm", batch_norm, params=batch_norm_params, settings="batch_norm_param")
+kind("Scale", scale, params=scale_params, settings="scale_param", bottoms=(1, 2))
+kind("Bias", bias, params=bias_params, settings="bias_param", bottoms=(1, 2))

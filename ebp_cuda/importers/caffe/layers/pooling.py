@@ -1,0 +1,123 @@
+"""Pooling, with Caffe's own idea of where the last window lies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ....errors import ModelError
+from ..schema import enum_name
+from ..writer import OnnxWriter
+from .base import Shape, Site, Tensors, kind, unsupported
+
+LOWEST = -3.4028234663852886e38
+"""What Caffe puts where a max pooling window holds no pixel at all (-FLT_MAX)."""
+
+
+def geometry(site: Site) -> tuple[list[int], list[int], list[int]]:
+    """kernel, stride, pad as [h, w]. Raises ModelError on what Caffe refuses."""
+    param, found = site.param, {}
+    for short, field in (("kernel", "kernel_size"), ("stride", "stride"), ("pad", "pad")):
+        pair = [param.HasField(f"{short}_h"), param.HasField(f"{short}_w")]
+        if any(pair):
+            if not all(pair) or param.HasField(field):
+                raise ModelError(f"{site.where}: wanted {field}, or both {short}_h and {short}_w")
+            found[short] = [getattr(param, f"{short}_h"), getattr(param, f"{short}_w")]
+        else:
+            found[short] = [getattr(param, field)] * 2
+    kernel, stride, pad = found["kernel"], found["stride"], found["pad"]
+    if min(kernel) < 1 or min(stride) < 1:
+        raise ModelError(f"{site.where}: kernel_size {kernel}, stride {stride}; wanted at least 1")
+    if any(p >= k for p, k in zip(pad, kernel, strict=True)):
+        raise ModelError(f"{site.where}: pad {pad} reaches the kernel's size {kernel}; wanted less")
+    return kernel, stride, pad
+
+
+def rounds_up(site: Site) -> bool:
+    return enum_name(site.param, "round_mode") == "CEIL"
+
+
+def pool_shape(site: Site) -> list[Shape]:
+    site.rank(4)
+    if site.param.global_pooling:
+        sizes = [1, 1]
+    else:
+        kernel, stride, pad = geometry(site)
+        sizes = []
+        for n, k, s, p in zip(site.shape[2:], kernel, stride, pad, strict=True):
+            span = n + 2 * p - k
+            size = (-(-span // s) if rounds_up(site) else span // s) + 1
+            # padding on either axis makes Caffe drop, on both, a last window that starts behind the image
+            sizes.append(size - 1 if any(pad) and (size - 1) * s >= n + p else size)
+        if min(sizes) < 1:
+            raise ModelError(f"{site.where}: kernel {kernel} does not fit into a bottom of shape {list(site.shape)}")
+    return [(*site.shape[:2], *sizes)] * len(site.layer.tops)
+
+
+def end_padding(kernel: list[int], stride: list[int], pad: list[int]) -> list[int]:
+    """Padding behind an axis that makes rounding down give Caffe's number of windows, whatever the axis' length.
+
+    Rounding up is s - 1 more. The window that Caffe drops when there is padding would need k or more, so k - 1 is
+    the bound.
+    """
+    ends = [p + s - 1 for s, p in zip(stride, pad, strict=True)]
+    return [min(e, k - 1) for e, k in zip(ends, kernel, strict=True)] if any(pad) else ends
+
+
+def pool(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    method = enum_name(site.param, "pool")
+    if method == "STOCHASTIC":
+        raise unsupported(site, "stochastic pooling", "pool MAX or AVE")
+    if len(site.layer.tops) > 1 and method != "MAX":
+        raise ModelError(f"{site.where}: two tops with pool {method}; only MAX has a mask")
+    if site.param.global_pooling:
+        if len(site.layer.tops) > 1:
+            raise unsupported(site, "a mask of global pooling", "one top")
+        out.node("GlobalMaxPool" if method == "MAX" else "GlobalAveragePool", site.layer)
+    elif method == "MAX":
+        _max_pool(site, out)
+    else:
+        _average_pool(site, out)
+
+
+def _max_pool(site: Site, out: OnnxWriter) -> None:
+    layer = site.layer
+    kernel, stride, pad = geometry(site)
+    up = rounds_up(site) and max(stride) > 1
+    value, ends = layer.inputs[0], pad
+    ordinary = all(p <= k - s for k, s, p in zip(kernel, stride, pad, strict=True))
+    if up and not ordinary:
+        # a window may lie outside the image, and runtimes disagree about it: say it without ceil_mode
+        up, ends = False, end_padding(kernel, stride, pad)
+        if any(e >= k for e, k in zip(ends, kernel, strict=True)):
+            pads = out.constant(f"{layer.name}/pad/pads", [0] * 6 + ends)
+            value = out.helper("Pad", layer, "pad", [value, pads, out.scalar(f"{layer.name}/pad/value", LOWEST)])
+            ends = pad
+            if len(layer.tops) > 1:
+                raise unsupported(site, "a mask of windows that may be empty", "one top")
+    outputs = layer.outputs[:1]
+    if len(layer.tops) > 1:
+        outputs = [outputs[0], f"{layer.outputs[1]}@indices"]
+    attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": stride, "pads": [*pad, *ends], "ceil_mode": int(up)}
+    out.node("MaxPool", layer, [value], outputs, **attrs)
+    if len(layer.tops) > 1:
+        out.call("PoolingMask", layer, [outputs[1], layer.inputs[0]], [layer.outputs[1]], suffix="mask")
+
+
+def _average_pool(site: Site, out: OnnxWriter) -> None:
+    layer = site.layer
+    kernel, stride, pad = geometry(site)
+    attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": stride, "pads": pad + pad, "count_include_pad": 1}
+    if not rounds_up(site) or max(stride) == 1:
+        out.node("AveragePool", layer, ceil_mode=0, **attrs)
+        return
+    # onnxruntime before 1.21 divides by the whole kernel where Caffe divides by the window clipped to the padded image
+    extra = [e - p for e, p in zip(end_padding(kernel, stride, pad), pad, strict=True)]
+    plane = [0, 0, *pad, 0, 0]
+    out.call(
+        "Pooling", layer, ceil_mode=1, **attrs,
+        pads_image=[*plane, *(p + e for p, e in zip(pad, extra, strict=True))],
+        pads_ones=[*plane, *pad], pads_end=[0] * 6 + extra,
+    )  # fmt: skip
+
+
+kind("Pooling", pool, shape=pool_shape, settings="pooling_param", tops=(1, 2))

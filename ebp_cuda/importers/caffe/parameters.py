@@ -1,0 +1,92 @@
+"""The parameters of a network: from a weights file that must fit it, or from its fillers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import ModelError, nearest_names
+from .fillers import fill
+from .layers import KINDS, Param
+from .net import CaffeNet, Layer
+from .reading import Weights, read_weights
+from .shapes import Shapes, site
+
+
+@dataclass
+class ImportReport:
+    """What an import did beyond the layers it translated."""
+
+    missing: list[str] = field(default_factory=list)
+    """Layers whose parameters the weights file lacks; they hold filler values (only with allow_missing)."""
+    unused: list[str] = field(default_factory=list)
+    """Layers of the weights file, with parameters, that the network does not have."""
+    dropped: list[str] = field(default_factory=list)
+    """Layers that only train or measure, and were left out."""
+    shared: dict[str, str] = field(default_factory=dict)
+    """Parameter "LAYER/I" -> the "LAYER/I" whose array it shares by name."""
+
+
+def parameters(
+    net: CaffeNet, shapes: Shapes, caffemodel: str | Path | None, allow_missing: bool, seed: int, report: ImportReport
+) -> dict[str, list[np.ndarray]]:
+    """Parameter arrays of every layer that has some, from the file or the fillers."""
+    weights = read_weights(caffemodel) if caffemodel is not None else None
+    rng = np.random.default_rng(seed)
+    owners: dict[str, tuple[str, np.ndarray]] = {}
+    found: dict[str, list[np.ndarray]] = {}
+    missing = []
+    for layer in net.kept():
+        params = KINDS[layer.type].params(site(net, layer, shapes))
+        if not params:
+            continue
+        where = net.where(layer)
+        if weights is not None and layer.name in weights:
+            arrays = _stored(layer, params, weights, f"{caffemodel} does not fit {where}")
+        else:
+            missing.append(layer.name)
+            arrays = [fill(p.shape, p.filler, p.default, rng, where) for p in params]
+        found[layer.name] = _share(layer, arrays, owners, report, where)
+    if weights is not None:
+        if missing and not allow_missing:
+            raise ModelError(
+                f"{caffemodel}: no parameters for layer '{missing[0]}' of {net.origin}"
+                f"{f' and {len(missing) - 1} more' if missing[1:] else ''}{nearest_names(missing[0], weights)}"
+            )
+        report.missing += missing
+        known = {layer.name for layer in net.layers}
+        report.unused += [name for name, blobs in weights.items() if blobs and name not in known]
+    return found
+
+
+def _stored(layer: Layer, params: Sequence[Param], weights: Weights, what: str) -> list[np.ndarray]:
+    blobs = weights[layer.name]
+    if len(blobs) != len(params):
+        raise ModelError(f"{what}: got {len(blobs)} parameter blobs, wanted {len(params)}")
+    for index, (blob, param) in enumerate(zip(blobs, params, strict=True)):
+        if not blob.fits(param.shape):
+            raise ModelError(f"{what}: parameter {index} has shape {list(blob.shape)}, wanted {list(param.shape)}")
+    return [blob.data.reshape(param.shape) for blob, param in zip(blobs, params, strict=True)]
+
+
+def _share(
+    layer: Layer, arrays: list[np.ndarray], owners: dict[str, tuple[str, np.ndarray]], report: ImportReport, where: str
+) -> list[np.ndarray]:
+    """Parameters that carry a name (`param { name: ... }`) take the array of the first layer with that name."""
+    result = list(arrays)
+    for index, spec in enumerate(layer.proto.param[: len(arrays)]):
+        if not spec.name:
+            continue
+        owner, array = owners.setdefault(spec.name, (f"{layer.name}/{index}", arrays[index]))
+        if array.size != arrays[index].size:
+            raise ModelError(
+                f"{where}: parameter {index} shares '{spec.name}' with {owner} of shape {list(array.shape)}; "
+                f"wanted {list(arrays[index].shape)}"
+            )
+        if owner != f"{layer.name}/{index}":
+            report.shared[f"{layer.name}/{index}"] = owner
+        result[index] = array.reshape(arrays[index].shape)
+    return result

@@ -1,0 +1,216 @@
+"""Prototxt, caffemodel and HDF5 files -> messages and arrays. Every unreadable file is a ModelError that names it."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf import text_format
+
+from ...errors import ModelError, UnsupportedError, nearest_names
+from ...files import atomic_path
+from . import wire
+from .schema import NetParameter
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class WeightBlob:
+    """One parameter blob of a weights file: float32 `data` in `shape`.
+
+    `legacy` marks the old num/channels/height/width header, which pads every shape to four axes with ones in front.
+    """
+
+    data: np.ndarray
+    shape: tuple[int, ...]
+    legacy: bool
+
+    def fits(self, wanted: Sequence[int]) -> bool:
+        """Whether Caffe would load this blob into a parameter of shape `wanted`."""
+        if self.legacy and len(wanted) <= 4:
+            wanted = (*(1,) * (4 - len(wanted)), *wanted)
+        return self.shape == tuple(wanted)
+
+
+Weights = dict[str, list[WeightBlob]]
+"""Layer name -> its parameter blobs. Layers without parameters are present with an empty list."""
+
+
+def read_prototxt(path: str | Path) -> Any:
+    """The `NetParameter` of a prototxt file, as written (nothing upgraded, no layer left out).
+
+    Fields that the schema does not know are skipped, as Caffe's own tools do across versions.
+    Raises ModelError: no such file, no prototxt (with the line), no layers.
+    """
+    path = Path(path)
+    raw = _bytes(path)
+    if b"\0" in raw:
+        raise ModelError(f"{path}: binary data; wanted a text prototxt (are prototxt and caffemodel swapped?)")
+    return parse_prototxt(raw.decode("utf-8-sig", errors="replace"), str(path))
+
+
+def parse_prototxt(text: str, origin: str = "prototxt") -> Any:
+    """The `NetParameter` of prototxt text; `origin` stands for the file in messages."""
+    try:
+        net = text_format.Parse(text, NetParameter(), allow_unknown_field=True)
+    except text_format.ParseError as error:
+        raise ModelError(f"{origin}:{error}: not a Caffe network description") from None
+    if not net.layer and not net.layers:
+        raise ModelError(f"{origin}: no layers; wanted a network description with `layer {{ ... }}` entries")
+    return net
+
+
+def read_weights(path: str | Path) -> Weights:
+    """The parameters in a caffemodel (binary, current or V1) or in Caffe's HDF5 file (told apart by the content).
+
+    Arrays of a binary file are read-only views of the mapped file: nothing is copied.
+    Raises ModelError: missing, truncated or no weights file at all; UnsupportedError: HDF5 without h5py installed.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        head = file.read(len(HDF5_MAGIC))
+        if head == HDF5_MAGIC:
+            return _read_hdf5(path)
+        if not head:
+            raise ModelError(f"{path}: empty file; wanted a caffemodel")
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    try:
+        weights = _binary_weights(view, path)
+    except wire.WireError as error:
+        raise ModelError(f"{path}: no caffemodel, or a truncated one: {error}") from None
+    if not weights:
+        raise ModelError(f"{path}: holds no layers; wanted a caffemodel")
+    return weights
+
+
+def write_caffemodel(path: str | Path, prototxt_text: str, weights: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Write a binary caffemodel: the layers of `prototxt_text` (current format), each with its `weights`.
+
+    weights: layer name -> parameter arrays in Caffe's order (weight, bias), stored as float32.
+    The file appears under its name only when complete. Raises ModelError (bad text, weights of an unknown layer).
+    """
+    net = parse_prototxt(prototxt_text)
+    layers = {layer.name: layer for layer in net.layer}
+    for name, arrays in weights.items():
+        if name not in layers:
+            raise ModelError(f"weights of '{name}', but the prototxt has no such layer{nearest_names(name, layers)}")
+        del layers[name].blobs[:]
+        for array in arrays:
+            array = np.asarray(array, dtype="<f4")
+            blob = layers[name].blobs.add()
+            blob.shape.dim.extend(array.shape)
+            blob.data.extend(array.ravel())
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(net.SerializeToString(deterministic=True))
+
+
+def _open(path: Path) -> Any:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from None
+
+
+def _bytes(path: Path) -> bytes:
+    with _open(path) as file:
+        return bytes(file.read())
+
+
+# --- binary ---------------------------------------------------------------------------------------------------------
+
+
+def _binary_weights(view: memoryview, path: Path) -> Weights:
+    weights: Weights = {}
+    for number, kind, start, end in wire.fields(view, 0, len(view)):
+        if number not in (100, 2) or kind != wire.BYTES:
+            continue
+        # (number of the name, number of the blobs) in LayerParameter and in V1LayerParameter
+        name_field, blobs_field = (1, 7) if number == 100 else (4, 6)
+        name, blobs = "", []
+        for inner, inner_kind, first, last in wire.fields(view, start, end):
+            if inner_kind != wire.BYTES:
+                continue
+            if inner == name_field:
+                name = bytes(view[first:last]).decode("utf-8", errors="replace")
+            elif inner == blobs_field:
+                blobs.append((first, last))
+        parsed = [
+            _blob(view, first, last, f"{path}: layer '{name}', blob {i}") for i, (first, last) in enumerate(blobs)
+        ]
+        # the same layer may stand twice, once per phase: the one with the weights counts
+        if parsed or name not in weights:
+            weights[name] = parsed
+    return weights
+
+
+def _blob(view: memoryview, start: int, end: int, where: str) -> WeightBlob:
+    header = [0, 0, 0, 0]
+    shape: tuple[int, ...] | None = None
+    parts: list[np.ndarray] = []
+    for number, kind, first, last in wire.fields(view, start, end):
+        if number in (1, 2, 3, 4) and kind == wire.VARINT:
+            header[number - 1] = first
+        elif number == 7 and kind == wire.BYTES:
+            shape = _dims(view, first, last)
+        elif (number == 5 and kind in (wire.BYTES, wire.FIXED32)) or (
+            number == 8 and kind in (wire.BYTES, wire.FIXED64)
+        ):
+            width = 4 if number == 5 else 8
+            if (last - first) % width:
+                raise wire.WireError(f"{last - first} bytes of {width}-byte numbers at byte {first}")
+            parts.append(np.frombuffer(view[first:last], dtype=f"<f{width}"))
+    data = parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0, "<f4")])
+    legacy = shape is None
+    if shape is None:
+        shape = tuple(header)
+    if data.size != prod(shape):
+        raise ModelError(f"{where}: shape {list(shape)} wants {prod(shape)} numbers, the file holds {data.size}")
+    return WeightBlob(np.asarray(data, np.float32).reshape(shape), shape, legacy)
+
+
+def _dims(view: memoryview, start: int, end: int) -> tuple[int, ...]:
+    dims: list[int] = []
+    for number, kind, first, last in wire.fields(view, start, end):
+        if number == 1 and kind == wire.VARINT:
+            dims.append(first)
+        elif number == 1 and kind == wire.BYTES:
+            while first < last:
+                value, first = wire.varint(view, first, last)
+                dims.append(value)
+    return tuple(dims)
+
+
+# --- HDF5 -----------------------------------------------------------------------------------------------------------
+
+
+def _read_hdf5(path: Path) -> Weights:
+    """Caffe's HDF5 snapshots: one group a layer under /data, one dataset a blob, named by its index."""
+    try:
+        import h5py
+    except ImportError:
+        raise UnsupportedError(f"{path}: HDF5 weights need the package h5py (pip install h5py)") from None
+    weights: Weights = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            # a layer name with slashes becomes nested groups, so the last part of the path is the blob's index
+            layer, _, index = name.rpartition("/")
+            found.setdefault(layer, {})[int(index)] = np.asarray(item, dtype=np.float32)
+        else:
+            found.setdefault(name, {})
+
+    found: dict[str, dict[int, np.ndarray]] = {}
+    try:
+        with h5py.File(path, "r") as file:
+            file["data"].visititems(visit)
+    except (OSError, KeyError, ValueError) as error:
+        raise ModelError(f"{path}: no HDF5 weights file of Caffe, or a truncated one: {error}") from None
+    for layer, blobs in found.items():
+        weights[layer] = [WeightBlob(blobs[i], blobs[i].shape, False) for i in sorted(blobs)]
+    return weights

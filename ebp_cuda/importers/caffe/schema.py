@@ -1,0 +1,174 @@
+"""The messages of Caffe's model files: names and field numbers as facts of the format, built without protoc.
+
+`NetParameter` reads prototxt text (through protobuf's text_format) and writes binary caffemodels. Reading big
+caffemodels goes through `wire.py` instead, which does not copy the weights.
+
+One message a line: `name number type[=default]`; `*` marks a repeated field, `+` a repeated packed one.
+Solver settings and the options of data sources that say nothing about the network are left out: unknown
+fields are skipped when a file is read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+PACKAGE = "caffe"
+
+_ENUMS = """
+Phase: TRAIN 0, TEST 1
+DimCheckMode: STRICT 0, PERMISSIVE 1
+VarianceNorm: FAN_IN 0, FAN_OUT 1, AVERAGE 2
+PoolMethod: MAX 0, AVE 1, STOCHASTIC 2
+RoundMode: CEIL 0, FLOOR 1
+EltwiseOp: PROD 0, SUM 1, MAX 2
+NormRegion: ACROSS_CHANNELS 0, WITHIN_CHANNEL 1
+ReductionOp: SUM 1, ASUM 2, SUMSQ 3, MEAN 4
+Engine: DEFAULT 0, CAFFE 1, CUDNN 2
+V1LayerType: NONE 0, ACCURACY 1, BNLL 2, CONCAT 3, CONVOLUTION 4, DATA 5, DROPOUT 6, EUCLIDEAN_LOSS 7, FLATTEN 8, \
+HDF5_DATA 9, HDF5_OUTPUT 10, IM2COL 11, IMAGE_DATA 12, INFOGAIN_LOSS 13, INNER_PRODUCT 14, LRN 15, \
+MULTINOMIAL_LOGISTIC_LOSS 16, POOLING 17, RELU 18, SIGMOID 19, SOFTMAX 20, SOFTMAX_LOSS 21, SPLIT 22, TANH 23, \
+WINDOW_DATA 24, ELTWISE 25, POWER 26, SIGMOID_CROSS_ENTROPY_LOSS 27, HINGE_LOSS 28, MEMORY_DATA 29, ARGMAX 30, \
+THRESHOLD 31, DUMMY_DATA 32, SLICE 33, MVN 34, ABSVAL 35, SILENCE 36, CONTRASTIVE_LOSS 37, EXP 38, DECONVOLUTION 39
+"""
+
+_MESSAGES = """
+BlobShape: dim+ 1 int64
+BlobProto: num 1 int32=0, channels 2 int32=0, height 3 int32=0, width 4 int32=0, data+ 5 float, diff+ 6 float, \
+shape 7 BlobShape, double_data+ 8 double, double_diff+ 9 double
+FillerParameter: type 1 string=constant, value 2 float=0, min 3 float=0, max 4 float=1, mean 5 float=0, \
+std 6 float=1, sparse 7 int32=-1, variance_norm 8 VarianceNorm=FAN_IN
+NetState: phase 1 Phase=TEST, level 2 int32=0, stage* 3 string
+NetStateRule: phase 1 Phase, min_level 2 int32, max_level 3 int32, stage* 4 string, not_stage* 5 string
+ParamSpec: name 1 string, share_mode 2 DimCheckMode, lr_mult 3 float=1, decay_mult 4 float=1
+TransformationParameter: scale 1 float=1, mirror 2 bool=false, crop_size 3 uint32=0, mean_file 4 string, \
+mean_value* 5 float, force_color 6 bool=false, force_gray 7 bool=false
+BatchNormParameter: use_global_stats 1 bool, moving_average_fraction 2 float=0.999, eps 3 float=1e-5
+BiasParameter: axis 1 int32=1, num_axes 2 int32=1, filler 3 FillerParameter
+ConcatParameter: concat_dim 1 uint32=1, axis 2 int32=1
+ConvolutionParameter: num_output 1 uint32, bias_term 2 bool=true, pad* 3 uint32, kernel_size* 4 uint32, \
+group 5 uint32=1, stride* 6 uint32, weight_filler 7 FillerParameter, bias_filler 8 FillerParameter, \
+pad_h 9 uint32=0, pad_w 10 uint32=0, kernel_h 11 uint32, kernel_w 12 uint32, stride_h 13 uint32, stride_w 14 uint32, \
+engine 15 Engine=DEFAULT, axis 16 int32=1, force_nd_im2col 17 bool=false, dilation* 18 uint32
+DataParameter: source 1 string, scale 2 float=1, mean_file 3 string, batch_size 4 uint32, crop_size 5 uint32=0, \
+mirror 6 bool=false
+ImageDataParameter: source 1 string, scale 2 float=1, mean_file 3 string, batch_size 4 uint32=1, \
+crop_size 5 uint32=0, mirror 6 bool=false, new_height 9 uint32=0, new_width 10 uint32=0, is_color 11 bool=true
+MemoryDataParameter: batch_size 1 uint32, channels 2 uint32, height 3 uint32, width 4 uint32
+DropoutParameter: dropout_ratio 1 float=0.5
+DummyDataParameter: data_filler* 1 FillerParameter, num* 2 uint32, channels* 3 uint32, height* 4 uint32, \
+width* 5 uint32, shape* 6 BlobShape
+EltwiseParameter: operation 1 EltwiseOp=SUM, coeff* 2 float, stable_prod_grad 3 bool=true
+ELUParameter: alpha 1 float=1
+ExpParameter: base 1 float=-1, scale 2 float=1, shift 3 float=0
+FlattenParameter: axis 1 int32=1, end_axis 2 int32=-1
+InnerProductParameter: num_output 1 uint32, bias_term 2 bool=true, weight_filler 3 FillerParameter, \
+bias_filler 4 FillerParameter, axis 5 int32=1, transpose 6 bool=false
+InputParameter: shape* 1 BlobShape
+LogParameter: base 1 float=-1, scale 2 float=1, shift 3 float=0
+LRNParameter: local_size 1 uint32=5, alpha 2 float=1, beta 3 float=0.75, norm_region 4 NormRegion=ACROSS_CHANNELS, \
+k 5 float=1, engine 6 Engine=DEFAULT
+MVNParameter: normalize_variance 1 bool=true, across_channels 2 bool=false, eps 3 float=1e-9
+PoolingParameter: pool 1 PoolMethod=MAX, kernel_size 2 uint32, stride 3 uint32=1, pad 4 uint32=0, kernel_h 5 uint32, \
+kernel_w 6 uint32, stride_h 7 uint32, stride_w 8 uint32, pad_h 9 uint32=0, pad_w 10 uint32=0, \
+engine 11 Engine=DEFAULT, global_pooling 12 bool=false, round_mode 13 RoundMode=CEIL
+PowerParameter: power 1 float=1, scale 2 float=1, shift 3 float=0
+PReLUParameter: filler 1 FillerParameter, channel_shared 2 bool=false
+ReLUParameter: negative_slope 1 float=0, engine 2 Engine=DEFAULT
+ReshapeParameter: shape 1 BlobShape, axis 2 int32=0, num_axes 3 int32=-1
+ScaleParameter: axis 1 int32=1, num_axes 2 int32=1, filler 3 FillerParameter, bias_term 4 bool=false, \
+bias_filler 5 FillerParameter
+SliceParameter: slice_dim 1 uint32=1, slice_point* 2 uint32, axis 3 int32=1
+SoftmaxParameter: engine 1 Engine=DEFAULT, axis 2 int32=1
+LayerParameter: name 1 string, type 2 string, bottom* 3 string, top* 4 string, loss_weight* 5 float, \
+param* 6 ParamSpec, blobs* 7 BlobProto, include* 8 NetStateRule, exclude* 9 NetStateRule, phase 10 Phase, \
+propagate_down* 11 bool, transform_param 100 TransformationParameter, concat_param 104 ConcatParameter, \
+convolution_param 106 ConvolutionParameter, data_param 107 DataParameter, dropout_param 108 DropoutParameter, \
+dummy_data_param 109 DummyDataParameter, eltwise_param 110 EltwiseParameter, exp_param 111 ExpParameter, \
+image_data_param 115 ImageDataParameter, inner_product_param 117 InnerProductParameter, lrn_param 118 LRNParameter, \
+memory_data_param 119 MemoryDataParameter, mvn_param 120 MVNParameter, pooling_param 121 PoolingParameter, \
+power_param 122 PowerParameter, relu_param 123 ReLUParameter, softmax_param 125 SoftmaxParameter, \
+slice_param 126 SliceParameter, prelu_param 131 PReLUParameter, reshape_param 133 ReshapeParameter, \
+log_param 134 LogParameter, flatten_param 135 FlattenParameter, batch_norm_param 139 BatchNormParameter, \
+elu_param 140 ELUParameter, bias_param 141 BiasParameter, scale_param 142 ScaleParameter, input_param 143 InputParameter
+V0LayerParameter: name 1 string, type 2 string
+V1LayerParameter: layer 1 V0LayerParameter, bottom* 2 string, top* 3 string, name 4 string, type 5 V1LayerType, \
+blobs* 6 BlobProto, blobs_lr* 7 float, weight_decay* 8 float, concat_param 9 ConcatParameter, \
+convolution_param 10 ConvolutionParameter, data_param 11 DataParameter, dropout_param 12 DropoutParameter, \
+image_data_param 15 ImageDataParameter, inner_product_param 17 InnerProductParameter, lrn_param 18 LRNParameter, \
+pooling_param 19 PoolingParameter, power_param 21 PowerParameter, memory_data_param 22 MemoryDataParameter, \
+eltwise_param 24 EltwiseParameter, dummy_data_param 26 DummyDataParameter, relu_param 30 ReLUParameter, \
+slice_param 31 SliceParameter, include* 32 NetStateRule, exclude* 33 NetStateRule, mvn_param 34 MVNParameter, \
+loss_weight* 35 float, transform_param 36 TransformationParameter, softmax_param 39 SoftmaxParameter, \
+exp_param 41 ExpParameter, param* 1001 string, blob_share_mode* 1002 DimCheckMode
+NetParameter: name 1 string, layers* 2 V1LayerParameter, input* 3 string, input_dim* 4 int32, \
+force_backward 5 bool=false, state 6 NetState, debug_info 7 bool=false, input_shape* 8 BlobShape, \
+layer* 100 LayerParameter
+"""
+
+_SCALARS = {
+    "int32": descriptor_pb2.FieldDescriptorProto.TYPE_INT32,
+    "int64": descriptor_pb2.FieldDescriptorProto.TYPE_INT64,
+    "uint32": descriptor_pb2.FieldDescriptorProto.TYPE_UINT32,
+    "float": descriptor_pb2.FieldDescriptorProto.TYPE_FLOAT,
+    "double": descriptor_pb2.FieldDescriptorProto.TYPE_DOUBLE,
+    "bool": descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
+    "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
+}
+
+
+def _add_field(message: Any, text: str, enums: set[str]) -> None:
+    name, number, kind = text.split()
+    kind, _, default = kind.partition("=")
+    field = message.field.add(name=name.rstrip("*+"), number=int(number))
+    field.label = field.LABEL_REPEATED if name[-1] in "*+" else field.LABEL_OPTIONAL
+    if name.endswith("+"):
+        field.options.packed = True
+    if default:
+        field.default_value = default
+    if kind in _SCALARS:
+        field.type = _SCALARS[kind]
+    elif kind in enums:
+        field.type, field.type_name = field.TYPE_ENUM, f".{PACKAGE}.{kind}Enum.{kind}"
+    else:
+        field.type, field.type_name = field.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
+
+
+def _build() -> descriptor_pool.DescriptorPool:
+    file = descriptor_pb2.FileDescriptorProto(name="ebp_cuda/caffe.proto", package=PACKAGE, syntax="proto2")
+    enums = set()
+    for line in _ENUMS.strip().splitlines():
+        name, _, values = line.partition(": ")
+        enums.add(name)
+        # each in a message of its own: enum values share the scope of their enum, and MAX, SUM, ... recur
+        enum = file.message_type.add(name=f"{name}Enum").enum_type.add(name=name)
+        for value in values.split(", "):
+            key, number = value.split()
+            enum.value.add(name=key, number=int(number))
+    for line in _MESSAGES.strip().splitlines():
+        name, _, fields = line.partition(": ")
+        message = file.message_type.add(name=name)
+        for text in fields.split(", "):
+            _add_field(message, text, enums)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return pool
+
+
+_POOL = _build()
+
+
+def _message(name: str) -> Any:
+    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))
+
+
+NetParameter = _message("NetParameter")
+LayerParameter = _message("LayerParameter")
+FillerParameter = _message("FillerParameter")
+
+
+def enum_name(message: Any, field: str) -> str:
+    """The name of the value that an enum field holds: enum_name(pooling_param, "pool") is "MAX"."""
+    kind = message.DESCRIPTOR.fields_by_name[field].enum_type
+    return str(kind.values_by_number[getattr(message, field)].name)

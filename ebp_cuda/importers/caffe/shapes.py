@@ -1,0 +1,62 @@
+"""Shapes of all values by Caffe's rules, and which of their axes a model may leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...errors import ModelError, ShapeError
+from .layers import KINDS, Site
+from .net import CaffeNet, Layer
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def site(net: CaffeNet, layer: Layer, shapes: Shapes) -> Site:
+    """The layer with the shapes of its bottoms."""
+    return Site(net, layer, tuple(shapes[value] for value in layer.inputs))
+
+
+def infer_shapes(net: CaffeNet, inputs: Mapping[str, Sequence[int]]) -> Shapes:
+    """Shape of every value of `net.kept()` for the given input shapes, by Caffe's rules.
+
+    Raises ModelError, ShapeError, UnsupportedError that name the first layer that does not fit.
+    """
+    shapes: Shapes = {value: tuple(shape) for value, shape in inputs.items()}
+    for layer in net.kept():
+        here = site(net, layer, shapes)
+        shapes.update(zip(layer.outputs, KINDS[layer.type].shape(here), strict=True))
+    return shapes
+
+
+def free_axes(net: CaffeNet, inputs: Shapes) -> dict[str, set[int]]:
+    """Value -> the axes whose length the model leaves open.
+
+    An axis of the inputs is open when another length of it gives no error and the same parameters; an axis of any
+    other value when its length then changes.
+    """
+    base = infer_shapes(net, inputs)
+    wanted = _param_shapes(net, base)
+    free: dict[str, set[int]] = {value: set() for value in base}
+    baked = any(KINDS[layer.type].bakes_size(site(net, layer, base)) for layer in net.kept())
+    for axes, more in ((slice(0, 1), 1), (slice(2, None), 32)):
+        if more > 1 and baked:
+            continue
+        other = {}
+        for value, shape in inputs.items():
+            dims = list(shape)
+            dims[axes] = [n + more for n in dims[axes]]
+            other[value] = tuple(dims)
+        try:
+            shapes = infer_shapes(net, other)
+            if _param_shapes(net, shapes) != wanted:
+                continue
+        except (ModelError, ShapeError):
+            continue
+        for value, shape in base.items():
+            # 32 more pixels are one more window at least, unless the layer takes the whole plane
+            free[value] |= {i for i, (a, b) in enumerate(zip(shape, shapes[value], strict=True)) if a != b}
+    return free
+
+
+def _param_shapes(net: CaffeNet, shapes: Shapes) -> list[list[tuple[int, ...]]]:
+    return [[p.shape for p in KINDS[x.type].params(site(net, x, shapes))] for x in net.kept()]
