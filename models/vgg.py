@@ -14,7 +14,7 @@ def vgg(layers: int, shape: Sequence[int] = (1, 3, 224, 224), classes: int = 100
     """The deploy prototxt of VGG_ILSVRC_16_layers or VGG_ILSVRC_19_layers. shape: [N, 3, 224, 224]."""
     net = Net(f"VGG_ILSVRC_{layers}_layers")
     x = net.input("data", shape)
-    for stage, (width, depth) in enumerate(zip(WIDTHS, DEPTHS[layers]), start=1):
+    for stage, (width, depth) in enumerate(zip(WIDTHS, DEPTHS[layers], strict=True), start=1):
         for index in range(1, depth + 1):
             x = net.conv(f"conv{stage}_{index}", x, width, kernel=3, pad=1)
             x = net.relu(f"relu{stage}_{index}", x)

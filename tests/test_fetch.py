@@ -183,7 +183,7 @@ def test_gives_up_when_every_try_ends_at_the_same_byte(
     server: Server, publish: Callable[..., None], tmp_path: Path
 ) -> None:
     server.answer = lambda handler, number: serve(handler, number, ranges=False, stop_after=200_000)
-    with pytest.raises(ModelError, match="200000 of 524288 bytes.*given up after 4 tries"):
+    with pytest.raises(ModelError, match=r"200000 of 524288 bytes.*given up after 4 tries"):
         get(tmp_path, attempts=4)
     assert len(server.ranges) == 4
     assert_absent(tmp_path, part=CONTENT[:200_000])
@@ -384,3 +384,25 @@ def test_notes_on_stderr(
     said = capsys.readouterr()
     assert said.out == ""
     assert hashlib.sha256(CONTENT).hexdigest() in said.err.replace("\n", "")
+
+
+def test_answer_that_continues_elsewhere(server: Server, publish: Callable[..., None], tmp_path: Path) -> None:
+    """A server that answers a range with other bytes than asked: start over."""
+
+    def answer(handler: BaseHTTPRequestHandler, number: int) -> None:
+        if number > 1:
+            return serve(handler, number)
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}")
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.end_headers()
+        handler.wfile.write(CONTENT)
+
+    (tmp_path / (FILE + ".part")).write_bytes(CONTENT[:1000])
+    server.answer = answer
+    with pytest.raises(ModelError, match="asked for bytes from 1000, got 'bytes 0-524287/524288'"):
+        get(tmp_path, attempts=1)
+    assert_absent(tmp_path, part=None)
+    get(tmp_path)
+    assert server.ranges == ["bytes=1000-", None]
+    assert_whole(tmp_path)

@@ -221,16 +221,16 @@ def test_catalogue_entries_are_complete(name: str) -> None:
 
 @pytest.mark.parametrize("ask", [models.model, models.prototxt, models.preprocess, models.labels])
 def test_unknown_names_get_suggestions(ask: Any) -> None:
-    with pytest.raises(InputError, match="'vgg-16'.*nearest: vgg16"):
+    with pytest.raises(InputError, match=r"'vgg-16'.*nearest: vgg16"):
         ask("vgg-16")
 
 
 def test_emitter_refuses_dangling_bottoms_and_repeated_names() -> None:
     net = Net("small")
     x = net.relu("relu1", net.input("data", (1, 3, 8, 8)), "hidden")
-    with pytest.raises(ModelError, match="'pool1' .* reads 'hiden'"):
+    with pytest.raises(ModelError, match=r"'pool1' .* reads 'hiden'"):
         net.max_pool("pool1", "hiden", kernel=2)
-    with pytest.raises(ModelError, match="'relu1' .* there already"):
+    with pytest.raises(ModelError, match=r"'relu1' .* there already"):
         net.relu("relu1", x)
 
 
