@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import ssl
 import time
 import urllib.error
@@ -192,8 +193,7 @@ class _Part:
             kind = _Broken if error.code in _TRANSIENT_STATUS else _Refused
             raise kind(f"HTTP {error.code} {error.reason}") from error
         except urllib.error.URLError as error:
-            kind = _Refused if isinstance(error.reason, ssl.SSLCertVerificationError) else _Broken
-            raise kind(str(error.reason)) from error
+            raise (_Refused if _is_final(error.reason) else _Broken)(str(error.reason)) from error
         except (OSError, http.client.HTTPException) as error:
             raise _Broken(f"{type(error).__name__}: {error}") from error
         except ValueError as error:
@@ -235,6 +235,12 @@ class _Part:
             return response.read1(_CHUNK)
         except (OSError, http.client.HTTPException) as error:
             raise _Broken(f"after {self.length} bytes: {type(error).__name__}: {error}") from error
+
+
+def _is_final(reason: object) -> bool:
+    """Whether a connection that was never made would fail the next moment too: unknown host, bad certificate."""
+    unknown_host = isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME
+    return unknown_host or isinstance(reason, ssl.SSLCertVerificationError)
 
 
 def digests(path: Path, algorithms: Sequence[str]) -> dict[str, str]:

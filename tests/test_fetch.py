@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -303,6 +304,22 @@ def test_no_network(server: Server, publish: Callable[..., None], tmp_path: Path
     with pytest.raises(ModelError, match="refused"):
         get(tmp_path, attempts=2)
     assert_absent(tmp_path, part=None)
+
+
+@pytest.mark.parametrize(("code", "tries"), [(socket.EAI_NONAME, 1), (socket.EAI_AGAIN, 3)])
+def test_unknown_host(
+    publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, tries: int
+) -> None:
+    asked = []
+
+    def getaddrinfo(host: str, *args: object, **options: object) -> None:
+        asked.append(host)
+        raise socket.gaierror(code, "no such host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(ModelError, match="no such host"):
+        get(tmp_path, url="http://weights.invalid/file", attempts=3)
+    assert asked == ["weights.invalid"] * tries
 
 
 def test_disk_without_room(
