@@ -1,0 +1,37 @@
+// share, gate and the element-wise maximum's winner: one thread per element.
+#pragma once
+
+#include "launch.h"
+#include "launchers.h"
+
+namespace ebp {
+
+template <class T>
+__global__ void share_kernel(Rows d, const T* p, const T* z, T* r) {
+  const int64_t i = thread_element();
+  if (i < d.total) r[i] = share(p[i], z[shared_index(d, i)]);
+}
+
+template <class T>
+__global__ void gate_kernel(Rows d, const T* s, const T* x, T* y) {
+  const int64_t i = thread_element();
+  if (i < d.total) y[i] = s[i] * x[shared_index(d, i)];
+}
+
+template <class T>
+__global__ void max_winner_kernel(int64_t total, Pointers<T> xs, std::uint8_t* winner) {
+  const int64_t i = thread_element();
+  if (i >= total) return;
+  int code = xs.count > 1 ? winner_of_first_two(xs.at[0][i], xs.at[1][i]) : 0;
+  T best = code == 0 ? xs.at[0][i] : xs.at[1][i];
+#pragma unroll
+  for (int input = 2; input < max_winner_inputs; ++input) {
+    if (input < xs.count && later_input_wins(xs.at[input][i], best)) {
+      best = xs.at[input][i];
+      code = input;
+    }
+  }
+  winner[i] = std::uint8_t(code);
+}
+
+}  // namespace ebp

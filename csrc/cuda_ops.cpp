@@ -1,0 +1,198 @@
+// The CUDA side of the ops: parameters, an output from torch's allocator, and one launch on torch's current stream.
+#include <dlfcn.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <string>
+#include <tuple>
+
+#include "cuda/launchers.h"
+#include "operands.h"
+
+namespace ebp::cuda {
+
+// The shim lives in libtorch_cuda, which a CPU torch lacks: looked up when the first CUDA tensor arrives, so that this
+// library loads under both.
+void* current_stream(const Tensor& t) {
+  using Getter = AOTITorchError (*)(int32_t, void**);
+  static const Getter getter = [] {
+    void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
+    return library == nullptr ? nullptr
+                              : reinterpret_cast<Getter>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
+  }();
+  require(getter != nullptr, "ebp_cuda: this torch has no aoti_torch_get_current_cuda_stream; torch 2.10 or later with "
+          "CUDA is needed");
+  void* stream = nullptr;
+  require(getter(t.get_device_index(), &stream) == 0, "ebp_cuda: torch names no current CUDA stream");
+  return stream;
+}
+
+// Calls launch(T{}, stream) on x's device, unless there is nothing to compute.
+template <class Launch>
+void on_device(const Operand& x, const Tensor& result, const Launch& launch) {
+  if (result.numel() == 0) return;
+  const torch::stable::accelerator::DeviceGuard guard(x.tensor.get_device_index());
+  for_dtype(x, [&](auto zero) {
+    const char* error = launch(zero, current_stream(x.tensor));
+    require(error == nullptr, "ebp_cuda::", x.op, ": CUDA refused the launch: ", error == nullptr ? "" : error);
+  });
+}
+
+Tensor share(const Tensor& p, const Tensor& z) {
+  const Operand operand{"share", "p", p};
+  const Rows d = rows_of(operand, {"share", "z", z});
+  Tensor r = torch::stable::empty_like(p);
+  on_device(operand, r, [&](auto zero, void* stream) {
+    using T = decltype(zero);
+    return launch_share(d, data<T>(p), data<T>(z), mutable_data<T>(r), stream);
+  });
+  return r;
+}
+
+Tensor gate(const Tensor& s, const Tensor& x) {
+  const Operand operand{"gate", "s", s};
+  const Rows d = rows_of(operand, {"gate", "x", x});
+  Tensor y = torch::stable::empty_like(s);
+  on_device(operand, y, [&](auto zero, void* stream) {
+    using T = decltype(zero);
+    return launch_gate(d, data<T>(s), data<T>(x), mutable_data<T>(y), stream);
+  });
+  return y;
+}
+
+Tensor max_winner(const std::vector<Tensor>& xs) {
+  check_alike("max_winner", xs);
+  require(xs.size() <= max_winner_inputs, "ebp_cuda::max_winner: xs may hold ", max_winner_inputs,
+          " tensors on CUDA, got ", xs.size());
+  const auto sizes = xs[0].sizes();
+  Tensor winner = empty_as(xs[0], Ints(sizes.begin(), sizes.end()), torch::headeronly::ScalarType::Byte);
+  on_device({"max_winner", "xs", xs[0]}, winner, [&](auto zero, void* stream) {
+    using T = decltype(zero);
+    Pointers<T> from{};
+    for (const Tensor& x : xs) from.at[from.count++] = data<T>(x);
+    return launch_max_winner(winner.numel(), from, mutable_data<std::uint8_t>(winner), stream);
+  });
+  return winner;
+}
+
+std::tuple<Tensor, Tensor> max_pool2d(const Tensor& x, const Ints& kernel, const Ints& stride, const Ints& padding,
+                                      const Ints& dilation, const Ints& out_size) {
+  const Operand operand{"max_pool2d", "x", x};
+  const Pool2d d = pool_of(operand, plane_of(operand), out_size, {kernel, stride, padding, dilation});
+  Tensor y = empty_as(x, resized(x, out_size));
+  Tensor winner = empty_as(x, resized(x, out_size), winner_type(kernel));
+  on_device(operand, y, [&](auto zero, void* stream) {
+    using T = decltype(zero);
+    return launch_max_pool(d, data<T>(x), mutable_data<T>(y), winner.mutable_data_ptr(), wide_winners(kernel), stream);
+  });
+  return {y, winner};
+}
+
+Tensor max_pool2d_route(const Tensor& p, const Tensor& winner, const Ints& in_size, const Ints& kernel,
+                        const Ints& stride, const Ints& padding, const Ints& dilation) {
+  const Operand operand{"max_pool2d_route", "p", p};
+  const Pool2d d =
+      route_of(operand, {"max_pool2d_route", "winner", winner}, in_size, {kernel, stride, padding, dilation});
+  Tensor below = empty_as(p, resized(p, in_size));
+  on_device(operand, below, [&](auto zero, void* stream) {
+    using T = decltype(zero);
+    return launch_max_route(d, data<T>(p), winner.const_data_ptr(), wide_winners(kernel), mutable_data<T>(below),
+                            stream);
+  });
+  return below;
+}
+
+Tensor window_average(const char* op, Divisor divisor, const Tensor& x, const Ints& kernel, const Ints& stride,
+                      const Ints& padding, const Ints& out_size) {
+  const Operand operand{op, "x", x};
+  const Pool2d d = pool_of(operand, plane_of(operand), out_size, {kernel, stride, padding, {1, 1}});
+  Tensor y = empty_as(x, resized(x, out_size));
+  on_device(operand, y, [&](auto zero, void* stream) {
+    using T = decltype(zero);
+    return launch_window_sum(d, divisor, data<T>(x), mutable_data<T>(y), stream);
+  });
+  return y;
+}
+
+Tensor window_sum(const Tensor& x, const Ints& kernel, const Ints& stride, const Ints& padding, const Ints& out_size) {
+  return window_average("window_sum", Divisor::none, x, kernel, stride, padding, out_size);
+}
+
+Tensor avg_pool2d(const Tensor& x, const Ints& kernel, const Ints& stride, const Ints& padding, const Ints& out_size,
+                  bool count_include_pad) {
+  const Divisor divisor = count_include_pad ? Divisor::padded : Divisor::inside;
+  return window_average("avg_pool2d", divisor, x, kernel, stride, padding, out_size);
+}
+
+Tensor window_spread(const Tensor& r, const Ints& in_size, const Ints& kernel, const Ints& stride,
+                     const Ints& padding) {
+  const Operand operand{"window_spread", "r", r};
+  const Pool2d d = pool_of(operand, in_size, plane_of(operand), {kernel, stride, padding, {1, 1}});
+  Tensor below = empty_as(r, resized(r, in_size));
+  on_device(operand, below, [&](auto zero, void* stream) {
+    using T = decltype(zero);
+    return launch_window_spread(d, data<T>(r), mutable_data<T>(below), stream);
+  });
+  return below;
+}
+
+Tensor lrn(const Tensor& x, int64_t size, double alpha, double beta, double k) {
+  const Operand operand{"lrn", "x", x};
+  const Lrn d = lrn_of(operand, size, alpha, beta, k);
+  Tensor y = torch::stable::empty_like(x);
+  on_device(operand, y, [&](auto zero, void* stream) {
+    using T = decltype(zero);
+    return launch_lrn(d, data<T>(x), mutable_data<T>(y), stream);
+  });
+  return y;
+}
+
+Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stride, const Ints& padding,
+                         const Ints& dilation, int64_t groups) {
+  const Operand operand{"conv2d_normalizer", "x", x};
+  Conv2d d = conv_of(operand, {"conv2d_normalizer", "w_plus", w_plus}, plane_of(operand),
+                     {stride, padding, dilation, groups});
+  require(x.size(1) == d.in_channels, "ebp_cuda::conv2d_normalizer: x has ", x.size(1), " channels, w_plus wants ",
+          d.in_channels);
+  Tensor z = empty_as(x, {d.batch, d.out_channels, d.h.out, d.w.out});
+  set_strides(d, x, z);
+  on_device(operand, z, [&](auto zero, void* stream) {
+    using T = decltype(zero);
+    return launch_conv_normalizer(d, data<T>(x), data<T>(w_plus), mutable_data<T>(z), stream);
+  });
+  return z;
+}
+
+Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, const Ints& stride,
+                    const Ints& padding, const Ints& dilation, int64_t groups) {
+  const Operand operand{"conv2d_sweep", "r", r};
+  Conv2d d =
+      conv_of(operand, {"conv2d_sweep", "w_plus", w_plus}, in_size, {stride, padding, dilation, groups});
+  require(r.dim() == 4 && r.size(1) == d.out_channels && r.size(2) == d.h.out && r.size(3) == d.w.out,
+          "ebp_cuda::conv2d_sweep: r must be [N, ", d.out_channels, ", ", d.h.out, ", ", d.w.out, "]");
+  Tensor below = empty_as(r, {d.batch, d.in_channels, d.h.in, d.w.in});
+  set_strides(d, below, r);
+  on_device(operand, below, [&](auto zero, void* stream) {
+    using T = decltype(zero);
+    return launch_conv_sweep(d, data<T>(r), data<T>(w_plus), mutable_data<T>(below), stream);
+  });
+  return below;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ebp_cuda, CUDA, m) {
+  m.impl("share", TORCH_BOX(&share));
+  m.impl("gate", TORCH_BOX(&gate));
+  m.impl("max_winner", TORCH_BOX(&max_winner));
+  m.impl("max_pool2d", TORCH_BOX(&max_pool2d));
+  m.impl("max_pool2d_route", TORCH_BOX(&max_pool2d_route));
+  m.impl("window_sum", TORCH_BOX(&window_sum));
+  m.impl("window_spread", TORCH_BOX(&window_spread));
+  m.impl("avg_pool2d", TORCH_BOX(&avg_pool2d));
+  m.impl("lrn", TORCH_BOX(&lrn));
+  m.impl("conv2d_normalizer", TORCH_BOX(&conv2d_normalizer));
+  m.impl("conv2d_sweep", TORCH_BOX(&conv2d_sweep));
+}
+
+}  // namespace ebp::cuda

@@ -1,0 +1,53 @@
+// Windows over one axis: which inputs an output sees, and which outputs see an input. Integers only.
+#pragma once
+
+#include "rules.h"
+
+namespace ebp {
+
+// One spatial axis of a convolution or pooling. `padding` is the padding before the first element.
+struct Axis {
+  int in, out, kernel, stride, padding, dilation;
+};
+
+// The window of one output: it starts at `start` (may be negative) and its taps [first, end) lie inside the image.
+struct Taps {
+  int start, first, end;
+};
+
+EBP_HD int smaller(int a, int b) { return a < b ? a : b; }
+EBP_HD int larger(int a, int b) { return a > b ? a : b; }
+EBP_HD int ceil_div(int a, int b) { return (a + b - 1) / b; }  // for a >= 0
+
+EBP_HD Taps taps_of(const Axis& a, int output) {
+  const int start = output * a.stride - a.padding;
+  const int first = start < 0 ? ceil_div(-start, a.dilation) : 0;
+  const int end = start < a.in ? smaller(a.kernel, ceil_div(a.in - start, a.dilation)) : 0;
+  return {start, first, larger(first, end)};
+}
+
+// Number of elements of an undilated window after clipping it to the image with `padding` on both sides: the
+// divisor of Caffe's average pooling, and of torch's with count_include_pad.
+EBP_HD int padded_length(const Axis& a, int output) {
+  const int start = output * a.stride - a.padding;
+  return smaller(start + a.kernel, a.in + a.padding) - start;
+}
+
+// Outputs [first, end) whose window spans an input; with dilation some of them step over it (see tap_at).
+struct Cover {
+  int first, end;
+};
+
+EBP_HD Cover cover_of(const Axis& a, int input) {
+  const int low = input + a.padding - (a.kernel - 1) * a.dilation;
+  return {low > 0 ? ceil_div(low, a.stride) : 0, smaller(a.out, (input + a.padding) / a.stride + 1)};
+}
+
+// The tap by which `output` sees `input`, or -1. The output must be one of cover_of(input).
+EBP_HD int tap_at(const Axis& a, int output, int input) {
+  const int offset = input + a.padding - output * a.stride;
+  if (a.dilation == 1) return offset;
+  return offset % a.dilation == 0 ? offset / a.dilation : -1;
+}
+
+}  // namespace ebp

@@ -1,0 +1,213 @@
+#include "operands.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <climits>
+#include <string>
+
+namespace ebp {
+
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+
+namespace {
+
+template <class List>
+std::string text(const List& list) {
+  std::ostringstream out;
+  out << '[';
+  for (std::size_t i = 0; i < list.size(); ++i) out << (i ? ", " : "") << list[i];
+  out << ']';
+  return out.str();
+}
+
+std::string prefix(const Operand& x) { return std::string("ebp_cuda::") + x.op + ": " + x.name; }
+
+Ints shape_of(const Tensor& t) {
+  const auto sizes = t.sizes();
+  return Ints(sizes.begin(), sizes.end());
+}
+
+// Dense in one of the two formats, on the CPU or CUDA, and indexable with 32 bits where a kernel does so.
+void check_dense(const Operand& x) {
+  const Tensor& t = x.tensor;
+  require(t.is_cpu() || t.is_cuda(), prefix(x), " must be on the CPU or a CUDA device");
+  require(t.is_contiguous() || is_channels_last(t), prefix(x), " must be contiguous or channels_last, got shape ",
+          text(t.sizes()), " with strides ", text(t.strides()));
+  require(t.numel() <= INT_MAX, prefix(x), " has ", t.numel(), " elements; at most 2^31 - 1 can be indexed");
+}
+
+void check_together(const Operand& a, const Operand& b, bool same_dtype) {
+  require(a.tensor.device() == b.tensor.device(), prefix(a), " and ", b.name, " must be on one device");
+  require(!same_dtype || a.tensor.scalar_type() == b.tensor.scalar_type(), prefix(a), " and ", b.name,
+          " must have one dtype, got ", torch::headeronly::toString(a.tensor.scalar_type()), " and ",
+          torch::headeronly::toString(b.tensor.scalar_type()));
+}
+
+// Whether t, whatever its strides say of axes of length 1, lies in memory as a tensor of this format does.
+bool lies_as(const Tensor& t, bool channels_last) {
+  if (!channels_last) return t.is_contiguous();
+  if (t.dim() != 4) return false;
+  const auto size = t.sizes();
+  const auto stride = t.strides();
+  int64_t expected = 1;
+  for (const int axis : {1, 3, 2, 0}) {
+    if (size[axis] != 1 && stride[axis] != expected) return false;
+    expected *= size[axis];
+  }
+  return true;
+}
+
+// Columns per image: how often `shared`'s batch goes into that of `column`.
+int64_t columns_of(const Operand& column, const Operand& shared) {
+  require(column.tensor.dim() >= 1 && shared.tensor.dim() >= 1, prefix(column), " needs a batch axis");
+  const int64_t rows = column.tensor.size(0), images = shared.tensor.size(0);
+  require(images > 0 ? rows % images == 0 : rows == 0, prefix(column), " has ", rows,
+          " rows, which is no multiple of the ", images, " rows of ", shared.name);
+  return images > 0 ? rows / images : 1;
+}
+
+void check_rest_of_shape(const Operand& a, const Operand& b) {
+  Ints left = shape_of(a.tensor), right = shape_of(b.tensor);
+  const bool same = left.size() == right.size() && std::equal(left.begin() + 1, left.end(), right.begin() + 1);
+  require(same, prefix(a), " of shape ", text(left), " does not fit ", b.name, " of shape ", text(right),
+          ": only the first axis may differ");
+  require(lies_as(b.tensor, is_channels_last(a.tensor)), prefix(a), " and ", b.name, " must have one memory format");
+}
+
+int64_t checked(const Operand& x, const char* what, const Ints& values, std::size_t axis, int64_t least) {
+  require(values.size() == 2, prefix(x), ": ", what, " needs 2 entries, got ", text(values));
+  require(values[axis] >= least && values[axis] <= INT_MAX / 4, prefix(x), ": ", what, " must be at least ", least,
+          ", got ", text(values));
+  return values[axis];
+}
+
+Axis axis_of(const Operand& x, const Ints& in, const Ints& out, const Windows& windows, std::size_t axis) {
+  const int64_t kernel = checked(x, "kernel", windows.kernel, axis, 1);
+  const int64_t stride = checked(x, "stride", windows.stride, axis, 1);
+  const int64_t padding = checked(x, "padding", windows.padding, axis, 0);
+  const int64_t dilation = checked(x, "dilation", windows.dilation, axis, 1);
+  const int64_t below = checked(x, "in_size", in, axis, 0);
+  const int64_t above = checked(x, "out_size", out, axis, 0);
+  const int64_t reach = below + padding + above * stride + kernel * dilation;
+  require(reach <= INT_MAX, prefix(x), ": kernel, stride, padding or dilation is out of range for planes of ", below);
+  return {int(below), int(above), int(kernel), int(stride), int(padding), int(dilation)};
+}
+
+}  // namespace
+
+// Where both formats are the same in memory the W stride decides, so that a 1 x 1 plane keeps the one it was made with.
+bool is_channels_last(const Tensor& t) {
+  return t.dim() == 4 && t.size(1) > 1 && lies_as(t, true) && (!t.is_contiguous() || t.stride(3) == t.size(1));
+}
+
+Tensor empty_as(const Tensor& like, const Ints& shape) { return empty_as(like, shape, like.scalar_type()); }
+
+Tensor empty_as(const Tensor& like, const Ints& shape, ScalarType dtype) {
+  const auto format = is_channels_last(like) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+  return torch::stable::empty(shape, dtype, std::nullopt, like.device(), std::nullopt, format);
+}
+
+bool wide_winners(const Ints& kernel) { return kernel[0] * kernel[1] > 255; }
+
+ScalarType winner_type(const Ints& kernel) { return wide_winners(kernel) ? ScalarType::Int : ScalarType::Byte; }
+
+Ints plane_of(const Operand& x) {
+  require(x.tensor.dim() == 4, prefix(x), " must be [N, C, H, W], got shape ", text(x.tensor.sizes()));
+  return {x.tensor.size(2), x.tensor.size(3)};
+}
+
+Ints resized(const Tensor& t, const Ints& size) { return {t.size(0), t.size(1), size[0], size[1]}; }
+
+Rows rows_of(const Operand& column, const Operand& shared) {
+  check_dense(column);
+  check_dense(shared);
+  check_together(column, shared, true);
+  const int64_t columns = columns_of(column, shared);
+  check_rest_of_shape(column, shared);
+  const int64_t total = column.tensor.numel();
+  return {total, total > 0 ? total / column.tensor.size(0) : 1, columns > 0 ? columns : 1};
+}
+
+void check_alike(const char* op, const std::vector<Tensor>& xs) {
+  require(!xs.empty() && xs.size() <= 255, "ebp_cuda::", op, ": xs must hold 1 to 255 tensors, got ", xs.size());
+  const Operand first{op, "xs[0]", xs[0]};
+  check_dense(first);
+  for (const Tensor& x : xs) {
+    const Operand other{op, "xs", x};
+    check_dense(other);
+    check_together(other, first, true);
+    require(shape_of(x) == shape_of(xs[0]), prefix(other), " must have one shape, got ", text(xs[0].sizes()), " and ",
+            text(x.sizes()));
+    require(lies_as(x, is_channels_last(xs[0])), prefix(other), " must have one memory format");
+  }
+}
+
+Lrn lrn_of(const Operand& x, int64_t size, double alpha, double beta, double k) {
+  check_dense(x);
+  require(x.tensor.dim() >= 2, prefix(x), " needs a batch and a channel axis, got shape ", text(x.tensor.sizes()));
+  require(size >= 1 && size <= INT_MAX / 4, prefix(x), ": size must be at least 1, got ", size);
+  const int64_t batch = x.tensor.size(0), channels = x.tensor.size(1);
+  const int64_t pixels = x.tensor.numel() > 0 ? x.tensor.numel() / (batch * channels) : 0;
+  const bool last = is_channels_last(x.tensor);
+  return {last ? batch * pixels : batch, channels, last ? 1 : pixels, int(size), alpha / double(size), beta, k};
+}
+
+Pool2d pool_of(const Operand& plane, const Ints& in, const Ints& out, const Windows& windows) {
+  check_dense(plane);
+  const Tensor& t = plane.tensor;
+  const Axis h = axis_of(plane, in, out, windows, 0), w = axis_of(plane, in, out, windows, 1);
+  const int64_t channels = t.size(1), pixels = std::max(in[0] * in[1], out[0] * out[1]);
+  require(pixels <= INT_MAX && t.size(0) * channels * pixels <= INT_MAX, prefix(plane), ": ", t.size(0), " x ",
+          channels, " planes of ", pixels, " pixels exceed 2^31 - 1 elements");
+  const bool last = is_channels_last(t);
+  return {t.size(0), last ? 1 : channels, last ? channels : 1, h, w, 1};
+}
+
+Pool2d route_of(const Operand& p, const Operand& winner, const Ints& in, const Windows& windows) {
+  Pool2d d = pool_of(p, in, plane_of(p), windows);
+  check_dense(winner);
+  check_together(p, winner, false);
+  const ScalarType wanted = winner_type(windows.kernel);
+  require(winner.tensor.scalar_type() == wanted, prefix(winner), " must be ", torch::headeronly::toString(wanted),
+          " for this kernel, got ", torch::headeronly::toString(winner.tensor.scalar_type()));
+  d.columns = std::max<int64_t>(columns_of(p, winner), 1);
+  check_rest_of_shape(p, winner);
+  return d;
+}
+
+Conv2d conv_of(const Operand& reach, const Operand& w_plus, const Ints& in, const ConvShape& shape) {
+  check_dense(reach);
+  check_dense(w_plus);
+  check_together(reach, w_plus, true);
+  const Tensor& w = w_plus.tensor;
+  require(w.dim() == 4 && w.is_contiguous(), prefix(w_plus), " must be contiguous [O, I / groups, kh, kw], got shape ",
+          text(w.sizes()), " with strides ", text(w.strides()));
+  require(shape.padding.size() == 4, prefix(reach), ": padding must be (top, left, bottom, right), got ",
+          text(shape.padding));
+  require(shape.groups >= 1 && w.size(0) % shape.groups == 0, prefix(w_plus), " has ", w.size(0),
+          " rows, which is no multiple of groups = ", shape.groups);
+  const Ints kernel{w.size(2), w.size(3)}, before{shape.padding[0], shape.padding[1]};
+  const Windows windows{kernel, shape.stride, before, shape.dilation};
+  Axis axes[2];
+  for (std::size_t axis = 0; axis < 2; ++axis) {
+    axes[axis] = axis_of(reach, in, {0, 0}, windows, axis);
+    const int64_t after = checked(reach, "padding", {shape.padding[2], shape.padding[3]}, axis, 0);
+    const int64_t span = in[axis] + before[axis] + after - (kernel[axis] - 1) * shape.dilation[axis] - 1;
+    require(span >= 0, prefix(reach), ": the kernel ", text(kernel), " does not fit into planes of ", text(in));
+    axes[axis].out = int(span / shape.stride[axis] + 1);
+  }
+  const int64_t batch = reach.tensor.size(0), lower = w.size(1) * shape.groups;
+  const int64_t pixels = std::max(in[0] * in[1], int64_t(axes[0].out) * axes[1].out);
+  require(pixels <= INT_MAX && batch * std::max(lower, w.size(0)) * pixels <= INT_MAX, prefix(reach),
+          ": the convolution's tensors exceed 2^31 - 1 elements");
+  return {int(batch), int(lower), int(w.size(0)), int(shape.groups), axes[0], axes[1], {}, {}};
+}
+
+void set_strides(Conv2d& d, const Tensor& lower, const Tensor& upper) {
+  d.lower = {lower.stride(0), lower.stride(1), lower.stride(2), lower.stride(3)};
+  d.upper = {upper.stride(0), upper.stride(1), upper.stride(2), upper.stride(3)};
+}
+
+}  // namespace ebp

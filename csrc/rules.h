@@ -1,0 +1,78 @@
+// The one-element formulas of the method, for host, device and emulator alike.
+//
+// T is float or double; where a comment says so, also a GCC vector of them: the CPU kernels instantiate the
+// same expression on whole registers. Nothing here knows a shape or a layout.
+#pragma once
+
+#include <cfloat>
+#include <cmath>
+
+#if defined(__CUDACC__)
+#define EBP_HD __host__ __device__ __forceinline__
+#else
+#define EBP_HD inline __attribute__((always_inline))
+#endif
+
+namespace ebp {
+
+// r = p / z: what every input of a normaliser z passes down per unit of its weighted activation.
+// A normaliser of exactly 0 has no inputs to share among, so it passes nothing (no epsilon).
+template <class T>
+EBP_HD T share(T p, T z) {
+  return z == T(0) ? T(0) : p / z;
+}
+
+// Whether v takes the place of the best value so far. Strictly greater, so the first of equals wins in the order
+// of the visit; a NaN takes over and is never beaten, so it propagates. Vectors too.
+template <class V>
+EBP_HD auto wins(V v, V best) {
+  return (v > best) | (v != v);
+}
+
+// What an output holds whose window lies wholly outside the image (Caffe's initial value, in float64 as well).
+template <class T>
+EBP_HD constexpr T empty_maximum() {
+  return T(-FLT_MAX);
+}
+
+// Element-wise maximum of several inputs: of the first two, a tie goes to the second.
+template <class T>
+EBP_HD int winner_of_first_two(T a, T b) {
+  return a > b ? 0 : 1;
+}
+
+// ... and each later input must be strictly greater than the winner so far.
+template <class T>
+EBP_HD bool later_input_wins(T v, T best) {
+  return v > best;
+}
+
+// Powers of the local response normalisation that need no pow.
+enum class LrnPower { three_quarters, half, one, any };
+
+EBP_HD LrnPower lrn_power(double beta) {
+  return beta == 0.75 ? LrnPower::three_quarters
+         : beta == 0.5 ? LrnPower::half
+         : beta == 1.0 ? LrnPower::one
+                       : LrnPower::any;
+}
+
+// y = x / (k + alpha / size * sum of squares) ^ beta. The square roots stay within 2 ulp of pow.
+template <LrnPower power, class T>
+EBP_HD T lrn(T x, T square_sum, T alpha_over_size, T beta, T k) {
+  using std::pow;
+  using std::sqrt;
+  const T scale = k + alpha_over_size * square_sum;
+  if constexpr (power == LrnPower::three_quarters) {
+    const T root = sqrt(scale);
+    return x / (root * sqrt(root));
+  } else if constexpr (power == LrnPower::half) {
+    return x / sqrt(scale);
+  } else if constexpr (power == LrnPower::one) {
+    return x / scale;
+  } else {
+    return x * pow(scale, -beta);
+  }
+}
+
+}  // namespace ebp

@@ -1,0 +1,28 @@
+// Every op that exists. All are functional: new tensors out, nothing written in place.
+//
+// p and its like have N * K rows (image-major) where x, z and winner have N; see ebp_cuda/ops.py for the meaning.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(ebp_cuda, m) {
+  m.def("share(Tensor p, Tensor z) -> Tensor");
+  m.def("gate(Tensor s, Tensor x) -> Tensor");
+  m.def("max_winner(Tensor[] xs) -> Tensor");
+  m.def(
+      "max_pool2d(Tensor x, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] out_size) "
+      "-> (Tensor y, Tensor winner)");
+  m.def(
+      "max_pool2d_route(Tensor p, Tensor winner, int[2] in_size, int[2] kernel, int[2] stride, int[2] padding, "
+      "int[2] dilation) -> Tensor");
+  m.def("window_sum(Tensor x, int[2] kernel, int[2] stride, int[2] padding, int[2] out_size) -> Tensor");
+  m.def("window_spread(Tensor r, int[2] in_size, int[2] kernel, int[2] stride, int[2] padding) -> Tensor");
+  m.def(
+      "avg_pool2d(Tensor x, int[2] kernel, int[2] stride, int[2] padding, int[2] out_size, bool count_include_pad) "
+      "-> Tensor");
+  m.def("lrn(Tensor x, int size, float alpha, float beta, float k) -> Tensor");
+  m.def(
+      "conv2d_normalizer(Tensor x, Tensor w_plus, int[2] stride, int[4] padding, int[2] dilation, int groups) "
+      "-> Tensor");
+  m.def(
+      "conv2d_sweep(Tensor r, Tensor w_plus, int[2] in_size, int[2] stride, int[4] padding, int[2] dilation, "
+      "int groups) -> Tensor");
+}

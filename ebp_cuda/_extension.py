@@ -1,0 +1,161 @@
+"""Loads the compiled library and completes its ops: fake kernels for tracing, and the CPU side of the convolutions.
+
+Importing this never compiles anything. What the ops mean is said in `ops.py`, their one caller.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LIBRARY = Path(__file__).with_name("_C.so")
+
+if not LIBRARY.is_file():
+    raise ImportError(
+        f"{LIBRARY} is not there: ebp_cuda is not built. From the root of the repository, with torch installed:\n"
+        "  pip install --no-build-isolation -e ."
+    )
+torch.ops.load_library(LIBRARY)
+
+
+@functools.cache
+def build_info() -> dict[str, Any]:
+    """What the library was built with: "cuda" (bool: are the CUDA kernels in), "archs" (list of str, such as "90"),
+    "nvcc" and "torch" (versions), "cpu_isa" (the instruction set that this machine runs)."""
+    text = ctypes.CDLL(str(LIBRARY)).ebp_cuda_build_info
+    text.restype = ctypes.c_char_p
+    info: dict[str, Any] = json.loads(text())
+    return {**info, "archs": info["archs"].split()}
+
+
+def is_channels_last(t: torch.Tensor) -> bool:
+    """Whether results made from `t` are channels_last; where both formats are the same memory, its W stride decides."""
+    if t.dim() != 4 or t.shape[1] == 1 or not t.is_contiguous(memory_format=torch.channels_last):
+        return False
+    return not t.is_contiguous() or t.stride(3) == t.shape[1]
+
+
+def memory_format(*tensors: torch.Tensor) -> torch.memory_format:
+    """channels_last if one of the tensors is."""
+    return torch.channels_last if any(is_channels_last(t) for t in tensors) else torch.contiguous_format
+
+
+def _plane(like: torch.Tensor, size: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
+    shape = (*like.shape[:2], *size)
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format(like))
+
+
+@torch.library.register_fake("ebp_cuda::share")
+@torch.library.register_fake("ebp_cuda::gate")
+def _fake_pointwise(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(a)
+
+
+@torch.library.register_fake("ebp_cuda::max_winner")
+def _fake_max_winner(xs: list[torch.Tensor]) -> torch.Tensor:
+    return torch.empty_like(xs[0], dtype=torch.uint8, memory_format=memory_format(xs[0]))
+
+
+@torch.library.register_fake("ebp_cuda::max_pool2d")
+def _fake_max_pool2d(
+    x: torch.Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], out_size: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    code = torch.int32 if kernel[0] * kernel[1] > 255 else torch.uint8
+    return _plane(x, out_size), _plane(x, out_size, code)
+
+
+@torch.library.register_fake("ebp_cuda::max_pool2d_route")
+def _fake_max_pool2d_route(p: torch.Tensor, winner: torch.Tensor, in_size: list[int], *_: list[int]) -> torch.Tensor:
+    return _plane(p, in_size)
+
+
+@torch.library.register_fake("ebp_cuda::window_sum")
+def _fake_window_sum(
+    x: torch.Tensor, kernel: list[int], stride: list[int], padding: list[int], out_size: list[int]
+) -> torch.Tensor:
+    return _plane(x, out_size)
+
+
+@torch.library.register_fake("ebp_cuda::avg_pool2d")
+def _fake_avg_pool2d(
+    x: torch.Tensor, kernel: list[int], stride: list[int], padding: list[int], out_size: list[int], whole: bool
+) -> torch.Tensor:
+    return _plane(x, out_size)
+
+
+@torch.library.register_fake("ebp_cuda::window_spread")
+def _fake_window_spread(r: torch.Tensor, in_size: list[int], *_: list[int]) -> torch.Tensor:
+    return _plane(r, in_size)
+
+
+@torch.library.register_fake("ebp_cuda::lrn")
+def _fake_lrn(x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.register_fake("ebp_cuda::conv2d_normalizer")
+def _fake_normalizer(
+    x: torch.Tensor, w_plus: torch.Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> torch.Tensor:
+    size = [
+        (x.shape[2 + i] + padding[i] + padding[2 + i] - dilation[i] * (w_plus.shape[2 + i] - 1) - 1) // stride[i] + 1
+        for i in (0, 1)
+    ]
+    shape, format_ = (x.shape[0], w_plus.shape[0], *size), memory_format(x, w_plus)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=format_)
+
+
+@torch.library.register_fake("ebp_cuda::conv2d_sweep")
+def _fake_sweep(
+    r: torch.Tensor,
+    w_plus: torch.Tensor,
+    in_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> torch.Tensor:
+    shape, format_ = (r.shape[0], w_plus.shape[1] * groups, *in_size), memory_format(r, w_plus)
+    return torch.empty(shape, dtype=r.dtype, device=r.device, memory_format=format_)
+
+
+def normalizer_cpu(
+    x: torch.Tensor, w_plus: torch.Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> torch.Tensor:
+    """conv2d_normalizer by ATen's convolution, the best CPU implementation there is."""
+    top, left, bottom, right = padding
+    if (top, left) != (bottom, right):
+        x, top, left = torch.nn.functional.pad(x, (left, right, top, bottom)), 0, 0
+    z = torch.conv2d(x, w_plus, None, stride, (top, left), dilation, groups)
+    return z.contiguous(memory_format=memory_format(x, w_plus))
+
+
+def sweep_cpu(
+    r: torch.Tensor,
+    w_plus: torch.Tensor,
+    in_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> torch.Tensor:
+    """conv2d_sweep by ATen's transposed convolution."""
+    before, after = tuple(padding[:2]), tuple(padding[2:])
+    crop = before if before == after else (0, 0)
+    reached = [(r.shape[2 + i] - 1) * stride[i] + dilation[i] * (w_plus.shape[2 + i] - 1) + 1 for i in (0, 1)]
+    beyond = [max(0, in_size[i] + before[i] + crop[i] - reached[i]) for i in (0, 1)]
+    t = torch.conv_transpose2d(r, w_plus, None, stride, crop, beyond, groups, dilation)
+    if crop != before:
+        t = t[:, :, before[0] : before[0] + in_size[0], before[1] : before[1] + in_size[1]]
+    return t.contiguous(memory_format=memory_format(r, w_plus))
+
+
+_CPU = torch.library.Library("ebp_cuda", "IMPL", "CPU")
+_CPU.impl("conv2d_normalizer", normalizer_cpu)
+_CPU.impl("conv2d_sweep", sweep_cpu)

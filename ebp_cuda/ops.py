@@ -1,0 +1,253 @@
+"""The typed face of the compiled ops: what the rules call.
+
+Throughout, x, z and winners have one row per image (N rows), probability p and its like one row per image and class
+(N * K rows, image-major: row n * K + k). Tensors are float32 or float64, on the CPU or on CUDA, contiguous or
+channels_last; anything else is copied into one of the two. A result has the memory format of its first argument. All
+ops are functional, deterministic to the bit, and free of autograd. Refusals: ShapeError (shape, dtype, geometry),
+UnsupportedError (device).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ._extension import build_info, is_channels_last, memory_format
+from .errors import ShapeError, UnsupportedError
+
+__all__ = [
+    "avg_pool2d",
+    "build_info",
+    "conv2d_normalizer",
+    "conv2d_sweep",
+    "gate",
+    "lrn",
+    "max_pool2d",
+    "max_pool2d_route",
+    "max_winner",
+    "require_device",
+    "share",
+    "window_spread",
+    "window_sum",
+]
+
+Tensor = torch.Tensor
+Ints = Sequence[int]
+
+_ops = torch.ops.ebp_cuda
+_HAS_CUDA: bool = build_info()["cuda"]
+_FLOATS = (torch.float32, torch.float64)
+_MAX_ELEMENTS = 2**31 - 1
+
+
+def require_device(device: torch.device) -> None:
+    """Raises UnsupportedError unless the ops run on this device."""
+    if device.type == "cuda" and not _HAS_CUDA:
+        raise UnsupportedError(
+            "device='cuda': this build of ebp_cuda holds no CUDA kernels, because no nvcc was found when it was built. "
+            "With the CUDA toolkit installed (CUDA_HOME or PATH), from the root of the repository: "
+            "pip install --no-build-isolation --force-reinstall --no-deps ."
+        )
+    if device.type not in ("cpu", "cuda", "meta"):
+        raise UnsupportedError(f"device='{device}': got a device of type {device.type}, wanted cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UnsupportedError(f"device='{device}': torch finds no CUDA device")
+
+
+def share(p: Tensor, z: Tensor) -> Tensor:
+    """r = p / z, and 0 where the normaliser z is 0. p [N*K, ...], z [N, ...] -> [N*K, ...] (paper, eq. 8)."""
+    return _ops.share(*_columns("share", "p", p, "z", z))
+
+
+def gate(s: Tensor, x: Tensor) -> Tensor:
+    """s * x. s [N*K, ...], x [N, ...] -> [N*K, ...]."""
+    return _ops.gate(*_columns("gate", "s", s, "x", x))
+
+
+def max_winner(xs: Sequence[Tensor]) -> Tensor:
+    """Index (uint8) of the input that wins the element-wise maximum; all inputs of one shape.
+
+    As in the original: of the first two, a tie goes to the second; a later input must be strictly greater.
+    """
+    if not 1 <= len(xs) <= 255:
+        raise ShapeError(f"max_winner: got {len(xs)} tensors, wanted 1 to 255")
+    first = _dense(_checked("max_winner", "xs[0]", xs[0]))
+    for i, x in enumerate(xs):
+        _checked("max_winner", f"xs[{i}]", x)
+        if x.shape != first.shape or x.dtype != first.dtype or x.device != first.device:
+            raise ShapeError(f"max_winner: xs[{i}] is {_kind(x)}, xs[0] is {_kind(first)}; they must be alike")
+    return _ops.max_winner([first, *(_lying_as(first, x) for x in xs[1:])])
+
+
+def max_pool2d(
+    x: Tensor, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, out_size: Ints
+) -> tuple[Tensor, Tensor]:
+    """Maxima y and winners of windows that start at output * stride - padding; x [N, C, H, W] -> [N, C, *out_size].
+
+    A winner is the row-major offset of the maximum in its window (uint8; int32 above 255 positions), the first of
+    equals; a NaN wins. A window wholly outside the image, which Caffe's output size can ask for, holds -FLT_MAX, and
+    its winner (255, or -1 as int32) is nobody.
+    """
+    x = _plane("max_pool2d", "x", x)
+    _geometry("max_pool2d", kernel, stride, padding, dilation, out_size)
+    return _ops.max_pool2d(x, kernel, stride, padding, dilation, out_size)
+
+
+def max_pool2d_route(
+    p: Tensor, winner: Tensor, in_size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints
+) -> Tensor:
+    """p [N*K, C, h, w] moved to the winners [N, C, h, w] of `max_pool2d`: [N*K, C, *in_size]."""
+    p = _plane("max_pool2d_route", "p", p)
+    _geometry("max_pool2d_route", kernel, stride, padding, dilation, in_size)
+    _check_columns("max_pool2d_route", "p", p, "winner", winner)
+    code = torch.int32 if kernel[0] * kernel[1] > 255 else torch.uint8
+    if winner.dtype != code:
+        raise ShapeError(f"max_pool2d_route: winner is {winner.dtype}, wanted {code} for kernel {tuple(kernel)}")
+    return _ops.max_pool2d_route(p, _lying_as(p, winner), in_size, kernel, stride, padding, dilation)
+
+
+def window_sum(x: Tensor, kernel: Ints, stride: Ints, padding: Ints, out_size: Ints) -> Tensor:
+    """Sum over the part of each window that lies in the image: [N, C, H, W] -> [N, C, *out_size]."""
+    x = _plane("window_sum", "x", x)
+    _geometry("window_sum", kernel, stride, padding, (1, 1), out_size)
+    return _ops.window_sum(x, kernel, stride, padding, out_size)
+
+
+def window_spread(r: Tensor, in_size: Ints, kernel: Ints, stride: Ints, padding: Ints) -> Tensor:
+    """The adjoint of `window_sum`: every input gets the sum of r over the windows that hold it; [N, C, *in_size]."""
+    r = _plane("window_spread", "r", r)
+    _geometry("window_spread", kernel, stride, padding, (1, 1), in_size)
+    return _ops.window_spread(r, in_size, kernel, stride, padding)
+
+
+def avg_pool2d(x: Tensor, kernel: Ints, stride: Ints, padding: Ints, out_size: Ints, count_include_pad: bool) -> Tensor:
+    """Average pooling: [N, C, H, W] -> [N, C, *out_size].
+
+    With count_include_pad the divisor is the window clipped to the plane with its padding on both sides (Caffe, and
+    torch with ceil_mode), otherwise to the plane. An empty window is 0 / 0.
+    """
+    x = _plane("avg_pool2d", "x", x)
+    _geometry("avg_pool2d", kernel, stride, padding, (1, 1), out_size)
+    return _ops.avg_pool2d(x, kernel, stride, padding, out_size, count_include_pad)
+
+
+def lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    """Local response normalisation across channels, x [N, C, ...]: x / (k + alpha / size * sum of squares) ** beta.
+
+    The window of `size` channels starts (size - 1) // 2 before the channel and is clipped at the ends.
+    """
+    if x.dim() < 2 or size < 1:
+        raise ShapeError(f"lrn: got x of shape {tuple(x.shape)} and size={size}, wanted [N, C, ...] and size >= 1")
+    return _ops.lrn(_dense(_checked("lrn", "x", x)), size, alpha, beta, k)
+
+
+def conv2d_normalizer(x: Tensor, w_plus: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int) -> Tensor:
+    """z = W+ x. x [N, I, H, W], w_plus [O, I/groups, kh, kw], padding (top, left, bottom, right) -> [N, O, h, w].
+
+    On the CPU a channels_last w_plus makes the result channels_last too.
+    """
+    x, w_plus = _plane("conv2d_normalizer", "x", x), _weights("conv2d_normalizer", w_plus, x, groups)
+    size = _conv_size("conv2d_normalizer", x.shape[2:], w_plus, stride, padding, dilation)
+    if x.shape[1] != w_plus.shape[1] * groups:
+        raise ShapeError(f"conv2d_normalizer: x has {x.shape[1]} channels, wanted {w_plus.shape[1] * groups}")
+    _indexable("conv2d_normalizer", "the result", x.shape[0] * w_plus.shape[0] * size[0] * size[1])
+    return _ops.conv2d_normalizer(x, w_plus, stride, padding, dilation, groups)
+
+
+def conv2d_sweep(
+    r: Tensor, w_plus: Tensor, in_size: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    """t = W+^T r, the transposed convolution: r [N*K, O, h, w] -> [N*K, I, *in_size]; p below is x * t.
+
+    w_plus and the geometry are those of the convolution that went up.
+    """
+    r, w_plus = _plane("conv2d_sweep", "r", r), _weights("conv2d_sweep", w_plus, r, groups)
+    size = _conv_size("conv2d_sweep", in_size, w_plus, stride, padding, dilation)
+    if tuple(r.shape[1:]) != (w_plus.shape[0], *size):
+        raise ShapeError(f"conv2d_sweep: r is {list(r.shape)}, wanted [N*K, {w_plus.shape[0]}, {size[0]}, {size[1]}]")
+    _indexable("conv2d_sweep", "the result", r.shape[0] * w_plus.shape[1] * groups * in_size[0] * in_size[1])
+    return _ops.conv2d_sweep(r, w_plus, in_size, stride, padding, dilation, groups)
+
+
+def _kind(t: Tensor) -> str:
+    return f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)} on {t.device}"
+
+
+def _indexable(op: str, name: str, elements: int) -> None:
+    if elements > _MAX_ELEMENTS:
+        raise ShapeError(f"{op}: {name} has {elements} elements, wanted at most 2**31 - 1")
+
+
+def _checked(op: str, name: str, t: Tensor) -> Tensor:
+    if t.dtype not in _FLOATS:
+        raise ShapeError(f"{op}: {name} is {t.dtype}, wanted torch.float32 or torch.float64")
+    if t.device.type != "cpu":
+        require_device(t.device)
+    _indexable(op, name, t.numel())
+    return t
+
+
+def _dense(t: Tensor) -> Tensor:
+    """t, or a copy in the format that its strides come closest to."""
+    if t.is_contiguous() or is_channels_last(t):
+        return t
+    last = t.dim() == 4 and t.stride(1) == 1
+    return t.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _lying_as(a: Tensor, b: Tensor) -> Tensor:
+    """b in the memory format of a."""
+    return b.contiguous(memory_format=memory_format(a))
+
+
+def _check_columns(op: str, name: str, a: Tensor, other: str, b: Tensor) -> None:
+    if a.dim() == 0 or a.shape[1:] != b.shape[1:] or a.dim() != b.dim():
+        raise ShapeError(f"{op}: {name} is {_kind(a)}, {other} is {_kind(b)}; only the first axis may differ")
+    rows, images = a.shape[0], b.shape[0]
+    if rows % images if images else rows:
+        raise ShapeError(f"{op}: {name} has {rows} rows, wanted a multiple of the {images} rows of {other}")
+    if a.device != b.device:
+        raise ShapeError(f"{op}: {name} is on {a.device}, {other} on {b.device}; they must be on one device")
+
+
+def _columns(op: str, name: str, a: Tensor, other: str, b: Tensor) -> tuple[Tensor, Tensor]:
+    a = _dense(_checked(op, name, a))
+    _check_columns(op, name, a, other, b)
+    if a.dtype != b.dtype:
+        raise ShapeError(f"{op}: {name} is {a.dtype}, {other} is {b.dtype}; they must be of one dtype")
+    return a, _lying_as(a, b)
+
+
+def _plane(op: str, name: str, t: Tensor) -> Tensor:
+    if t.dim() != 4:
+        raise ShapeError(f"{op}: {name} is {_kind(t)}, wanted [N, C, H, W]")
+    return _dense(_checked(op, name, t))
+
+
+def _geometry(op: str, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints) -> None:
+    named = {"kernel": kernel, "stride": stride, "dilation": dilation, "padding": padding, "size": size}
+    for name, values in named.items():
+        least = 0 if name in ("padding", "size") else 1
+        if len(values) != 2 or min(values) < least:
+            raise ShapeError(f"{op}: got {name}={list(values)}, wanted two numbers of at least {least}")
+
+
+def _weights(op: str, w_plus: Tensor, beside: Tensor, groups: int) -> Tensor:
+    if w_plus.dim() != 4 or w_plus.dtype != beside.dtype or w_plus.device != beside.device:
+        raise ShapeError(f"{op}: w_plus is {_kind(w_plus)}, wanted [O, I/groups, kh, kw] beside {_kind(beside)}")
+    if groups < 1 or w_plus.shape[0] % groups:
+        raise ShapeError(f"{op}: w_plus has {w_plus.shape[0]} rows, wanted a multiple of groups={groups}")
+    return w_plus.contiguous() if w_plus.is_cuda else w_plus
+
+
+def _conv_size(op: str, size: Ints, w_plus: Tensor, stride: Ints, padding: Ints, dilation: Ints) -> tuple[int, ...]:
+    if len(padding) != 4:
+        raise ShapeError(f"{op}: got padding={list(padding)}, wanted (top, left, bottom, right)")
+    kernel = w_plus.shape[2:]
+    _geometry(op, kernel, stride, padding[:2], dilation, size)
+    _geometry(op, kernel, stride, padding[2:], dilation, size)
+    room = [size[i] + padding[i] + padding[2 + i] - dilation[i] * (kernel[i] - 1) - 1 for i in (0, 1)]
+    if min(room) < 0:
+        raise ShapeError(f"{op}: kernel {list(kernel)} with padding {list(padding)} does not fit planes of {list(size)}")
+    return tuple(room[i] // stride[i] + 1 for i in (0, 1))
