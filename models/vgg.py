@@ -27,8 +27,10 @@ def vgg(layers: int, shape: Sequence[int] = (1, 3, 224, 224), classes: int = 100
 
 
 def vgg16(shape: Sequence[int] = (1, 3, 224, 224), classes: int = 1000) -> str:
+    """`vgg` with 16 weight layers."""
     return vgg(16, shape, classes)
 
 
 def vgg19(shape: Sequence[int] = (1, 3, 224, 224), classes: int = 1000) -> str:
+    """`vgg` with 19 weight layers."""
     return vgg(19, shape, classes)
