@@ -99,8 +99,13 @@ def pool_cases() -> list[Case]:
         for whole in (True, False):
             node = simple("avg_pool", "a", "y", **attrs, count_include_pad=whole)
             cases.append(Case(f"avg_pool_{name}_{'whole' if whole else 'inside'}", node, shapes))
-    dilated = simple("max_pool", "a", "y", **window((2, 3), (1, 2), 1, dilation=(2, 1)))
-    cases.append(Case("max_pool_dilated", dilated, plane(2, 6, 7)))
+    more = {
+        "dilated": ((6, 7), window((2, 3), (1, 2), 1, dilation=(2, 1))),
+        "uneven_pad": ((6, 7), window(3, 2, (0, 1), (1, 2))),
+        "large_window": ((18, 19), window((17, 16), 2)),
+    }
+    for name, (size, attrs) in more.items():
+        cases.append(Case(f"max_pool_{name}", simple("max_pool", "a", "y", **attrs), plane(2, *size)))
     means = {"plane": ((2, 3), True), "plane_flat": ((-2, -1), False), "channels": ((1,), True), "rows": ((2,), False)}
     for name, (axes, keep) in means.items():
         cases.append(Case(f"mean_{name}", simple("mean", "a", "y", axes=axes, keepdims=keep), plane(3, 4, 5)))

@@ -12,15 +12,20 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from oracle_nets import conv, distance, engine_contrast, engine_relevance, graph_of, linear, simple
 from random_nets import CLASSES, RandomNet, random_nets
 
+from ebp_cuda.api import ExcitationBackprop
 from ebp_cuda.fold import fold_affine
 from ebp_cuda.graph import Graph, Node
+from ebp_cuda.net import Net
+from ebp_cuda.rules import RULE_SETS
 
 SEVERAL = settings(max_examples=40, deadline=None, derandomize=True)
 ALL = np.arange(CLASSES)
+NOT_IN_CAFFE = ("mul", "resize")
 
 
 def every_class(net: RandomNet, graph: Graph) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:
@@ -60,8 +65,7 @@ def test_conserving_network_equals_oracle(net: RandomNet) -> None:
 @SEVERAL
 @given(random_nets())
 def test_caffe_network_equals_oracle(net: RandomNet) -> None:
-    if any(node.op in ("mul", "resize") for node in net.graph.nodes):
-        return  # the original has no rule for these
+    assume(not any(node.op in NOT_IN_CAFFE for node in net.graph.nodes))
     net.image[:] = np.abs(net.image)
     values, seed, xs = every_class(net, net.graph)
     wanted = oracle.relevance(net.graph, values, {net.top: seed}, "caffe")["image"]
@@ -88,6 +92,25 @@ def test_contrast_equals_oracle_and_the_difference_of_two_runs(net: RandomNet) -
         assert np.abs(contrast[value] - difference).max() < 1e-12
         assert np.abs(masses(contrast[value])).max() < 1e-12
     assert np.abs(contrast["image"] - wanted).max() < 1e-9
+
+
+@SEVERAL
+@given(random_nets(), st.sampled_from(RULE_SETS), st.booleans())
+def test_public_maps_equal_oracle(net: RandomNet, rules: str, contrastive: bool) -> None:
+    """ExcitationBackprop, from the image to the map summed over channels, for all classes at once."""
+    if rules == "caffe":
+        assume(not any(node.op in NOT_IN_CAFFE for node in net.graph.nodes))
+        net.image[:] = np.abs(net.image)
+    contrast = net.second if contrastive else None
+    found = ExcitationBackprop(Net(net.graph), "image", contrast, rules, dtype="fp64").run(net.image, "all")
+    values, seed, _ = every_class(net, net.graph)
+    repeated = {"image": np.repeat(net.image, CLASSES, axis=0)}
+    wanted = oracle.attribute(net.graph, repeated, net.top, seed, "image", contrast, rules).sum(axis=1)
+    maps = found.maps.reshape(wanted.shape).numpy()
+    assert found.targets.tolist() == [list(ALL)] * len(net.image)
+    assert np.abs(maps - wanted).max() <= 1e-7 * max(1, np.abs(wanted).max())
+    scores = values[net.top].reshape(*values[net.top].shape[:2], -1).max(axis=2)[::CLASSES]
+    assert distance(found.scores.double().numpy(), scores) < 1e-6
 
 
 @SEVERAL
