@@ -1,0 +1,279 @@
+"""ATen calls of an exported torch module, one small converter each, into the vocabulary of graph.py.
+
+A converter takes a `Call` and returns the value it made, or a tuple with None for the outputs of a call that have no
+counterpart. What it cannot express it refuses, with the reason; the importer collects all refusals into one message.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+
+from ..graph import Node
+
+
+class Refusal(Exception):
+    """Why one call cannot be converted."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A value of the graph under construction. A dim that follows the batch is no int but an expression."""
+
+    value: str
+    shape: tuple[Any, ...]
+    dtype: torch.dtype = torch.float32
+
+
+Result: TypeAlias = "str | tuple[str | None, ...]"
+
+
+@dataclass
+class Call:
+    """One ATen call: its arguments by schema name, the shapes that torch found, and the nodes made of it."""
+
+    op: str
+    """Name without namespace and overload: "conv2d"."""
+    args: Mapping[str, Any]
+    """Activation for what depends on the input, a tensor for what does not, plain Python for the rest."""
+    outs: tuple[Activation | None, ...]
+    """Shape and dtype of each output; the value names are empty."""
+    new_value: Callable[[], str]
+    nodes: list[Node] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.args[name]
+
+    @property
+    def out(self) -> Activation:
+        found = self.outs[0]
+        assert found is not None
+        return found
+
+    def activation(self, name: str) -> Activation:
+        found = self.args[name]
+        if not isinstance(found, Activation):
+            raise Refusal(f"its '{name}' does not depend on the input")
+        return found
+
+    def param(self, name: str) -> torch.Tensor | None:
+        found = self.args.get(name)
+        if isinstance(found, Activation):
+            raise Refusal(f"its '{name}' is computed from the input")
+        return found
+
+    def number(self, name: str) -> float:
+        found = self.args[name]
+        if isinstance(found, torch.Tensor) and found.numel() == 1:
+            found = found.item()
+        if not isinstance(found, (int, float)):
+            raise Refusal(f"its '{name}' is not a number that is known beforehand")
+        return float(found)
+
+    def ints(self, name: str, count: int) -> tuple[int, ...]:
+        """An int or int list of the schema, one entry per spatial axis."""
+        found = self.args[name]
+        found = [found] if not isinstance(found, (list, tuple)) else found
+        if not all(isinstance(n, int) for n in found):
+            raise Refusal(f"its '{name}' depends on the size of the batch")
+        return tuple(found) * count if len(found) == 1 else tuple(found)
+
+    def axis(self, name: str, rank: int) -> int:
+        return int(self.args[name]) % rank
+
+    def emit(self, op: str, *inputs: str, params: Mapping[str, Any] | None = None, **attrs: Any) -> str:
+        """Adds a node with one output and returns that; parameters that are None are left out."""
+        return self.emit_many(op, 1, *inputs, params=params, **attrs)[0]
+
+    def emit_many(
+        self, op: str, count: int, *inputs: str, params: Mapping[str, Any] | None = None, **attrs: Any
+    ) -> tuple[str, ...]:
+        """As `emit`, for a node with `count` outputs."""
+        held = {name: tensor.detach() for name, tensor in (params or {}).items() if tensor is not None}
+        values = tuple(self.new_value() for _ in range(count))
+        self.nodes.append(Node("", op, inputs, values, attrs, held, f"aten.{self.op}"))
+        return values
+
+    def reshape(self, x: Activation, shape: Sequence[Any]) -> str:
+        """`x` with the dims `shape`: by a flatten where that does it, by nothing where they are its own."""
+        shape = tuple(shape)
+        if shape == x.shape:
+            return x.value
+        kept = len(shape) - 1
+        if kept >= 1 and shape[:kept] == x.shape[:kept] and len(x.shape) > kept:
+            return self.emit("flatten", x.value, axis=kept)
+        sizes = [0 if i < len(x.shape) and x.shape[i] == n else n for i, n in enumerate(shape)]
+        free = [i for i, n in enumerate(sizes) if not isinstance(n, int)]
+        if len(free) > 1 or (free and free[0] == 0):
+            raise Refusal(f"reshapes {list(x.shape)} to {list(shape)}, which mixes the images of a batch")
+        return self.emit("reshape", x.value, shape=tuple(n if isinstance(n, int) else -1 for n in sizes))
+
+
+Converter = Callable[[Call], Result]
+CONVERTERS: dict[str, Converter] = {}
+
+
+def converts(*ops: str) -> Callable[[Converter], Converter]:
+    """Decorator that enters a converter for the ATen operations `ops` (all their overloads)."""
+
+    def enter(converter: Converter) -> Converter:
+        CONVERTERS.update(dict.fromkeys(ops, converter))
+        return converter
+
+    return enter
+
+
+def spatial(x: Activation, rank: int | None = None) -> int:
+    """Number of spatial axes of [N, C, ...]; `rank` is what the layer needs."""
+    found = len(x.shape) - 2
+    if found < 1 or (rank is not None and found != rank):
+        raise Refusal(f"its input has {len(x.shape)} dims, wanted a batch [N, C, ...]")
+    return found
+
+
+# Layers with weights
+
+
+@converts("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def convolution(c: Call) -> Result:
+    x, weight = c.activation("input"), c.param("weight")
+    assert weight is not None
+    rank = spatial(x, weight.dim() - 2)
+    transposed = c.op.startswith("conv_transpose") or bool(c.args.get("transposed"))
+    dilation = c.ints("dilation", rank)
+    before = after = (0,) * rank
+    if isinstance(c["padding"], str):
+        if c["padding"] == "same":
+            total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+            before, after = tuple(n // 2 for n in total), tuple(n - n // 2 for n in total)
+    else:
+        before = after = c.ints("padding", rank)
+    attrs: dict[str, Any] = {
+        "stride": c.ints("stride", rank),
+        "padding": before,
+        "padding_end": after,
+        "dilation": dilation,
+        "groups": int(c["groups"]),
+    }
+    if transposed:
+        attrs["output_padding"] = c.ints("output_padding", rank)
+    params = {"weight": weight, "bias": c.param("bias")}
+    return c.emit("conv_transpose" if transposed else "conv", x.value, params=params, **attrs)
+
+
+@converts("linear")
+def linear(c: Call) -> Result:
+    params = {"weight": c.param("weight"), "bias": c.param("bias")}
+    return c.emit("linear", c.activation("input").value, params=params)
+
+
+@converts("addmm")
+def addmm(c: Call) -> Result:
+    bias, weight = c.param("self"), c.param("mat2")
+    if bias is None or bias.dim() != 1 or weight is None or float(c["alpha"]) != 1:
+        raise Refusal("its added matrix is no bias of one entry per output")
+    return c.emit("linear", c.activation("mat1").value, params={"weight": weight.t(), "bias": bias * c["beta"]})
+
+
+@converts("mm", "matmul")
+def matmul(c: Call) -> Result:
+    name = "mat2" if c.op == "mm" else "other"
+    weight = c.param(name)
+    if weight is None or weight.dim() != 2:
+        raise Refusal(f"its '{name}' is no matrix of parameters")
+    return c.emit("linear", c.activation("self").value, params={"weight": weight.t()})
+
+
+@converts("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "instance_norm")
+def batch_norm(c: Call) -> Result:
+    if c.args.get("training") or c.args.get("use_input_stats"):
+        raise Refusal("normalises by the statistics of its input, not by stored ones")
+    names = {"mean": "running_mean", "var": "running_var", "weight": "weight", "bias": "bias"}
+    params = {ours: c.param(theirs) for ours, theirs in names.items()}
+    value = c.emit("batch_norm", c.activation("input").value, params=params, eps=float(c["eps"]))
+    return value if len(c.outs) == 1 else (value, *[None] * (len(c.outs) - 1))
+
+
+# Pooling
+
+
+def _window(c: Call, rank: int) -> dict[str, Any]:
+    kernel = c.ints("kernel_size", rank)
+    padding = c.ints("padding", rank)
+    stride = c.ints("stride", rank) if c["stride"] else kernel
+    dilation = c.ints("dilation", rank) if "dilation" in c.args else (1,) * rank
+    shared = {"kernel": kernel, "stride": stride, "padding": padding, "padding_end": padding, "dilation": dilation}
+    return {**shared, "ceil_mode": bool(c["ceil_mode"])}
+
+
+@converts("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
+def max_pool(c: Call) -> Result:
+    x = c.activation("self")
+    value = c.emit("max_pool", x.value, **_window(c, spatial(x)))
+    return (value, None) if len(c.outs) == 2 else value
+
+
+@converts("avg_pool1d", "avg_pool2d", "avg_pool3d")
+def avg_pool(c: Call) -> Result:
+    x = c.activation("self")
+    if c.args.get("divisor_override") is not None:
+        raise Refusal("has a divisor of its own (divisor_override)")
+    return c.emit("avg_pool", x.value, **_window(c, spatial(x)), count_include_pad=bool(c["count_include_pad"]))
+
+
+def _whole_plane(c: Call, op: str, x: Activation) -> str:
+    axes = tuple(range(2, len(x.shape)))
+    if op == "avg_pool":
+        return c.emit("mean", x.value, axes=axes, keepdims=True)
+    none, ones = (0,) * len(axes), (1,) * len(axes)
+    attrs: dict[str, Any] = {"stride": ones, "padding": none, "padding_end": none, "dilation": ones, "ceil_mode": False}
+    return c.emit("max_pool", x.value, kernel=None, **attrs)
+
+
+@converts(*(f"adaptive_{kind}_pool{rank}d" for kind in ("avg", "max") for rank in (1, 2, 3)))
+def adaptive_pool(c: Call) -> Result:
+    x, out = c.activation("self"), c.out
+    op = "max_pool" if "max" in c.op else "avg_pool"
+    rank = spatial(x)
+    sizes, wanted = x.shape[2:], out.shape[2:]
+    if all(n == 1 for n in wanted):
+        value = _whole_plane(c, op, x)
+    elif sizes == wanted:
+        value = c.emit("identity", x.value)
+    elif not all(isinstance(n, int) and n % m == 0 for n, m in zip(sizes, wanted, strict=True)):
+        raise Refusal(f"pools {list(sizes)} to {list(wanted)} with windows of several sizes")
+    else:
+        kernel = tuple(n // m for n, m in zip(sizes, wanted, strict=True))
+        none = (0,) * rank
+        attrs: dict[str, Any] = {"kernel": kernel, "stride": kernel, "padding": none, "padding_end": none}
+        extra: dict[str, Any] = {"count_include_pad": True} if op == "avg_pool" else {}
+        value = c.emit(op, x.value, **attrs, dilation=(1,) * rank, ceil_mode=False, **extra)
+    return (value, None) if len(c.outs) == 2 else value
+
+
+@converts("mean", "sum")
+def mean(c: Call) -> Result:
+    x = c.activation("self")
+    dims = c.args.get("dim")
+    axes = tuple(sorted(d % len(x.shape) for d in ([dims] if isinstance(dims, int) else dims or range(len(x.shape)))))
+    value = c.emit("mean", x.value, axes=axes, keepdims=bool(c.args.get("keepdim")))
+    if c.op == "mean":
+        return value
+    sizes = [x.shape[axis] for axis in axes]
+    if not all(isinstance(n, int) for n in sizes):
+        raise Refusal("sums over the batch")
+    return c.emit("affine", value, params={"scale": torch.tensor(float(math.prod(sizes)), dtype=x.dtype)})
+
+
+@converts("amax")
+def amax(c: Call) -> Result:
+    x = c.activation("self")
+    rank = spatial(x)
+    if sorted(d % len(x.shape) for d in c["dim"]) != list(range(2, 2 + rank)):
+        raise Refusal(f"takes the maximum over axes {c['dim']}, wanted all spatial axes")
+    value = _whole_plane(c, "max_pool", x)
+    return c.reshape(Activation(value, (*x.shape[:2], *[1] * rank)), c.out.shape)

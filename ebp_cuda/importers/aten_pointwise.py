@@ -1,0 +1,201 @@
+"""Converters of element-wise ATen calls (see aten.py)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from .aten import CONVERTERS, Activation, Call, Refusal, Result, converts
+
+# Functions of one activation
+
+
+def _plain(aten: str, op: str) -> None:
+    CONVERTERS[aten] = lambda c: c.emit(op, c.activation("self").value)
+
+
+for _aten, _op in {
+    "relu": "relu",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+    "silu": "silu",
+    "hardswish": "hard_swish",
+    "abs": "abs",
+    "exp": "exp",
+    "log": "log",
+    "sqrt": "sqrt",
+}.items():
+    _plain(_aten, _op)
+
+
+@converts("clone", "alias", "detach", "contiguous", "dropout", "feature_dropout", "alpha_dropout", "lift_fresh_copy")
+def identity(c: Call) -> Result:
+    if c.args.get("train"):
+        raise Refusal("drops activations at random")
+    return c.emit("identity", c.activation("input" if "input" in c.args else "self").value)
+
+
+@converts("to", "_to_copy")
+def cast(c: Call) -> Result:
+    x = c.activation("self")
+    if x.dtype != c.out.dtype:
+        raise Refusal(f"changes {x.dtype} to {c.out.dtype}")
+    return c.emit("identity", x.value)
+
+
+@converts("hardtanh", "relu6", "clamp", "clamp_min", "clamp_max")
+def clip(c: Call) -> Result:
+    low, high = (0.0, 6.0) if c.op == "relu6" else (-math.inf, math.inf)
+    for name in ("min_val", "min"):
+        low = c.number(name) if c.args.get(name) is not None else low
+    for name in ("max_val", "max"):
+        high = c.number(name) if c.args.get(name) is not None else high
+    x = c.activation("self").value
+    return c.emit("relu", x) if (low, high) == (0, math.inf) else c.emit("clip", x, min=low, max=high)
+
+
+@converts("threshold")
+def threshold(c: Call) -> Result:
+    if c.number("threshold") != 0 or c.number("value") != 0:
+        raise Refusal("is a threshold other than that of a ReLU")
+    return c.emit("relu", c.activation("self").value)
+
+
+@converts("leaky_relu")
+def leaky_relu(c: Call) -> Result:
+    return c.emit("leaky_relu", c.activation("self").value, slope=c.number("negative_slope"))
+
+
+@converts("prelu", "_prelu_kernel")
+def prelu(c: Call) -> Result:
+    weight = c.param("weight")
+    assert weight is not None
+    return c.emit("prelu", c.activation("self").value, params={"weight": weight.reshape(-1)})
+
+
+@converts("elu")
+def elu(c: Call) -> Result:
+    if c.number("input_scale") != 1:
+        raise Refusal(f"has an input scale of {c['input_scale']}")
+    x = c.activation("self")
+    value = c.emit("elu", x.value, alpha=c.number("alpha"))
+    return _affine(c, value, x, c.number("scale"), None)
+
+
+@converts("selu")
+def selu(c: Call) -> Result:
+    x = c.activation("self")  # the constants of Klambauer et al. 2017, as torch has them
+    return _affine(c, c.emit("elu", x.value, alpha=1.6732632423543772), x, 1.0507009873554805, None)
+
+
+@converts("gelu")
+def gelu(c: Call) -> Result:
+    if c["approximate"] != "none":
+        raise Refusal(f"is the '{c['approximate']}' approximation of GELU, wanted the exact one")
+    return c.emit("gelu", c.activation("self").value)
+
+
+@converts("hardsigmoid")
+def hard_sigmoid(c: Call) -> Result:
+    return c.emit("hard_sigmoid", c.activation("self").value, alpha=1 / 6, beta=0.5)
+
+
+@converts("softplus")
+def softplus(c: Call) -> Result:
+    x, beta = c.activation("self"), c.number("beta")
+    scaled = _affine(c, x.value, x, beta, None)
+    return _affine(c, c.emit("softplus", scaled), x, 1 / beta, None)
+
+
+@converts("pow", "square", "rsqrt", "reciprocal")
+def power(c: Call) -> Result:
+    fixed = {"square": 2.0, "rsqrt": -0.5, "reciprocal": -1.0}
+    exponent = fixed[c.op] if c.op in fixed else c.number("exponent")
+    return c.emit("power", c.activation("self").value, power=exponent, scale=1.0, shift=0.0)
+
+
+@converts("softmax", "_softmax", "log_softmax", "_log_softmax")
+def softmax(c: Call) -> Result:
+    x = c.activation("self")
+    value = c.emit("softmax", x.value, axis=c.axis("dim", len(x.shape)))
+    return c.emit("log", value) if "log" in c.op else value
+
+
+# Two operands: two activations, or one and a constant
+
+
+def _constant(c: Call, operand: Any, x: Activation) -> torch.Tensor:
+    tensor = operand if isinstance(operand, torch.Tensor) else torch.tensor(operand)
+    try:
+        fits = torch.broadcast_shapes(tensor.shape, [n if isinstance(n, int) else 1 for n in x.shape])
+    except RuntimeError:
+        fits = torch.Size()
+    if len(fits) != len(x.shape) or c.out.shape != x.shape:
+        raise Refusal(f"broadcasts {list(x.shape)} to {list(c.out.shape)} by a constant")
+    return tensor.to(x.dtype)
+
+
+def _affine(c: Call, value: str, x: Activation, scale: Any, shift: Any) -> str:
+    """value * scale + shift; a number that changes nothing is left out, and so is the node where both are."""
+    params = {"scale": None if _is(scale, 1) else scale, "shift": None if _is(shift, 0) else shift}
+    held = {name: _constant(c, param, x) for name, param in params.items() if param is not None}
+    return c.emit("affine", value, params=held) if held else value
+
+
+def _is(operand: Any, number: float) -> bool:
+    return operand is None or (not isinstance(operand, torch.Tensor) and operand == number)
+
+
+@converts("add", "sub", "rsub")
+def add(c: Call) -> Result:
+    a, b, alpha = c["self"], c["other"], c.args.get("alpha", 1)
+    sign_a, sign_b = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1)}[c.op]
+    if isinstance(a, Activation) and isinstance(b, Activation):
+        if a.shape != b.shape:
+            raise Refusal(f"adds activations of different shapes, {list(a.shape)} and {list(b.shape)}")
+        plain = (sign_a, sign_b) == (1, 1)
+        return c.emit("sum", a.value, b.value, coefficients=None if plain else (float(sign_a), float(sign_b)))
+    if isinstance(a, Activation):
+        return _affine(c, a.value, a, sign_a, b * sign_b)
+    x = c.activation("other")
+    return _affine(c, x.value, x, sign_b, a * sign_a)
+
+
+@converts("mul", "multiply")
+def mul(c: Call) -> Result:
+    a, b = c["self"], c["other"]
+    if isinstance(a, Activation) and isinstance(b, Activation):
+        return c.emit("mul", a.value, b.value)
+    x, factor = (a, b) if isinstance(a, Activation) else (b, a)
+    return _affine(c, x.value, x, factor, None)
+
+
+@converts("div", "divide")
+def div(c: Call) -> Result:
+    a, b = c["self"], c["other"]
+    if c.args.get("rounding_mode") is not None:
+        raise Refusal(f"rounds its quotient ({c['rounding_mode']})")
+    if isinstance(a, Activation) and isinstance(b, Activation):
+        raise Refusal("divides one activation by another (no local response normalisation is recognised in it)")
+    if isinstance(a, Activation):
+        return _affine(c, a.value, a, 1 / b, None)
+    x = c.activation("other")
+    return _affine(c, c.emit("power", x.value, power=-1.0, scale=1.0, shift=0.0), x, a, None)
+
+
+@converts("neg")
+def neg(c: Call) -> Result:
+    x = c.activation("self")
+    return _affine(c, x.value, x, -1, None)
+
+
+@converts("maximum", "max")
+def maximum(c: Call) -> Result:
+    if "other" not in c.args:
+        raise Refusal("takes the maximum over an axis, wanted adaptive_max_pool or amax")
+    a, b = c.activation("self"), c.activation("other")
+    if a.shape != b.shape:
+        raise Refusal(f"compares activations of different shapes, {list(a.shape)} and {list(b.shape)}")
+    return c.emit("max", a.value, b.value)

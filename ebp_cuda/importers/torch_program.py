@@ -1,0 +1,183 @@
+"""An exported torch program, call by call, into a graph."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx.node import map_arg
+
+from ..errors import ModelError, UnsupportedError
+from ..graph import Graph
+from . import aten_moves, aten_pointwise  # noqa: F401  (each enters its converters)
+from .aten import CONVERTERS, Activation, Call, Refusal
+from .aten_lrn import LocalResponse, bound_args, local_response, op_name
+from .torch_names import Converted, finish
+
+
+def read_program(program: ExportedProgram, origin: str) -> Graph:
+    """The graph of a program that holds no in-place operations.
+
+    Raises UnsupportedError that lists every ATen call without a counterpart, with the module it happened in.
+    """
+    return _Reader(program, origin).graph()
+
+
+def first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+class _Reader:
+    """Walks an exported program once, call by call."""
+
+    def __init__(self, program: ExportedProgram, origin: str) -> None:
+        self.program, self.origin = program, origin
+        self.held: dict[fx.Node, Any] = {}
+        """What each node of the program stands for: Activation, constant tensor, or a tuple of them."""
+        self.inputs: dict[str, tuple[int | None, ...]] = {}
+        self.converted: list[Converted] = []
+        self.refusals: list[tuple[str, str]] = []
+        self.count = 0
+        self.patterns: dict[fx.Node, LocalResponse] = {}
+        for node in program.graph.nodes:
+            if node.op == "call_function" and (found := local_response(node)):
+                self.patterns[node] = found
+
+    def graph(self) -> Graph:
+        signature = self.program.graph_signature
+        nodes = list(self.program.graph.nodes)
+        by_name = {node.name: node for node in nodes}
+        returned = [spec.arg for spec in signature.output_specs if spec.kind == OutputKind.USER_OUTPUT]
+        tops = [by_name[arg.name] for arg in returned if arg.name in by_name]
+        live = self._live(tops)
+        self._placeholders(nodes)
+        for node in nodes:
+            if node.op == "call_function" and node in live:
+                self._call(node)
+        if self.refusals:
+            listed = "".join(f"\n  {where}: {why}" for where, why in self.refusals)
+            raise UnsupportedError(f"{self.origin}: no counterpart for {len(self.refusals)} ATen calls{listed}")
+        outputs = [held.value for node in tops if isinstance(held := self.held[node], Activation)]
+        if not outputs:
+            raise ModelError(f"{self.origin}: no output depends on the input")
+        values = {node: held.value for node in nodes if isinstance(held := self.held.get(node), Activation)}
+        return finish(self.converted, values, live, self.inputs, outputs, self.origin)
+
+    def _live(self, tops: Sequence[fx.Node]) -> set[fx.Node]:
+        """Nodes that the outputs depend on; of a normalisation only what it normalises."""
+        live: set[fx.Node] = set()
+        queue = list(tops)
+        while queue:
+            node = queue.pop()
+            if node not in live:
+                live.add(node)
+                queue.extend([self.patterns[node].x] if node in self.patterns else node.all_input_nodes)
+        return live
+
+    def _placeholders(self, nodes: Sequence[fx.Node]) -> None:
+        program = self.program
+        specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
+        for node in nodes:
+            if node.op != "placeholder":
+                continue
+            spec = specs[node.name]
+            if spec.kind == InputKind.USER_INPUT:
+                fake = node.meta["val"]
+                self.held[node] = Activation(node.name, _dims(fake), fake.dtype)
+                self.inputs[node.name] = tuple(n if isinstance(n, int) else None for n in _dims(fake))
+            elif spec.target in program.constants:
+                self.held[node] = program.constants[spec.target]
+            elif spec.target in program.state_dict:
+                self.held[node] = program.state_dict[spec.target].detach()
+
+    def _call(self, node: fx.Node) -> None:
+        if node.target is operator.getitem:
+            source, index = node.args
+            self.held[node] = self.held[source][index]  # type: ignore[index]
+            if self.held[node] is None:
+                self._refuse(node, "uses an output besides the first, which has no counterpart")
+        elif node in self.patterns:
+            self._lrn(node, self.patterns[node])
+        elif isinstance(node.meta.get("val"), (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)):
+            return  # sizes: read off the shapes where they are used
+        elif not any(isinstance(part, Activation) for part in self._tensors(node)):
+            self._constant(node)
+        else:
+            self._convert(node)
+
+    def _tensors(self, node: fx.Node) -> list[Any]:
+        return [self.held.get(source) for source in node.all_input_nodes]
+
+    def _constant(self, node: fx.Node) -> None:
+        """Runs a call that no input reaches (weight normalisation, a mask made on the fly)."""
+        given = (node.args, node.kwargs)
+        args, kwargs = map_arg(given, lambda source: self.held.get(source, source.meta["val"]))
+        try:
+            with torch.no_grad():
+                self.held[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        except Exception as error:
+            self._refuse(node, f"makes a constant that depends on the size of the batch ({first_line(error)})")
+
+    def _convert(self, node: fx.Node) -> None:
+        outs = tuple(map(_described, fakes if isinstance(fakes := node.meta["val"], (tuple, list)) else (fakes,)))
+        name = op_name(node)
+        if name not in CONVERTERS:
+            return self._refuse(node, "no counterpart")
+        args: Any = map_arg(bound_args(node), lambda source: self.held.get(source, _number_of(source.meta["val"])))
+        call = Call(name, args, outs, self._new_value)
+        try:
+            result = CONVERTERS[name](call)
+            made = result if isinstance(result, tuple) else (result,)
+            if any(value and out and out.shape[:1] != self._batch(node) for value, out in zip(made, outs, strict=True)):
+                raise Refusal("moves or mixes the batch axis")
+        except Refusal as refusal:
+            return self._refuse(node, str(refusal))
+        self._hold(node, made, outs)
+        self.converted.append(Converted(node, call.nodes))
+
+    def _batch(self, node: fx.Node) -> tuple[Any, ...]:
+        return next(part.shape[:1] for part in self._tensors(node) if isinstance(part, Activation))
+
+    def _lrn(self, node: fx.Node, found: LocalResponse) -> None:
+        out = _described(node.meta["val"])
+        assert out is not None
+        call = Call("local_response_norm", {}, (out,), self._new_value)
+        attrs = {name: getattr(found, name) for name in ("size", "alpha", "beta", "k", "region")}
+        self._hold(node, (call.emit("lrn", self.held[found.x].value, **attrs),), (out,))
+        self.converted.append(Converted(node, call.nodes))
+
+    def _hold(self, node: fx.Node, made: Sequence[str | None], outs: Sequence[Activation | None]) -> None:
+        held = [Activation(v, o.shape, o.dtype) if v and o else None for v, o in zip(made, outs, strict=True)]
+        self.held[node] = tuple(held) if isinstance(node.meta["val"], (tuple, list)) else held[0]
+
+    def _refuse(self, node: fx.Node, reason: str) -> None:
+        """Notes the refusal and goes on, with outputs of the shape that torch found, to find the others too."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        path = stack[-1][0] if stack and stack[-1][0] else "the module itself"
+        self.refusals.append((f"{node.target} in '{path}'", reason))
+        fakes = node.meta["val"]
+        outs = tuple(map(_described, fakes if isinstance(fakes, (tuple, list)) else (fakes,)))
+        self._hold(node, tuple(self._new_value() if out else None for out in outs), outs)
+
+    def _new_value(self) -> str:
+        self.count += 1
+        return f"%{self.count}"
+
+
+def _dims(fake: torch.Tensor) -> tuple[Any, ...]:
+    """Sizes as ints; what depends on the batch as an expression that compares by value."""
+    return tuple(_number_of(n) for n in fake.shape)
+
+
+def _number_of(n: Any) -> Any:
+    return n.node.expr if isinstance(n, torch.SymInt) else n
+
+
+def _described(fake: Any) -> Activation | None:
+    return Activation("", _dims(fake), fake.dtype) if isinstance(fake, torch.Tensor) else None
