@@ -63,13 +63,16 @@ class ExcitationBackprop:
         self._contrast = graph.resolve(contrast_layer)[0] if contrast_layer is not None else None
         self._route = self.plan.route([self._top], [self._value])
         if self._contrast is not None:
-            self.plan.route([self._contrast], [self._value])
-            self.plan.route([self._top], [self._contrast])
-            if not self.plan.classifiers(self._top) & set(self.plan.route([self._top], [self._contrast]).nodes):
-                raise InputError(
-                    f"contrast_layer='{contrast_layer}': no layer with weights lies between it and the top '{self._top}'; "
-                    "wanted one below the classifier"
-                )
+            self._check_contrast(self._contrast)
+
+    def _check_contrast(self, contrast: str) -> None:
+        self.plan.route([contrast], [self._value])
+        between = self.plan.route([self._top], [contrast]).nodes
+        if not self.plan.classifiers(self._top).intersection(between):
+            raise InputError(
+                f"contrast_layer='{self.contrast_layer}': no layer with weights lies between it and the top "
+                f"'{self._top}'; wanted one below the classifier"
+            )
 
     def attribute(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> torch.Tensor:
         """Attribution maps [N, K, h, w], float32 (or the chosen dtype): raw sums over channels, unclipped.
@@ -103,7 +106,8 @@ class ExcitationBackprop:
         trace = engine.forward(self.plan, self.net.check_inputs(x), keep, self._route.nodes)
         top = trace.values[self._top]
         if top.dim() < 2:
-            raise ShapeError(f"top '{self._top}' has shape {list(top.shape)}, wanted [N, classes] or [N, classes, h, w]")
+            wanted = "[N, classes] or [N, classes, h, w]"
+            raise ShapeError(f"top '{self._top}' has shape {list(top.shape)}, wanted {wanted}")
         return trace, top if top.dim() == 2 else top.flatten(2).amax(2)
 
     def _sweep(self, trace: Trace, targets: torch.Tensor) -> Relevance:
@@ -163,7 +167,9 @@ def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return seed.flatten(0, 1)
 
 
-def excitation_backprop(model: Net | torch.nn.Module, x: ArrayLike, target: Target, layer: str, **options: Any) -> torch.Tensor:
+def excitation_backprop(
+    model: Net | torch.nn.Module, x: ArrayLike, target: Target, layer: str, **options: Any
+) -> torch.Tensor:
     """MWP maps [N, K, h, w] of a Net or torch module at `layer`; options as for ExcitationBackprop."""
     return ExcitationBackprop(as_net(model, x), layer, **options).attribute(x, target)
 

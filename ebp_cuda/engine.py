@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,22 +27,26 @@ class Trace:
     """By node: winner codes from the forward, normalisers from the first sweep."""
 
 
-def forward(plan: Plan, inputs: Mapping[str, torch.Tensor], keep: Collection[str], visited: Collection[int] = ()) -> Trace:
+def forward(
+    plan: Plan, inputs: Mapping[str, torch.Tensor], keep: Collection[str], visited: Collection[int] = ()
+) -> Trace:
     """Computes the values in `keep` and drops every other one as soon as its last reader has run.
 
     `visited`: nodes that a sweep will visit, whose winner codes and the like are kept too.
     """
     graph, trace = plan.graph, Trace()
     needed = sorted(graph.ancestors(keep))
-    left: dict[str, int] = {}
-    for index in needed:
-        for value in graph.nodes[index].inputs:
-            left[value] = left.get(value, 0) + 1
+    readers = Counter(value for index in needed for value in graph.nodes[index].inputs)
+    left = Counter(readers)
     for name, tensor in inputs.items():
         trace.values[name], trace.shapes[name] = _place(plan, tensor), tensor.shape
     with torch.no_grad():
         for index in needed:
-            _run(plan, trace, index, keep, left)
+            _run(plan, trace, index, _may_overwrite(plan, index, keep, readers))
+            for value in graph.nodes[index].inputs:
+                left[value] -= 1
+                if left[value] == 0 and value not in keep:
+                    trace.values.pop(value, None)
             if index not in visited:
                 trace.saved.pop(index)
     return trace
@@ -52,33 +57,32 @@ def _place(plan: Plan, tensor: torch.Tensor) -> torch.Tensor:
     return placed.contiguous(memory_format=torch.channels_last) if placed.dim() == 4 else placed.contiguous()
 
 
-def _run(plan: Plan, trace: Trace, index: int, keep: Collection[str], left: dict[str, int]) -> None:
+def _run(plan: Plan, trace: Trace, index: int, overwrite: bool) -> None:
     graph, node = plan.graph, plan.graph.nodes[index]
-    entry = operation_of(graph, node)
     xs = [trace.values[value] for value in node.inputs]
-    saved = trace.saved[index] = {}
-    for value in node.inputs:
-        left[value] -= 1
-    first = node.inputs[0] if node.inputs else ""
-    if entry.overwrites and left[first] == 0 and first not in keep and _owns(graph.producer.get(first), plan):
-        saved["overwrite"] = True
+    saved = trace.saved[index] = {"overwrite": overwrite}
     try:
-        ys = entry.forward(node, plan.params(index), xs, saved)
+        ys = operation_of(graph, node).forward(node, plan.params(index), xs, saved)
     except RuntimeError as error:
         shapes = ", ".join(str(list(x.shape)) for x in xs)
         reason = str(error).splitlines()[0]
-        raise ShapeError(f"{graph.origin}: layer '{node.name}' ({node.source or node.op}) on {shapes}: {reason}") from error
-    saved.pop("overwrite", None)
+        layer = f"{graph.origin}: layer '{node.name}' ({node.source or node.op})"
+        raise ShapeError(f"{layer} on {shapes}: {reason}") from error
     for value, y in zip(node.outputs, ys, strict=False):
         trace.values[value], trace.shapes[value] = y, y.shape
-    for value in node.inputs:
-        if left[value] == 0 and value not in keep:
-            trace.values.pop(value, None)
 
 
-def _owns(producer: int | None, plan: Plan) -> bool:
-    """Whether a producer's output is memory of its own, which no other value can be a view of."""
-    return producer is not None and plan.graph.nodes[producer].op in ("conv", "linear", "batch_norm", "affine", "sum")
+_OWN_OUTPUT = frozenset(("conv", "conv_transpose", "linear", "batch_norm", "sum"))
+
+
+def _may_overwrite(plan: Plan, index: int, keep: Collection[str], readers: Mapping[str, int]) -> bool:
+    """Whether nobody else will ever look at the memory of the node's first input: it is the only reader of a value
+    that its producer made afresh (a view of that memory would have been a reader too)."""
+    node = plan.graph.nodes[index]
+    if not operation_of(plan.graph, node).overwrites or node.inputs[0] in keep or readers[node.inputs[0]] > 1:
+        return False
+    producer = plan.graph.producer.get(node.inputs[0])
+    return producer is not None and plan.graph.nodes[producer].op in _OWN_OUTPUT
 
 
 def sweep(

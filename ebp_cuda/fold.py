@@ -24,6 +24,7 @@ def fold_affine(graph: Graph) -> Graph:
     then stands for that one. The given graph and its tensors stay as they are.
     """
     readers = Counter(value for node in graph.nodes for value in node.inputs)
+    ranks = _ranks(graph)
     nodes: list[Node] = []
     at: dict[str, int] = {}
     renamed: dict[str, str] = {}
@@ -36,10 +37,25 @@ def fold_affine(graph: Graph) -> Graph:
             nodes[source] = folded
             at[node.outputs[0]] = source
             continue
-        if node.op in _FOLDABLE:
+        if node.op in _FOLDABLE and (node.op != "linear" or ranks[node.outputs[0]] == 2):
             at[node.outputs[0]] = len(nodes)
         nodes.append(node)
     return Graph(nodes, graph.inputs, graph.outputs, _renamed_names(graph.names, renamed), graph.meta)
+
+
+def _ranks(graph: Graph) -> dict[str, int]:
+    """Number of axes of every value; a linear layer's features are its channels only where there are two."""
+    ranks = {name: len(shape) for name, shape in graph.inputs.items()}
+    for node in graph.nodes:
+        rank = ranks[node.inputs[0]] if node.inputs else 0
+        if node.op == "flatten":
+            rank = int(node.attrs["axis"]) + 1
+        elif node.op == "reshape":
+            rank = len(node.attrs["shape"])
+        elif node.op == "mean" and not node.attrs["keepdims"]:
+            rank -= len(node.attrs["axes"])
+        ranks.update(dict.fromkeys(node.outputs, rank))
+    return ranks
 
 
 def _renamed_names(names: Mapping[str, tuple[str, ...]], renamed: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

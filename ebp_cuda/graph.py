@@ -11,7 +11,8 @@ before the first element of an axis and `padding_end` the padding behind the las
     conv            kernel-shaped params weight [O, I/groups, *k], bias [O]?; stride padding padding_end dilation groups
     conv_transpose  params weight [I, O/groups, *k], bias?; the same attrs, output_padding
     linear          params weight [O, I], bias [O]?; acts on the last axis
-    max_pool        kernel (None: the whole plane) stride padding padding_end dilation ceil_mode
+    max_pool        kernel (None: the whole plane) stride padding padding_end dilation ceil_mode; a second output, if
+                    there is one, is the winner's row-major index in its plane, as a float
     avg_pool        the same, count_include_pad (divisor: window clipped to the padded plane, as Caffe and torch)
     mean            axes keepdims
     relu | leaky_relu (slope) | prelu (params weight [C] or [1]) | elu (alpha) | clip (min, max) | abs | exp | log
@@ -107,9 +108,8 @@ class Graph:
             return self.names[name]
         if name in self.producer or name in self.inputs:
             return (name,)
-        raise InputError(
-            f"{self.origin}: no layer or blob '{name}'{nearest_names(name, self.known_names())} (`ebp-cuda layers` lists all)"
-        )
+        nearest = nearest_names(name, self.known_names())
+        raise InputError(f"{self.origin}: no layer or blob '{name}'{nearest} (`ebp-cuda layers` lists all)")
 
     def ancestors(self, values: Iterable[str]) -> set[int]:
         """Indices of the nodes that the given values depend on, their producers included."""

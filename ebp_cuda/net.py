@@ -94,7 +94,8 @@ class Net:
         if tensor.is_complex() or tensor.dtype == torch.bool:
             raise ShapeError(f"{where} has dtype {tensor.dtype}, wanted real numbers")
         text = "[" + ", ".join("N" if i == 0 else "any" if n is None else str(n) for i, n in enumerate(shape)) + "]"
-        fits = len(tensor.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, tensor.shape, strict=False))
+        pairs = zip(shape, tensor.shape, strict=False)
+        fits = len(tensor.shape) == len(shape) and all(wanted in (None, got) for wanted, got in pairs)
         if shape and not fits:
             raise ShapeError(f"{where} has shape {list(tensor.shape)}, wanted {text}")
         if 0 in tensor.shape:
@@ -122,7 +123,8 @@ class Net:
             if any(n is None for n in shape):
                 shape = tuple(self.graph.meta.get("example_shapes", {}).get(name, [n or 224 for n in shape]))
             inputs[name] = torch.zeros([int(n or 1) for n in shape])
-        return {name: tuple(shape) for name, shape in engine.forward(self.plan(), inputs, self.graph.producer).shapes.items()}
+        trace = engine.forward(self.plan(), inputs, self.graph.producer)
+        return {name: tuple(shape) for name, shape in trace.shapes.items()}
 
     def explain_support(self) -> list[dict[str, Any]]:
         """Per layer, before anything runs: name, type in the file, op, kind of rule per rule set, what is missing."""
@@ -130,7 +132,8 @@ class Net:
         for node in self.graph.nodes:
             entry = OPERATIONS.get(node.op)
             kinds = {name: entry.rules[name].kind if entry and name in entry.rules else None for name in RULE_SETS}
-            missing = "forward" if entry is None else ", ".join(f"{n} rule" for n, kind in kinds.items() if kind is None)
+            without = ", ".join(f"{name} rule" for name, kind in kinds.items() if kind is None)
+            missing = "forward" if entry is None else without
             row = {"layer": node.name, "type": node.source or node.op, "op": node.op, "outputs": list(node.outputs)}
             rows.append({**row, **kinds, "missing": missing})
         return rows

@@ -49,19 +49,26 @@ def gemm(call: Call) -> Node:
 
 @converter("MatMul", "caffe.InnerProduct")
 def matmul(call: Call) -> Node:
-    weight = call.required(1, "weight")
-    if weight.ndim != 2:
-        raise UnsupportedError(f"{call.where}: weight of shape {list(weight.shape)}; wanted two axes")
-    return call.node("linear", params={"weight": weight.T})
+    params = _weights(call)
+    if params["weight"].ndim != 2:
+        raise UnsupportedError(f"{call.where}: weight of shape {list(params['weight'].shape)}; wanted two axes")
+    params["weight"] = params["weight"].T
+    return call.node("linear", params=params)
 
 
-@converter("MaxPool", "AveragePool")
+@converter("MaxPool", "AveragePool", "caffe.Pooling")
 def pool(call: Call) -> Node:
     kernel = tuple(call.attr("kernel_shape"))
     attrs = {**spatial(call, len(kernel)), "kernel": kernel, "ceil_mode": bool(call.attr("ceil_mode", 0))}
     if call.proto.op_type == "MaxPool":
-        return call.node("max_pool", attrs)
+        return replace(call.node("max_pool", attrs), outputs=tuple(call.outputs))
     return call.node("avg_pool", {**attrs, "count_include_pad": bool(call.attr("count_include_pad", 0))})
+
+
+@converter("caffe.PoolingMask")
+def pooling_mask(call: Call) -> Node:
+    node = call.node("identity")
+    return replace(node, inputs=node.inputs[:1])
 
 
 @converter("GlobalMaxPool", "GlobalAveragePool")
@@ -130,6 +137,27 @@ def softmax(call: Call) -> Node:
 def lrn(call: Call) -> Node:
     attrs = {"size": call.attr("size"), "alpha": call.attr("alpha", 1e-4), "beta": call.attr("beta", 0.75)}
     return call.node("lrn", {**attrs, "k": call.attr("bias", 1.0), "region": "across"})
+
+
+@converter("caffe.LRN")
+def lrn_within(call: Call) -> Node:
+    attrs = {"size": call.attr("local_size"), "region": "within"}
+    return call.node("lrn", {**attrs, **{name: call.attr(name) for name in ("alpha", "beta", "k")}})
+
+
+@converter("caffe.Scale")
+def caffe_scale(call: Call) -> Node:
+    return call.node("affine", params={"scale": call.required(1, "scale"), "shift": call.required(2, "shift")})
+
+
+@converter("caffe.Power")
+def caffe_power(call: Call) -> Node:
+    return call.node("power", {name: call.attr(name) for name in ("power", "scale", "shift")})
+
+
+@converter(*(f"caffe.{name}" for name in ("Eltwise", *(f"Eltwise{n}" for n in range(3, 65)))))
+def caffe_eltwise(call: Call) -> Node:
+    return call.node("sum", {"coefficients": tuple(call.attr("coeff"))})
 
 
 @converter("BatchNormalization")

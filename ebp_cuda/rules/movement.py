@@ -139,3 +139,49 @@ def unpad(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | Non
     assert above[0] is not None
     inside = [-n for n in _pad_pairs(step.node)]
     return [above[0].moved(lambda t: F.pad(t, inside))]
+
+
+_BACKWARD = {
+    "nearest": torch.ops.aten.upsample_nearest2d_backward,
+    "linear": torch.ops.aten.upsample_bilinear2d_backward,
+}
+
+
+def _resized(node: Node, x: torch.Tensor) -> torch.Tensor:
+    attrs = node.attrs
+    if x.dim() != 4 or attrs["mode"] not in _BACKWARD:
+        wanted = f"[N, C, H, W] and mode {' or '.join(_BACKWARD)}"
+        raise ShapeError(f"layer '{node.name}': resize of {list(x.shape)} by mode '{attrs['mode']}'; wanted {wanted}")
+    mode = "bilinear" if attrs["mode"] == "linear" else "nearest"
+    corners = bool(attrs.get("align_corners")) if mode == "bilinear" else None
+    size, scale = attrs.get("size"), _scale(node)  # a given scale is the ratio of coordinates, even where it rounds
+    keep = {} if scale is None else {"scale_factor": scale, "recompute_scale_factor": False}
+    return F.interpolate(x, list(size) if scale is None else None, mode=mode, align_corners=corners, **keep)
+
+
+def _scale(node: Node) -> list[float] | None:
+    return None if node.attrs.get("size") else [float(n) for n in node.attrs["scale"]]
+
+
+@operation("resize", keeps_non_negative=True)
+def resize(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [_resized(node, xs[0])]
+
+
+@register_rule("resize", "share", rule_sets=["conserving"], needs="x")
+def share_interpolation(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    """Each output shares by interpolation weight times max(x, 0), and by the weight alone where that is 0."""
+    rel, x = above[0], step.inputs[0].clamp(min=0)
+    assert rel is not None
+    z = _resized(step.node, x)
+    silent = (z == 0).to(z.dtype)
+    shared = Relevance(_spread(step, rel.over(z)), x)
+    return [Relevance(shared.p() + _spread(step, rel.gated(silent).p()))]
+
+
+def _spread(step: Step, r: torch.Tensor) -> torch.Tensor:
+    """The adjoint of the interpolation."""
+    attrs, size = step.node.attrs, [r.shape[0], *step.shapes[0][1:]]
+    corners = [bool(attrs.get("align_corners"))] if attrs["mode"] == "linear" else []
+    scales = _scale(step.node) or [None, None]
+    return _BACKWARD[attrs["mode"]](r, list(r.shape[2:]), size, *corners, *scales)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from .registry import RULE_SETS, Step, operation, register_rule
 
 Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]
-Derivative = Callable[[Step], torch.Tensor]
+Attrs = Mapping[str, Any]
 
 
 def _per_channel(param: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -31,28 +32,6 @@ def _per_channel(param: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 def hand_on(step: Step, above: Sequence[Relevance | None]) -> Sequence[Relevance | None]:
     return above
-
-
-def _pointwise(
-    name: str,
-    function: Callable[[Node, Params, torch.Tensor], torch.Tensor],
-    derivative: Derivative,
-    needs: str,
-    non_negative: bool = False,
-    keeps: bool = False,
-) -> None:
-    """Enters an element-wise layer: `function` forward, `derivative` as its rule in "caffe", pass in "conserving"."""
-
-    def forward(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
-        return [function(node, params, xs[0])]
-
-    def down(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-        assert above[0] is not None
-        return [above[0].gated(derivative(step))]
-
-    operation(name, always_non_negative=non_negative, keeps_non_negative=keeps)(forward)
-    register_rule(name, "gradient", rule_sets=["caffe"], needs=needs)(down)
-    register_rule(name, "pass", rule_sets=["conserving"], needs="")(hand_on)
 
 
 @operation("relu", always_non_negative=True, overwrites=True)
@@ -70,74 +49,100 @@ def mask(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None
 register_rule("relu", "pass", rule_sets=["conserving"], needs="")(hand_on)
 
 
-def _sigmoid_slope(step: Step) -> torch.Tensor:
-    y = step.outputs[0]
-    return y * (1 - y)
+@dataclass(frozen=True)
+class Function:
+    """An element-wise layer: y = value(attrs, params, x), dy/dx = slope(attrs, params, x, y)."""
+
+    value: Callable[[Attrs, Params, torch.Tensor], torch.Tensor]
+    slope: Callable[[Attrs, Params, torch.Tensor, torch.Tensor], torch.Tensor]
+    non_negative: bool = False
+    """Whether no output is below zero; otherwise none is where no input is, if `keeps`."""
+    keeps: bool = False
 
 
-def _between(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
+def _inside(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
     return ((x > low) & (x < high)).to(x.dtype)
 
 
-def _leaky(x: torch.Tensor, slope: torch.Tensor | float) -> torch.Tensor:
-    return torch.where(x > 0, torch.ones_like(x), torch.as_tensor(slope, dtype=x.dtype, device=x.device))
+def _one_above_zero(x: torch.Tensor, below: torch.Tensor | float) -> torch.Tensor:
+    return torch.where(x > 0, 1.0, below).to(x.dtype)
 
 
-def _x(step: Step) -> torch.Tensor:
-    return step.inputs[0]
+def _silu_slope(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    gate = x.sigmoid()
+    return gate * (1 + x * (1 - gate))
 
 
-def _attr(step: Step, name: str) -> float:
-    return float(step.node.attrs[name])
+def _gelu_slope(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    density = torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    return 0.5 * (1 + torch.erf(x / math.sqrt(2))) + x * density
 
 
-def _normal_density(x: torch.Tensor) -> torch.Tensor:
-    return torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+def _hard_swish_slope(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.where(x >= 3, 1.0, (x / 3 + 0.5) * (x > -3)).to(x.dtype)
 
 
-def _power_slope(step: Step) -> torch.Tensor:
-    power, scale, shift = (_attr(step, name) for name in ("power", "scale", "shift"))
-    return power * scale * (shift + scale * _x(step)) ** (power - 1)
+def _power_slope(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return a["power"] * a["scale"] * (a["shift"] + a["scale"] * x) ** (a["power"] - 1)
 
 
-def _elu_slope(step: Step) -> torch.Tensor:
-    x, y = _x(step), step.outputs[0]
-    return torch.where(x > 0, torch.ones_like(x), y + _attr(step, "alpha"))
-
-
-def _enter_all() -> None:
-    enter = _pointwise
-    enter("leaky_relu", lambda n, p, x: F.leaky_relu(x, n.attrs["slope"]), lambda s: _leaky(_x(s), _attr(s, "slope")), "x", keeps=True)
-    enter("prelu", lambda n, p, x: F.prelu(x, p["weight"]), lambda s: _leaky(_x(s), _per_channel(s.params["weight"], _x(s))), "x", keeps=True)
-    enter("elu", lambda n, p, x: F.elu(x, n.attrs["alpha"]), _elu_slope, "xy", keeps=True)
-    enter("clip", lambda n, p, x: x.clamp(n.attrs["min"], n.attrs["max"]), lambda s: _between(_x(s), _attr(s, "min"), _attr(s, "max")), "x", keeps=True)
-    enter("abs", lambda n, p, x: x.abs(), lambda s: _x(s).sign(), "x", non_negative=True)
-    enter("exp", lambda n, p, x: x.exp(), lambda s: s.outputs[0], "y", non_negative=True)
-    enter("log", lambda n, p, x: x.log(), lambda s: 1 / _x(s), "x")
-    enter("sqrt", lambda n, p, x: x.sqrt(), lambda s: 0.5 / s.outputs[0], "y", non_negative=True)
-    enter("sigmoid", lambda n, p, x: x.sigmoid(), _sigmoid_slope, "y", non_negative=True)
-    enter("tanh", lambda n, p, x: x.tanh(), lambda s: 1 - s.outputs[0] ** 2, "y", keeps=True)
-    enter("softplus", lambda n, p, x: F.softplus(x), lambda s: _x(s).sigmoid(), "x", non_negative=True)
-    enter("silu", lambda n, p, x: F.silu(x), lambda s: _x(s).sigmoid() * (1 + _x(s) * (1 - _x(s).sigmoid())), "x", keeps=True)
-    enter("gelu", lambda n, p, x: F.gelu(x), lambda s: 0.5 * (1 + torch.erf(_x(s) / math.sqrt(2))) + _x(s) * _normal_density(_x(s)), "x", keeps=True)
-    enter(
-        "hard_sigmoid",
-        lambda n, p, x: (n.attrs["alpha"] * x + n.attrs["beta"]).clamp(0, 1),
-        lambda s: _attr(s, "alpha") * _between(s.outputs[0], 0, 1),
-        "y",
-        non_negative=True,
-    )
-    enter(
-        "hard_swish",
-        lambda n, p, x: F.hardswish(x),
-        lambda s: torch.where(_x(s) >= 3, torch.ones_like(_x(s)), (_x(s) / 3 + 0.5) * (_x(s) > -3)),
-        "x",
+FUNCTIONS = {
+    "leaky_relu": Function(
+        lambda a, p, x: F.leaky_relu(x, a["slope"]),
+        lambda a, p, x, y: _one_above_zero(x, a["slope"]),
         keeps=True,
-    )
-    enter("power", lambda n, p, x: (n.attrs["shift"] + n.attrs["scale"] * x) ** n.attrs["power"], _power_slope, "x")
+    ),
+    "prelu": Function(
+        lambda a, p, x: F.prelu(x, p["weight"]),
+        lambda a, p, x, y: _one_above_zero(x, _per_channel(p["weight"], x)),
+        keeps=True,
+    ),
+    "elu": Function(
+        lambda a, p, x: F.elu(x, a["alpha"]),
+        lambda a, p, x, y: _one_above_zero(x, y + a["alpha"]),
+        keeps=True,
+    ),
+    "clip": Function(
+        lambda a, p, x: x.clamp(a["min"], a["max"]),
+        lambda a, p, x, y: _inside(x, a["min"], a["max"]),
+        keeps=True,
+    ),
+    "abs": Function(lambda a, p, x: x.abs(), lambda a, p, x, y: x.sign(), non_negative=True),
+    "exp": Function(lambda a, p, x: x.exp(), lambda a, p, x, y: y, non_negative=True),
+    "log": Function(lambda a, p, x: x.log(), lambda a, p, x, y: 1 / x),
+    "sqrt": Function(lambda a, p, x: x.sqrt(), lambda a, p, x, y: 0.5 / y, non_negative=True),
+    "sigmoid": Function(lambda a, p, x: x.sigmoid(), lambda a, p, x, y: y * (1 - y), non_negative=True),
+    "tanh": Function(lambda a, p, x: x.tanh(), lambda a, p, x, y: 1 - y * y, keeps=True),
+    "softplus": Function(lambda a, p, x: F.softplus(x), lambda a, p, x, y: x.sigmoid(), non_negative=True),
+    "silu": Function(lambda a, p, x: F.silu(x), _silu_slope, keeps=True),
+    "gelu": Function(lambda a, p, x: F.gelu(x), _gelu_slope, keeps=True),
+    "hard_sigmoid": Function(
+        lambda a, p, x: (a["alpha"] * x + a["beta"]).clamp(0, 1),
+        lambda a, p, x, y: a["alpha"] * _inside(y, 0, 1),
+        non_negative=True,
+    ),
+    "hard_swish": Function(lambda a, p, x: F.hardswish(x), _hard_swish_slope, keeps=True),
+    "power": Function(lambda a, p, x: (a["shift"] + a["scale"] * x) ** a["power"], _power_slope),
+}
 
 
-_enter_all()
+def _enter(name: str, function: Function) -> None:
+    """`function` forward, its slope as the rule in "caffe", pass in "conserving"."""
+
+    @operation(name, always_non_negative=function.non_negative, keeps_non_negative=function.keeps)
+    def forward(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+        return [function.value(node.attrs, params, xs[0])]
+
+    @register_rule(name, "gradient", rule_sets=["caffe"])
+    def down(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+        assert above[0] is not None
+        return [above[0].gated(function.slope(step.node.attrs, step.params, step.inputs[0], step.outputs[0]))]
+
+    register_rule(name, "pass", rule_sets=["conserving"], needs="")(hand_on)
+
+
+for _name, _function in FUNCTIONS.items():
+    _enter(_name, _function)
 
 
 @operation("softmax", always_non_negative=True)

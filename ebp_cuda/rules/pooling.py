@@ -45,8 +45,9 @@ class Windows:
             raise UnsupportedError(f"layer '{node.name}': pooling with {len(planes)} spatial axes, wanted 1 or 2")
         attrs = node.attrs
         if attrs["kernel"] is None:
-            self.kernel, self.stride, self.padding, self.dilation = list(planes), [1] * len(planes), [0] * len(planes), [1] * len(planes)
-            self.out_size = [1] * len(planes)
+            ones = [1] * len(planes)
+            self.kernel, self.padding, self.out_size = list(planes), [0] * len(planes), list(ones)
+            self.stride, self.dilation = list(ones), list(ones)
         else:
             self.kernel, self.stride = list(attrs["kernel"]), list(attrs["stride"])
             self.padding, self.dilation = list(attrs["padding"]), list(attrs["dilation"])
@@ -71,13 +72,23 @@ def max_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved:
     w = Windows(node, xs[0])
     y, winner = ops.max_pool2d(w.plane(xs[0]), w.kernel, w.stride, w.padding, w.dilation, w.out_size)
     saved["winner"] = winner
-    return [w.line(y)]
+    return [w.line(y)] if len(node.outputs) == 1 else [w.line(y), w.line(_plane_index(w, winner)).to(y.dtype)]
+
+
+def _plane_index(w: Windows, winner: torch.Tensor) -> torch.Tensor:
+    """Winner codes (offsets in a window) as row-major indices into the input plane: Caffe's second top."""
+    code = winner.long()
+    rows, columns = (torch.arange(n, device=code.device) for n in w.out_size)
+    row = rows[:, None] * w.stride[0] - w.padding[0] + code // w.kernel[1] * w.dilation[0]
+    column = columns * w.stride[1] - w.padding[1] + code % w.kernel[1] * w.dilation[1]
+    return row * w.in_size[1] + column
 
 
 @register_rule("max_pool", "route")
 def route_to_winner(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
     rel, x = above[0], step.inputs[0]
-    assert rel is not None
+    if rel is None:
+        return [None]  # only the indices, which carry none, were asked about
     w = Windows(step.node, x)
     factor = x if rel.x is step.outputs[0] else None  # the winner's x is the output itself, so the product survives
     p = rel.p() if factor is None else rel.s

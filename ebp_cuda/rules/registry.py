@@ -70,7 +70,7 @@ class Operation:
     """Whether non-negative inputs give a non-negative output."""
     always_non_negative: bool = False
     overwrites: bool = False
-    """Whether the forward may write over its first input: given `saved["overwrite"]`, it does."""
+    """Whether the forward can write over its first input, as it does where `saved["overwrite"]` is true."""
     is_contraction: bool = False
     """Whether the layer has signed weights that the contrast may negate."""
 

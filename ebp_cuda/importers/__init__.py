@@ -1,0 +1,1 @@
+"""Readers of other people's networks; every one gives a `Graph`."""
