@@ -7,13 +7,15 @@ write_caffemodel          {layer: [arrays]} -> caffemodel
 schema.NetParameter       the message itself
 """
 
-from .importer import EXTERNAL_LIMIT, ImportReport, import_file, infer_shapes, to_onnx
+from .importer import import_file, to_onnx
 from .net import CaffeNet, Layer, network_layers, parse_net, read_net, split_blob_names
+from .parameters import ImportReport
 from .reading import WeightBlob, parse_prototxt, read_prototxt, read_weights, write_caffemodel
+from .saving import save
 from .schema import NetParameter
+from .shapes import infer_shapes
 
 __all__ = [
-    "EXTERNAL_LIMIT",
     "CaffeNet",
     "ImportReport",
     "Layer",
@@ -27,6 +29,7 @@ __all__ = [
     "read_net",
     "read_prototxt",
     "read_weights",
+    "save",
     "split_blob_names",
     "to_onnx",
     "write_caffemodel",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,13 @@ import numpy as np
 import onnx
 
 from ...errors import ModelError, UnsupportedError, nearest_names
-from ...files import atomic_path, check_writable
+from ...files import check_writable
 from .layers import KINDS
 from .net import DATA_TYPES, CaffeNet, listing, read_net
 from .parameters import ImportReport, parameters
+from .saving import EXTERNAL_LIMIT, save
 from .shapes import Shapes, free_axes, infer_shapes, site
 from .writer import Dims, OnnxWriter
-
-EXTERNAL_LIMIT = 1_900_000_000
-"""Bytes of weights above which they go into a file beside the model: protobuf ends at 2 GB."""
 
 
 def to_onnx(
@@ -82,28 +78,10 @@ def import_file(
     With more than `external_limit` bytes of weights they go into OUT_PATH + ".data" beside it. `options` as in
     `to_onnx`. Raises what `to_onnx` raises, and InputError where `out_path` cannot be written.
     """
-    out_path = check_writable(out_path)
+    check_writable(out_path)
     report = options.pop("report", None) or ImportReport()
-    model = to_onnx(prototxt, caffemodel, report=report, **options)
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > external_limit:
-        _save_external(model, out_path)
-    else:
-        with atomic_path(out_path) as temporary:
-            temporary.write_bytes(model.SerializeToString(deterministic=True))
+    save(to_onnx(prototxt, caffemodel, report=report, **options), out_path, external_limit)
     return report
-
-
-def _save_external(model: onnx.ModelProto, out_path: Path) -> None:
-    """Model and data file are written in a folder beside the target, because the model names its data file."""
-    folder = out_path.with_name(f".{out_path.name}.{secrets.token_hex(4)}")
-    data = f"{out_path.name}.data"
-    folder.mkdir()
-    try:
-        onnx.save_model(model, folder / out_path.name, save_as_external_data=True, location=data)
-        (folder / data).replace(out_path.with_name(data))
-        (folder / out_path.name).replace(out_path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_types(net: CaffeNet) -> None:

@@ -105,7 +105,7 @@ def write_caffemodel(path: str | Path, prototxt_text: str, weights: Mapping[str,
             array = np.asarray(array, dtype="<f4")
             blob = layers[name].blobs.add()
             blob.shape.dim.extend(array.shape)
-            blob.data.extend(array.ravel())
+            blob.MergeFromString(wire.bytes_field(5, array.tobytes()))  # as `data`, without an object per number
     with atomic_path(path) as temporary:
         temporary.write_bytes(net.SerializeToString(deterministic=True))
 
@@ -209,7 +209,7 @@ def _read_hdf5(path: Path) -> Weights:
     try:
         with h5py.File(path, "r") as file:
             file["data"].visititems(visit)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, AttributeError) as error:
         raise ModelError(f"{path}: no HDF5 weights file of Caffe, or a truncated one: {error}") from None
     for layer, blobs in found.items():
         weights[layer] = [WeightBlob(blobs[i], blobs[i].shape, False) for i in sorted(blobs)]

@@ -53,3 +53,21 @@ def fields(buffer: memoryview, start: int, end: int) -> Iterator[tuple[int, int,
             raise WireError(f"field {number} wants {size} bytes at byte {at}, {end - at} are left")
         yield number, kind, at, at + size
         at += size
+
+
+def bytes_field(number: int, payload: bytes) -> bytes:
+    """A BYTES field as it stands in a message: key, length, payload. Packed numbers are such a field."""
+    return bytes_header(number, len(payload)) + payload
+
+
+def bytes_header(number: int, size: int) -> bytes:
+    """What stands before the `size` bytes of a BYTES field."""
+    return _encoded(number << 3 | BYTES) + _encoded(size)
+
+
+def _encoded(value: int) -> bytes:
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
