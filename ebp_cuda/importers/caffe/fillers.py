@@ -24,20 +24,24 @@ def fill(shape: Sequence[int], filler: Any, default: float | str, rng: np.random
     if kind == "constant":
         return np.full(shape, filler.value, np.float32)
     if kind == "gaussian":
-        return rng.normal(filler.mean, filler.std, shape).astype(np.float32)
+        return np.float32(filler.mean) + np.float32(filler.std) * rng.standard_normal(shape, np.float32)
     if kind == "uniform":
-        return rng.uniform(filler.min, filler.max, shape).astype(np.float32)
+        return _uniform(shape, filler.min, filler.max, rng)
     if kind == "xavier":
-        bound = np.sqrt(3.0 / _fan(shape, filler))
-        return rng.uniform(-bound, bound, shape).astype(np.float32)
+        bound = float(np.sqrt(3.0 / _fan(shape, filler)))
+        return _uniform(shape, -bound, bound, rng)
     if kind == "msra":
-        return rng.normal(0.0, np.sqrt(2.0 / _fan(shape, filler)), shape).astype(np.float32)
+        return np.float32(np.sqrt(2.0 / _fan(shape, filler))) * rng.standard_normal(shape, np.float32)
     if kind == "positive_unitball":
         values = rng.uniform(0.0, 1.0, shape)
         return (values / values.sum(axis=tuple(range(1, len(shape))), keepdims=True)).astype(np.float32)
     if kind == "bilinear" and len(shape) == 4 and shape[2] == shape[3]:
         return _bilinear(shape)
     raise UnsupportedError(f"{where}: filler '{kind}' for a parameter of shape {list(shape)}")
+
+
+def _uniform(shape: Sequence[int], low: float, high: float, rng: np.random.Generator) -> np.ndarray:
+    return np.float32(low) + np.float32(high - low) * rng.random(tuple(shape), np.float32)
 
 
 def _fan(shape: Sequence[int], filler: Any) -> float:

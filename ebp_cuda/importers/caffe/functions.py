@@ -35,13 +35,11 @@ _BODIES = {
         y = Pow(shifted, exponent)
     }""",
     # average pooling whose last windows may overhang the padded image: each divides by the part inside
-    "Pooling": """Pooling <kernel_shape, strides, pads, ceil_mode, count_include_pad, pads_image, pads_ones, pads_end>
-        (x) => (y) {
+    # (the paddings are inputs because onnx 1.16 infers no shapes from a Constant that an attribute fills)
+    "Pooling": """Pooling <kernel_shape, strides, pads, ceil_mode, count_include_pad>
+        (x, image_pads, ones_pads, end_pads) => (y) {
         zero = Constant <value = float {0}> ()
         one = Constant <value = float {1}> ()
-        image_pads = Constant <value_ints: ints = @pads_image> ()
-        ones_pads = Constant <value_ints: ints = @pads_ones> ()
-        end_pads = Constant <value_ints: ints = @pads_end> ()
         single = Constant <value = int64[2] {1, 1}> ()
         image = Pad(x, image_pads, zero)
         total = AveragePool <kernel_shape: ints = @kernel_shape, strides: ints = @strides> (image)

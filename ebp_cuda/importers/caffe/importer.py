@@ -12,7 +12,7 @@ import onnx
 from ...errors import ModelError, UnsupportedError, nearest_names
 from ...files import check_writable
 from .layers import KINDS
-from .net import DATA_TYPES, CaffeNet, listing, read_net
+from .net import DATA_TYPES, CaffeNet, listing, read_net, stated_preprocess
 from .parameters import ImportReport, parameters
 from .saving import EXTERNAL_LIMIT, save
 from .shapes import Shapes, free_axes, infer_shapes, site
@@ -38,7 +38,8 @@ def to_onnx(
     phase: "TEST" or "TRAIN". It decides which layers the include and exclude rules keep, and nothing else: dropout
         is the identity and BatchNorm uses its stored statistics in both.
     input_shapes: input blob -> shape, over what the file declares.
-    labels, preprocess: stored as metadata "ebp_cuda.labels" and "ebp_cuda.preprocess".
+    labels, preprocess: stored as metadata "ebp_cuda.labels" and "ebp_cuda.preprocess". Without `preprocess`, what
+        the data layer of a training prototxt says about mean, scale and crop is stored.
     allow_missing: let layers without weights in the file keep filler values, instead of refusing.
     report: filled with what was left out, missing, unused or shared.
 
@@ -59,8 +60,8 @@ def to_onnx(
     _emit(net, shapes, parameters(net, shapes, caffemodel, allow_missing, seed, report), writer)
     return writer.model(
         net.name,
-        {value: _dims(shape, free[value], True) for value, shape in inputs.items()},
-        {value: _dims(shapes[value], free[value], False) for value in net.outputs()},
+        _input_dims(inputs, free),
+        {value: [_open(axis, n, free[value]) for axis, n in enumerate(shapes[value])] for value in net.outputs()},
         _metadata(net, labels, preprocess),
     )
 
@@ -120,15 +121,33 @@ def _input_shapes(net: CaffeNet, given: Mapping[str, Sequence[int]] | None) -> S
     return shapes
 
 
-def _dims(shape: tuple[int, ...], free: set[int], is_input: bool) -> Dims:
-    """Declared dims of an input or output: open ones are N, H, W in an input, in an output N or nothing."""
-    names: dict[int, str | None] = {0: "N", 2: "H", 3: "W"} if is_input else {0: "N"}
-    return [names.get(axis) if axis in free else length for axis, length in enumerate(shape)]
+def _input_dims(inputs: Shapes, free: Mapping[str, set[int]]) -> dict[str, Dims]:
+    """Declared dims of the inputs. Open ones are N, H, W; an input of another size has symbols of its own."""
+    symbols: dict[tuple[int, int], str] = {}
+    found: dict[str, Dims] = {}
+    for value, shape in inputs.items():
+        dims: list[int | str | None] = []
+        for axis, length in enumerate(shape):
+            letter = {0: "N", 2: "H", 3: "W"}.get(axis, f"D{axis}")
+            known = any(other == axis for other, _ in symbols)
+            if axis in free[value]:
+                dims.append(symbols.setdefault((axis, length), f"{letter}_{value}" if known else letter))
+            else:
+                dims.append(length)
+        found[value] = dims
+    return found
 
 
-def _emit(net: CaffeNet, shapes: Shapes, arrays: dict[str, list[np.ndarray]], writer: OnnxWriter) -> None:
+def _open(axis: int, length: int, free: set[int]) -> int | str | None:
+    """A declared dim of an output: an open batch is N, any other open axis has no name."""
+    if axis not in free:
+        return length
+    return "N" if axis == 0 else None
+
+
+def _emit(net: CaffeNet, shapes: Shapes, arrays: dict[int, list[np.ndarray]], writer: OnnxWriter) -> None:
     for layer in net.kept():
-        KINDS[layer.type].emit(site(net, layer, shapes), writer, arrays.get(layer.name, []))
+        KINDS[layer.type].emit(site(net, layer, shapes), writer, arrays.get(layer.index, []))
 
 
 def _metadata(net: CaffeNet, labels: Sequence[str] | None, preprocess: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -141,7 +160,7 @@ def _metadata(net: CaffeNet, labels: Sequence[str] | None, preprocess: Mapping[s
         "ebp_cuda.layers": listing(layers),
         "ebp_cuda.phase": net.phase,
         "ebp_cuda.labels": None if labels is None else list(labels),
-        "ebp_cuda.preprocess": None if preprocess is None else dict(preprocess),
+        "ebp_cuda.preprocess": stated_preprocess(net) if preprocess is None else dict(preprocess),
     }
 
 

@@ -217,7 +217,9 @@ def _collect_inputs(net: CaffeNet) -> None:
             if len(shapes) == 1:
                 shapes = shapes * len(layer.tops)
             for index, value in enumerate(layer.outputs):
-                net.inputs[value] = shapes[index] if index < len(shapes) else None
+                # an input that only feeds a loss, such as a label, has gone with it
+                if value in read:
+                    net.inputs[value] = shapes[index] if index < len(shapes) else None
         elif layer.type in DATA_TYPES:
             for value in layer.outputs:
                 if value in read:
@@ -236,3 +238,26 @@ def data_shape(layer: Layer) -> tuple[int, ...] | None:
     crop = proto.transform_param.crop_size or options.crop_size
     channels = 1 if proto.transform_param.force_gray or not getattr(options, "is_color", True) else 3
     return (max(options.batch_size, 1), channels, crop, crop) if crop else None
+
+
+def stated_preprocess(net: CaffeNet) -> dict[str, Any] | None:
+    """What a data layer says about turning a BGR photo into the input, as metadata "ebp_cuda.preprocess".
+
+    None where there is no such layer, or it takes its mean from a file of its own.
+    """
+    for layer in net.layers:
+        transform = layer.proto.transform_param
+        if layer.dropped or layer.type not in ("Data", "ImageData") or not layer.proto.HasField("transform_param"):
+            continue
+        mean = list(transform.mean_value) or [0.0]
+        if transform.mean_file or transform.force_gray or len(mean) not in (1, 3) or not transform.scale:
+            return None
+        return {
+            "size": [transform.crop_size] * 2 if transform.crop_size else None,
+            "shortest_side": None,
+            "channel_order": "BGR",
+            "raw_scale": 255,
+            "mean": mean * 3 if len(mean) == 1 else mean,
+            "std": [1 / transform.scale] * 3,
+        }
+    return None

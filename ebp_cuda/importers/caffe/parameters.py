@@ -32,12 +32,12 @@ class ImportReport:
 
 def parameters(
     net: CaffeNet, shapes: Shapes, caffemodel: str | Path | None, allow_missing: bool, seed: int, report: ImportReport
-) -> dict[str, list[np.ndarray]]:
-    """Parameter arrays of every layer that has some, from the file or the fillers."""
+) -> dict[int, list[np.ndarray]]:
+    """Layer.index -> the arrays of its parameters, for every layer that has some, from the file or the fillers."""
     weights = read_weights(caffemodel) if caffemodel is not None else None
     rng = np.random.default_rng(seed)
     owners: dict[str, tuple[str, np.ndarray]] = {}
-    found: dict[str, list[np.ndarray]] = {}
+    found: dict[int, list[np.ndarray]] = {}
     missing = []
     for layer in net.kept():
         params = KINDS[layer.type].params(site(net, layer, shapes))
@@ -49,7 +49,7 @@ def parameters(
         else:
             missing.append(layer.name)
             arrays = [fill(p.shape, p.filler, p.default, rng, where) for p in params]
-        found[layer.name] = _share(layer, arrays, owners, report, where)
+        found[layer.index] = _share(layer, arrays, owners, report, where)
     if weights is not None:
         if missing and not allow_missing:
             raise ModelError(

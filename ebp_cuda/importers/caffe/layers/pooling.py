@@ -111,13 +111,11 @@ def _average_pool(site: Site, out: OnnxWriter) -> None:
         out.node("AveragePool", layer, ceil_mode=0, **attrs)
         return
     # onnxruntime before 1.21 divides by the whole kernel where Caffe divides by the window clipped to the padded image
-    extra = [e - p for e, p in zip(end_padding(kernel, stride, pad), pad, strict=True)]
-    plane = [0, 0, *pad, 0, 0]
-    out.call(
-        "Pooling", layer, ceil_mode=1, **attrs,
-        pads_image=[*plane, *(p + e for p, e in zip(pad, extra, strict=True))],
-        pads_ones=[*plane, *pad], pads_end=[0] * 6 + extra,
-    )  # fmt: skip
+    ends = end_padding(kernel, stride, pad)
+    extra = [e - p for e, p in zip(ends, pad, strict=True)]
+    pads = {"image": [*pad, 0, 0, *ends], "ones": [*pad, 0, 0, *pad], "end": [0, 0, 0, 0, *extra]}
+    inputs = [out.constant(f"{layer.name}/{name}_pads", [0, 0, *numbers]) for name, numbers in pads.items()]
+    out.call("Pooling", layer, [*layer.inputs, *inputs], ceil_mode=1, **attrs)
 
 
 kind("Pooling", pool, shape=pool_shape, settings="pooling_param", tops=(1, 2))
