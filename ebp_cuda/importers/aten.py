@@ -188,9 +188,9 @@ def matmul(c: Call) -> Result:
     return c.emit("linear", c.activation("self").value, params={"weight": weight.t()})
 
 
-@converts("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "instance_norm")
+@converts("batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "native_batch_norm")
 def batch_norm(c: Call) -> Result:
-    if c.args.get("training") or c.args.get("use_input_stats"):
+    if c.args.get("training"):
         raise Refusal("normalises by the statistics of its input, not by stored ones")
     names = {"mean": "running_mean", "var": "running_var", "weight": "weight", "bias": "bias"}
     params = {ours: c.param(theirs) for ours, theirs in names.items()}

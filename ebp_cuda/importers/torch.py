@@ -131,5 +131,6 @@ def _export(twin: nn.Module, args: Any, kwargs: Any, shapes: Any) -> ExportedPro
 
 
 def _at_least_two(tensor: torch.Tensor) -> torch.Tensor:
-    """The example with a batch that torch.export does not take for a constant."""
-    return torch.cat([tensor, tensor]) if tensor.dim() and tensor.shape[0] == 1 else tensor
+    """The example with a batch that torch.export does not take for a constant; never the object that was given,
+    on which torch.export leaves marks."""
+    return torch.cat([tensor, tensor]) if tensor.dim() and tensor.shape[0] == 1 else tensor.detach()
