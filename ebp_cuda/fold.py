@@ -1,7 +1,8 @@
-"""Folding batch norm and per-channel scales into the layer before them, as the "conserving" rules want it.
+"""The graph as the "conserving" rules want it: what belongs to one affine map is one layer.
 
-The excitatory part of a layer is that of the whole affine map from its input to the next non-linearity: a negative
-batch norm gain turns inhibition into excitation, so W+ is taken after folding (design: rule set "conserving").
+Batch norm and per-channel scales go into the layer before them: the excitatory part of a layer is that of the whole
+map from its input to the next non-linearity, and a negative batch norm gain turns inhibition into excitation.
+Zero padding goes into the convolution behind it: probability must not be spread onto pixels that do not exist.
 """
 
 from __future__ import annotations
@@ -15,6 +16,40 @@ import torch
 from .graph import Graph, Node
 
 _FOLDABLE = ("conv", "conv_transpose", "linear")
+
+
+def fold(graph: Graph) -> Graph:
+    """`fold_padding`, then `fold_affine`."""
+    return fold_affine(fold_padding(graph))
+
+
+def fold_padding(graph: Graph) -> Graph:
+    """A graph in which every zero padding of planes that only a convolution reads is that convolution's own."""
+    readers = Counter(value for node in graph.nodes for value in node.inputs)
+    pads = {node.outputs[0]: node for node in graph.nodes if _is_zero_padding(node) and readers[node.outputs[0]] == 1}
+    merged = {node.inputs[0] for node in graph.nodes if node.op == "conv" and node.inputs[0] in pads}
+    merged -= set(graph.outputs)
+    nodes = []
+    for node in graph.nodes:
+        if node.outputs[0] in merged:
+            continue
+        nodes.append(_padded(node, pads[node.inputs[0]]) if node.inputs and node.inputs[0] in merged else node)
+    renamed = {value: pads[value].inputs[0] for value in merged}
+    return Graph(nodes, graph.inputs, graph.outputs, _renamed_names(graph.names, renamed), graph.meta)
+
+
+def _is_zero_padding(node: Node) -> bool:
+    if node.op != "pad" or float(node.attrs.get("value", 0.0)) != 0:
+        return False
+    pads = node.attrs["pads"]
+    return all(pair == (0, 0) for pair in map(tuple, pads[:2])) and all(n >= 0 for pair in pads for n in pair)
+
+
+def _padded(conv: Node, pad: Node) -> Node:
+    attrs, pads = dict(conv.attrs), pad.attrs["pads"][2:]
+    for name, side in (("padding", 0), ("padding_end", 1)):
+        attrs[name] = tuple(own + pair[side] for own, pair in zip(conv.attrs[name], pads, strict=True))
+    return replace(conv, inputs=pad.inputs, attrs=attrs)
 
 
 def fold_affine(graph: Graph) -> Graph:

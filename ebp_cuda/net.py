@@ -11,7 +11,7 @@ import torch
 
 from . import engine
 from .errors import InputError, ModelError, ShapeError, nearest_names
-from .fold import fold_affine
+from .fold import fold
 from .graph import Graph
 from .plan import Plan, device_of, dtype_of
 from .rules import OPERATIONS, RULE_SETS
@@ -45,7 +45,7 @@ class Net:
         key = (rules, device_of(device), dtype_of(dtype))
         if key not in self._plans:
             if rules == "conserving" and self._folded is None:
-                self._folded = fold_affine(self.graph)
+                self._folded = fold(self.graph)
             graph = self._folded if rules == "conserving" and self._folded is not None else self.graph
             self._plans[key] = Plan(graph, *key)
         return self._plans[key]

@@ -65,7 +65,7 @@ def _inside(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
 
 
 def _one_above_zero(x: torch.Tensor, below: torch.Tensor | float) -> torch.Tensor:
-    return torch.where(x > 0, 1.0, below).to(x.dtype)
+    return torch.where(x > 0, torch.ones_like(x), torch.as_tensor(below, dtype=x.dtype, device=x.device))
 
 
 def _silu_slope(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -79,7 +79,7 @@ def _gelu_slope(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.
 
 
 def _hard_swish_slope(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return torch.where(x >= 3, 1.0, (x / 3 + 0.5) * (x > -3)).to(x.dtype)
+    return torch.where(x >= 3, torch.ones_like(x), (x / 3 + 0.5) * (x > -3))
 
 
 def _power_slope(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
