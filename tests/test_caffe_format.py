@@ -20,7 +20,8 @@ BLOCK = MODEL / "inception_block.prototxt"
 TRAIN_VAL = """
 name: "train_val"
 layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN }
-  transform_param { crop_size: 20 mean_value: 104 mean_value: 117 mean_value: 123 scale: 0.5 } data_param { batch_size: 7 } }
+  transform_param { crop_size: 20 mean_value: 104 mean_value: 117 mean_value: 123 scale: 0.5 }
+  data_param { batch_size: 7 } }
 layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TEST }
   transform_param { crop_size: 16 mean_value: 104 mean_value: 117 mean_value: 123 } data_param { batch_size: 5 } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4 kernel_size: 3 } }
@@ -70,7 +71,9 @@ def test_inputs_in_their_three_spellings() -> None:
     relu = 'layer { name: "r" type: "ReLU" bottom: "b" top: "r" } layer { name: "s" type: "ReLU" bottom: "a" top: "s" }'
     fields = 'input: "a" input: "b" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4 '
     fields += "input_dim: 5 input_dim: 6 input_dim: 7 input_dim: 8 "
-    shapes = 'input: "a" input: "b" input_shape { dim: 1 dim: 2 dim: 3 dim: 4 } input_shape { dim: 5 dim: 6 dim: 7 dim: 8 }'
+    shapes = (
+        'input: "a" input: "b" input_shape { dim: 1 dim: 2 dim: 3 dim: 4 } input_shape { dim: 5 dim: 6 dim: 7 dim: 8 }'
+    )
     layer = """layer { name: "data" type: "Input" top: "a" top: "b"
         input_param { shape { dim: 1 dim: 2 dim: 3 dim: 4 } shape { dim: 5 dim: 6 dim: 7 dim: 8 } } }"""
     for text in (fields, shapes, layer):
@@ -229,7 +232,7 @@ def test_a_blob_shorter_than_its_shape_is_named(tmp_path: Path) -> None:
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     for read in (caffe.read_net, caffe.read_weights):
-        with pytest.raises(ModelError, match="nothing.here"):
+        with pytest.raises(ModelError, match=r"nothing\.here"):
             read(tmp_path / "nothing.here")
     with pytest.raises(ModelError, match="swapped"):
         caffe.read_net(MODEL / "v1.caffemodel")

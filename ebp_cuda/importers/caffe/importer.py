@@ -61,7 +61,7 @@ def to_onnx(
     return writer.model(
         net.name,
         _input_dims(inputs, free),
-        {value: [_open(axis, n, free[value]) for axis, n in enumerate(shapes[value])] for value in net.outputs()},
+        {value: _output_dims(shapes[value], free[value], next(iter(inputs.values()))[0]) for value in net.outputs()},
         _metadata(net, labels, preprocess),
     )
 
@@ -138,11 +138,10 @@ def _input_dims(inputs: Shapes, free: Mapping[str, set[int]]) -> dict[str, Dims]
     return found
 
 
-def _open(axis: int, length: int, free: set[int]) -> int | str | None:
-    """A declared dim of an output: an open batch is N, any other open axis has no name."""
-    if axis not in free:
-        return length
-    return "N" if axis == 0 else None
+def _output_dims(shape: tuple[int, ...], free: set[int], batch: int) -> Dims:
+    """Declared dims of an output: the batch is N, other open axes have no name."""
+    dims: list[int | str | None] = [None if axis in free else length for axis, length in enumerate(shape)]
+    return ["N", *dims[1:]] if 0 in free and shape[0] == batch else dims
 
 
 def _emit(net: CaffeNet, shapes: Shapes, arrays: dict[int, list[np.ndarray]], writer: OnnxWriter) -> None:

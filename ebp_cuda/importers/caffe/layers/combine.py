@@ -83,6 +83,8 @@ def slice_shape(site: Site) -> list[Shape]:
 
 
 def slice_(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    if slice_axis(site) == 0:
+        raise unsupported(site, "axis 0, the batch", "axis 1 or more")
     sizes = out.constant(f"{site.layer.name}/sizes", slice_sizes(site))
     out.node("Split", site.layer, [*site.layer.inputs, sizes], axis=slice_axis(site))
 
