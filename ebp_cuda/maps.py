@@ -75,8 +75,8 @@ def overlay(
     level = heat(attribution, photo.shape[:2])[..., None]
     colours = matplotlib.colormaps[colormap](level[..., 0])[..., :3]
     grey = photo.mean(axis=2, keepdims=True)
-    ground = 0.55 * (0.7 * grey + 0.3 * photo)
-    cover = strength * np.sqrt(level)
+    ground = 0.65 * (0.6 * grey + 0.4 * photo)
+    cover = strength * level**0.7
     return _as_uint8(ground * (1 - cover) + colours * cover)
 
 
