@@ -79,7 +79,7 @@ def relevance(
 
 def attribute(
     graph: Graph,
-    inputs: Mapping[str, Array],
+    values: Mapping[str, Array],
     top: str,
     seed: Array,
     layer: str,
@@ -88,10 +88,10 @@ def attribute(
 ) -> Array:
     """p of the value `layer`, in full, from `seed` at the value `top`.
 
+    values: every activation, from `forward` (or from another implementation, to break its ties as it did).
     With `contrast` (a value between the two): p there from the weights of the layer that writes `top`, less p there
     from its negated weights, and from that difference alone on down.
     """
-    values = forward(graph, inputs)
     if contrast is None:
         return relevance(graph, values, {top: seed}, rules)[layer]
     classifier = graph.nodes[graph.producer[top]].name

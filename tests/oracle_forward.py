@@ -144,7 +144,7 @@ def forward_node(node: Node, xs: Sequence[Array]) -> list[Array]:
     if node.op in MOVE:
         return [MOVE[node.op](node, xs[0])]
     if node.op == "max_pool":
-        return [max_pool_winners(node, xs[0])[0]]
+        return list(max_pool_winners(node, xs[0]))[: len(node.outputs)]  # Caffe's second top holds the positions
     if node.op == "sum":
         return [add(node, xs)]
     if node.op == "max":

@@ -89,6 +89,13 @@ def engine_relevance(
     return {value: rel.p().double().numpy() for value, rel in found.items()}
 
 
+def engine_values(graph: Graph, inputs: Mapping[str, Array], rules: str) -> dict[str, Array]:
+    """Every activation by the engine, float64."""
+    plan = Plan(graph, rules, torch.device("cpu"), torch.float64)
+    tensors = {name: torch.from_numpy(np.asarray(x)) for name, x in inputs.items()}
+    return {name: x.numpy() for name, x in forward(plan, tensors, set(graph.producer)).values.items()}
+
+
 def distance(got: Array, wanted: Array) -> float:
     """Largest difference, in units of the largest wanted value."""
     assert got.shape == wanted.shape, (got.shape, wanted.shape)

@@ -166,16 +166,21 @@ class RandomNet:
 
 
 @st.composite
-def random_nets(draw: st.DrawFn) -> RandomNet:
-    """One to four blocks and a classifier; signed or non-negative images, real or small integers (with zeros)."""
+def random_nets(draw: st.DrawFn, rules: str = "conserving") -> RandomNet:
+    """One to four blocks and a classifier; signed or non-negative images, half of them mostly exact zeros.
+
+    For "caffe" nothing that has no rule there, and no signed image, whose normalisers come too near 0 to compare.
+    Small integers would cancel to 0 or to 1e-17 by the order of summation, and rules that look at signs jump there.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     plane = (draw(st.integers(3, 8)), draw(st.integers(3, 8)))
     build = Builder(draw, rng, 3, plane)
-    for name in draw(st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=4)):
+    blocks = [name for name in BLOCKS if rules != "caffe" or name not in ("gate", "grow")]
+    for name in draw(st.lists(st.sampled_from(blocks), min_size=1, max_size=4)):
         getattr(build, f"block_{name}")()
     build.head(draw(st.sampled_from(HEADS)))
     image = rng.normal(size=(2, 3, *plane))
-    image = np.round(image) if draw(st.booleans()) else image
-    image = np.abs(image) if draw(st.booleans()) else image
+    image = image * (rng.random(image.shape) < 0.3) if draw(st.booleans()) else image
+    image = np.abs(image) if rules == "caffe" or draw(st.booleans()) else image
     graph = Graph(build.nodes, {"image": (None, 3, *plane)}, build.nodes[-1].outputs)
     return RandomNet(graph, image)

@@ -56,5 +56,5 @@ def test_oracle_gives_the_originals_contrast(measured) -> None:
     values = oracle.forward(graph, under(data, "in/"))
     assert difference(oracle.one_hot(values[value], [int(data["C/tag"])]), seed) < 1e-6
     for blob in ("data", "c0" if name == "mini_inception" else "c1"):
-        got = oracle.attribute(graph, under(data, "in/"), value, seed.astype(float), graph.resolve(blob)[0], second)
+        got = oracle.attribute(graph, values, value, seed.astype(float), graph.resolve(blob)[0], second)
         check(name, f"C/diff/{blob}", got, data[f"C/diff/{blob}"])
