@@ -10,6 +10,7 @@ from .api import Attribution, ExcitationBackprop, contrastive_excitation_backpro
 from .errors import EBPError, InputError, ModelError, ShapeError, UnsupportedError
 from .graph import Graph, Node
 from .net import Net, from_torch, load
+from .relevance import Relevance
 from .rules import register_rule
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __all__ = [
     "ModelError",
     "Net",
     "Node",
+    "Relevance",
     "ShapeError",
     "UnsupportedError",
     "contrastive_excitation_backprop",
