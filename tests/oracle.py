@@ -9,8 +9,8 @@ LRN, batch norm and affine layers copy p; everything without a rule of its own u
 
 "conserving": batch norm and affine layers that follow a contraction are folded into its matrix L; with
 x = x+ - x- and L = L+ - L- the normaliser is L+ x+ + L- x-; where it is 0 the p of that output is spread evenly
-over the inputs in its window; every element-wise function copies p; sum shares by positive parts, evenly where
-there are none; mul gives p to its first input of the output's shape.
+over the inputs in its window, never onto zero padding; every element-wise function copies p; sum shares by positive
+parts, evenly where there are none; mul gives p to its first input of the output's shape.
 """
 
 from __future__ import annotations
@@ -54,6 +54,15 @@ def folded_scale(graph: Graph, node: Node, values: Mapping[str, Array], kept: Se
     return scale
 
 
+def inside_mask(graph: Graph, node: Node, values: Mapping[str, Array]) -> Array | None:
+    """For a convolution that alone reads a zero padding: 1 where its input is not padding."""
+    before = graph.nodes[graph.producer[node.inputs[0]]] if node.inputs[0] in graph.producer else None
+    readers = [n for n in graph.nodes if node.inputs[0] in n.inputs]
+    if node.op != "conv" or before is None or before.op != "pad" or before.attrs.get("value", 0) or len(readers) > 1:
+        return None
+    return np.pad(np.ones(values[before.inputs[0]].shape[1:]), before.attrs["pads"][1:])
+
+
 def relevance(
     graph: Graph,
     values: Mapping[str, Array],
@@ -68,11 +77,11 @@ def relevance(
             continue
         xs, ys = [values[v] for v in node.inputs], [values[v] for v in node.outputs]
         tops = [ps.get(v, np.zeros_like(values[v])) for v in node.outputs]
-        scale = None
+        scale = inside = None
         if rules == "conserving" and node.op in CONTRACTIONS:
-            scale = folded_scale(graph, node, values, list(seeds))
+            scale, inside = folded_scale(graph, node, values, list(seeds)), inside_mask(graph, node, values)
         sign = -1 if node.name in negated else 1
-        for value, p in zip(node.inputs, layer_rule(node, xs, ys, tops, rules, scale, sign), strict=True):
+        for value, p in zip(node.inputs, layer_rule(node, xs, ys, tops, rules, scale, inside, sign), strict=True):
             ps[value] = ps[value] + p if value in ps else p
     return ps
 

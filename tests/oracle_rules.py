@@ -30,18 +30,21 @@ def conserving_share(matrix: Array, window: Array, x: Array, p: Array) -> Array:
     x_plus, x_minus = np.maximum(x, 0), np.maximum(-x, 0)
     z = x_plus @ plus.T + x_minus @ minus.T
     r = divide(p, z)
-    evenly = np.where(z == 0, p, 0) / window.sum(axis=1)
+    evenly = divide(np.where(z == 0, p, 0), np.broadcast_to(window.sum(axis=1), p.shape))
     return x_plus * (r @ plus) + x_minus * (r @ minus) + evenly @ window
 
 
-def share(node: Node, x: Array, p: Array, rules: str, scale: Array | None, sign: int) -> Array:
-    """Layers with a dense matrix. `scale`: what the folded layers behind multiply each output with."""
+def share(
+    node: Node, x: Array, p: Array, rules: str, scale: Array | None, inside: Array | None, sign: int
+) -> Array:
+    """Layers with a dense matrix; see layer_rule for `scale`, `inside` and `sign`."""
     matrix, _ = MATRICES[node.op](node, x.shape[1:])
     flat, top = x.reshape(len(x), -1), p.reshape(len(p), -1)
     if rules == "conserving":
         if scale is not None:
             matrix = matrix * scale.reshape(-1, 1)
         window, _ = MATRICES[node.op](node, x.shape[1:], ones=True)
+        window = window if inside is None else window * inside.reshape(1, -1)
         return conserving_share(sign * matrix, window, flat, top).reshape(x.shape)
     if node.op in POOLED:
         return pooled_share(matrix, flat, top).reshape(x.shape)
@@ -166,13 +169,15 @@ def layer_rule(
     ps: Sequence[Array],
     rules: str = "caffe",
     scale: Array | None = None,
+    inside: Array | None = None,
     sign: int = 1,
 ) -> list[Array]:
     """p of every input of one node, from the p of its outputs.
 
     xs, ys, ps: inputs, outputs and p of the outputs, float64, one class column. `scale` [outputs of one sample]:
-    factors that a conserving contraction takes over from the batch norms and scales behind it. `sign` -1: the
-    layer stands for its negated weights.
+    factors that a conserving contraction takes over from the batch norms and scales behind it. `inside` [inputs of
+    one sample]: 0 where the input is padding, onto which nothing is spread. `sign` -1: the layer stands for its
+    negated weights.
     """
     match node.op:
         case "sum":
@@ -186,5 +191,5 @@ def layer_rule(
         case "concat" | "split" | "slice" | "flatten" | "reshape" | "transpose" | "pad":
             return move_rule(node, xs, ps)
     if node.op in MATRICES:
-        return [share(node, xs[0], ps[0], rules, scale, sign)]
+        return [share(node, xs[0], ps[0], rules, scale, inside, sign)]
     return [unary_rule(node, xs[0], ys[0], ps[0], rules)]

@@ -10,7 +10,8 @@ from oracle_nets import batch_norm, conv, linear, simple, weights, window
 
 from ebp_cuda.graph import Graph, Node
 
-BLOCKS = ("conv", "pool", "lrn", "inception", "residual", "gate", "pointwise", "affine", "shuffle", "winner", "grow")
+BLOCKS = ("conv", "pool", "lrn", "inception", "residual", "gate", "pointwise", "affine")
+BLOCKS += ("shuffle", "winner", "grow", "same")
 FUNCTIONS = {"leaky_relu": {"slope": 0.1}, "silu": {}, "clip": {"min": 0.0, "max": 6.0}, "elu": {"alpha": 1.0}}
 HEADS = ("linear", "mean", "spatial")
 CLASSES = 4
@@ -112,6 +113,14 @@ class Builder:
         if self.channels > 1:
             self.nodes.append(Node(f"split_{parts[0]}", "split", (self.at,), parts, {"axis": 1, "sizes": sizes}))
             self.add(simple("concat", parts[::-1], self.value(), axis=1))
+
+    def block_same(self) -> None:
+        """TensorFlow's SAME padding of a strided convolution: one more behind than before."""
+        more = [n % 2 == 0 for n in self.plane]
+        pads = ((0, 0), (0, 0), *((int(not even), 1) for even in more))
+        self.add(simple("pad", self.at, self.value(), pads=pads, value=0.0))
+        self.add(conv(self.rng, self.at, self.value(), self.channels, self.channels, 3, stride=2))
+        self.plane = tuple((n + 1) // 2 for n in self.plane)
 
     def block_winner(self) -> None:
         start = self.at

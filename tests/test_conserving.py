@@ -18,7 +18,7 @@ from oracle_nets import conv, distance, engine_contrast, engine_relevance, engin
 from random_nets import CLASSES, RandomNet, random_nets
 
 from ebp_cuda.api import ExcitationBackprop
-from ebp_cuda.fold import fold_affine
+from ebp_cuda.fold import fold
 from ebp_cuda.graph import Graph, Node
 from ebp_cuda.net import Net
 from ebp_cuda.rules import RULE_SETS
@@ -42,7 +42,7 @@ class Run:
     seed: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.graph = fold_affine(self.net.graph) if self.rules == "conserving" else self.net.graph
+        self.graph = fold(self.net.graph) if self.rules == "conserving" else self.net.graph
         self.values = oracle.forward(self.net.graph, {"image": np.repeat(self.net.image, CLASSES, axis=0)})
         for name, x in engine_values(self.graph, self.xs, self.rules).items():
             engines = np.repeat(x, CLASSES, axis=0)
@@ -167,7 +167,7 @@ def test_folding_takes_the_gain_into_the_excitatory_part() -> None:
     scale = Node("scale", "affine", ("c",), ("y",), {}, {"scale": torch.tensor([[[-2.0]]], dtype=torch.float64)})
     graph = graph_of([layer, scale], image=(1, 2, 1, 1))
     x, seed = {"image": np.ones((1, 2, 1, 1))}, {"y": np.ones((1, 1, 1, 1))}
-    folded = engine_relevance(fold_affine(graph), x, seed, ["image"], "conserving")["image"].ravel()
+    folded = engine_relevance(fold(graph), x, seed, ["image"], "conserving")["image"].ravel()
     copied = engine_relevance(graph, x, seed, ["image"], "caffe")["image"].ravel()
     assert folded.tolist() == [0, 1]
     assert copied.tolist() == [1, 0]
