@@ -35,20 +35,23 @@ _BODIES = {
         y = Pow(shifted, exponent)
     }""",
     # average pooling whose last windows may overhang the padded image: each divides by the part inside
-    # (the paddings are inputs because onnx 1.16 infers no shapes from a Constant that an attribute fills)
+    # (the paddings are inputs because onnx 1.16 infers no shapes from a Constant that an attribute fills; padding counts
+    # although there is none, because old runtimes fold a Pad into the pooling behind it without a look at that)
     "Pooling": """Pooling <kernel_shape, strides, pads, ceil_mode, count_include_pad>
         (x, image_pads, ones_pads, end_pads) => (y) {
         zero = Constant <value = float {0}> ()
         one = Constant <value = float {1}> ()
         single = Constant <value = int64[2] {1, 1}> ()
         image = Pad(x, image_pads, zero)
-        total = AveragePool <kernel_shape: ints = @kernel_shape, strides: ints = @strides> (image)
+        total = AveragePool
+            <kernel_shape: ints = @kernel_shape, strides: ints = @strides, count_include_pad: int = 1> (image)
         plane = Shape <start: int = 2> (x)
         shape = Concat <axis: int = 0> (single, plane)
         ones = ConstantOfShape <value: tensor = float[1] {1}> (shape)
         padded = Pad(ones, ones_pads, one)
         extended = Pad(padded, end_pads, zero)
-        inside = AveragePool <kernel_shape: ints = @kernel_shape, strides: ints = @strides> (extended)
+        inside = AveragePool
+            <kernel_shape: ints = @kernel_shape, strides: ints = @strides, count_include_pad: int = 1> (extended)
         y = Div(total, inside)
     }""",
     # Caffe's mask: index of the winner within its plane, as a float; ONNX counts through the whole tensor
@@ -64,7 +67,8 @@ _BODIES = {
         offset = Constant <value_float: float = @k> ()
         exponent = Constant <value_float: float = @beta> ()
         square = Mul(x, x)
-        mean = AveragePool <kernel_shape: ints = @kernel_shape, pads: ints = @pads, count_include_pad: int = 1> (square)
+        mean = AveragePool
+            <kernel_shape: ints = @kernel_shape, pads: ints = @pads, count_include_pad: int = 1> (square)
         scaled = Mul(mean, factor)
         base = Add(scaled, offset)
         norm = Pow(base, exponent)
