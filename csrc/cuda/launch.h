@@ -1,4 +1,5 @@
-// One thread per output element: how every naive kernel is launched.
+// How kernels are launched: through the runtime's function and not the <<<>>> syntax, so that a C++ compiler can build
+// the launchers against the emulator (csrc/emu) and run there exactly what runs on a GPU.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -7,18 +8,42 @@
 
 namespace ebp {
 
-constexpr int threads_per_block = 256;
-
-// This thread's element, or one at or behind `total` for the threads that fill the last block.
-__device__ __forceinline__ int64_t thread_element() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
-
-inline unsigned blocks_for(int64_t total) { return unsigned((total + threads_per_block - 1) / threads_per_block); }
-
-inline cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
+struct Grid {
+  dim3 blocks, threads;
+  std::size_t shared_bytes = 0;  // dynamic shared memory of a block, see shared.cuh
+};
 
 inline const char* launch_error() {
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// Returns at once: nullptr, or what CUDA says went wrong.
+template <class... Parameters, class... Arguments>
+const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream, const Arguments&... arguments) {
+  constexpr std::size_t unasked = 48 * 1024;  // what every kernel may use without asking
+  if (grid.shared_bytes > unasked) {
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared_bytes));
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid.blocks;
+  config.blockDim = grid.threads;
+  config.dynamicSmemBytes = grid.shared_bytes;
+  config.stream = static_cast<cudaStream_t>(stream);
+  cudaLaunchKernelEx(&config, kernel, arguments...);
+  return launch_error();
+}
+
+constexpr int threads_per_block = 256;
+
+// This thread's element where each thread has one; the threads that fill the last block get one at or behind the total.
+__device__ __forceinline__ int64_t thread_element() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+
+// One thread per element.
+template <class... Parameters, class... Arguments>
+const char* launch_elements(void (*kernel)(Parameters...), int64_t total, void* stream, const Arguments&... arguments) {
+  const auto blocks = unsigned((total + threads_per_block - 1) / threads_per_block);
+  return launch(kernel, {blocks, threads_per_block}, stream, arguments...);
 }
 
 }  // namespace ebp

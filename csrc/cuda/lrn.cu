@@ -5,9 +5,7 @@ namespace ebp {
 
 template <LrnPower power, class T>
 const char* launch_power(const Lrn& d, const T* x, T* y, void* stream) {
-  const unsigned blocks = blocks_for(d.outer * d.channels * d.inner);
-  lrn_kernel<power><<<blocks, threads_per_block, 0, as_stream(stream)>>>(d, x, y);
-  return launch_error();
+  return launch_elements(lrn_kernel<power, T>, d.outer * d.channels * d.inner, stream, d, x, y);
 }
 
 template <class T>

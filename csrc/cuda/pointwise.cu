@@ -4,20 +4,17 @@ namespace ebp {
 
 template <class T>
 const char* launch_share(const Rows& d, const T* p, const T* z, T* r, void* stream) {
-  share_kernel<<<blocks_for(d.total), threads_per_block, 0, as_stream(stream)>>>(d, p, z, r);
-  return launch_error();
+  return launch_elements(share_kernel<T>, d.total, stream, d, p, z, r);
 }
 
 template <class T>
 const char* launch_gate(const Rows& d, const T* s, const T* x, T* y, void* stream) {
-  gate_kernel<<<blocks_for(d.total), threads_per_block, 0, as_stream(stream)>>>(d, s, x, y);
-  return launch_error();
+  return launch_elements(gate_kernel<T>, d.total, stream, d, s, x, y);
 }
 
 template <class T>
 const char* launch_max_winner(int64_t total, const Pointers<T>& xs, std::uint8_t* winner, void* stream) {
-  max_winner_kernel<<<blocks_for(total), threads_per_block, 0, as_stream(stream)>>>(total, xs, winner);
-  return launch_error();
+  return launch_elements(max_winner_kernel<T>, total, stream, total, xs, winner);
 }
 
 #define EBP_INSTANTIATE(T)                                                                     \

@@ -5,38 +5,33 @@ namespace ebp {
 
 template <class T>
 const char* launch_max_pool(const Pool2d& d, const T* x, T* y, void* winner, bool wide, void* stream) {
-  const unsigned blocks = blocks_for(output_total(d));
+  const int64_t total = output_total(d);
   if (wide) {
-    max_pool_kernel<<<blocks, threads_per_block, 0, as_stream(stream)>>>(d, x, y, static_cast<std::int32_t*>(winner));
-  } else {
-    max_pool_kernel<<<blocks, threads_per_block, 0, as_stream(stream)>>>(d, x, y, static_cast<std::uint8_t*>(winner));
+    auto* codes = static_cast<std::int32_t*>(winner);
+    return launch_elements(max_pool_kernel<T, std::int32_t>, total, stream, d, x, y, codes);
   }
-  return launch_error();
+  return launch_elements(max_pool_kernel<T, std::uint8_t>, total, stream, d, x, y, static_cast<std::uint8_t*>(winner));
 }
 
 template <class T>
 const char* launch_max_route(const Pool2d& d, const T* p, const void* winner, bool wide, T* below, void* stream) {
-  const unsigned blocks = blocks_for(input_total(d));
-  const auto* wide_codes = static_cast<const std::int32_t*>(winner);
-  const auto* codes = static_cast<const std::uint8_t*>(winner);
+  const int64_t total = input_total(d);
   if (wide) {
-    max_route_kernel<<<blocks, threads_per_block, 0, as_stream(stream)>>>(d, p, wide_codes, below);
-  } else {
-    max_route_kernel<<<blocks, threads_per_block, 0, as_stream(stream)>>>(d, p, codes, below);
+    const auto* codes = static_cast<const std::int32_t*>(winner);
+    return launch_elements(max_route_kernel<T, std::int32_t>, total, stream, d, p, codes, below);
   }
-  return launch_error();
+  const auto* codes = static_cast<const std::uint8_t*>(winner);
+  return launch_elements(max_route_kernel<T, std::uint8_t>, total, stream, d, p, codes, below);
 }
 
 template <class T>
 const char* launch_window_sum(const Pool2d& d, Divisor kind, const T* x, T* y, void* stream) {
-  window_sum_kernel<<<blocks_for(output_total(d)), threads_per_block, 0, as_stream(stream)>>>(d, kind, x, y);
-  return launch_error();
+  return launch_elements(window_sum_kernel<T>, output_total(d), stream, d, kind, x, y);
 }
 
 template <class T>
 const char* launch_window_spread(const Pool2d& d, const T* r, T* below, void* stream) {
-  window_spread_kernel<<<blocks_for(input_total(d)), threads_per_block, 0, as_stream(stream)>>>(d, r, below);
-  return launch_error();
+  return launch_elements(window_spread_kernel<T>, input_total(d), stream, d, r, below);
 }
 
 #define EBP_INSTANTIATE(T)                                                                         \
