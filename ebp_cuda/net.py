@@ -180,6 +180,9 @@ def load(path: str | Path, weights: str | Path | None = None) -> Net:
 def from_torch(module: torch.nn.Module, example_input: torch.Tensor, **meta: Any) -> Net:
     """A network from a torch module, read through torch.export; the module stays as it is.
 
+    The network shares the module's weights: what is written to them later is seen under rules="caffe", while
+    "conserving" has folded them together with batch norm as they were at its first use.
+
     meta: labels (list of class names), preprocess (dict). Raises UnsupportedError that lists every operator without
     a converter.
     """

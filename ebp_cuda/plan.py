@@ -5,7 +5,7 @@ A plan belongs to one graph, rule set, device and dtype. It holds no activation,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +15,16 @@ from .graph import Graph, Node
 from .ops import require_device
 from .rules import OPERATIONS, Operation, Rule, check_rule_set
 
+Stamp = tuple[int, int]
+"""Where a tensor's memory lies and how often torch wrote to it: another stamp, other weights."""
+
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
 
 def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
     """The torch dtype for "fp32", "fp64" or that dtype itself; raises UnsupportedError for others."""
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in DTYPES.values():
+    if found is None or found not in DTYPES.values():
         raise UnsupportedError(f"dtype={dtype!r}: this build propagates in {' or '.join(DTYPES)}")
     return found
 
@@ -51,16 +54,20 @@ class Plan:
 
     def __init__(self, graph: Graph, rules: str, device: torch.device, dtype: torch.dtype) -> None:
         self.graph, self.rules, self.device, self.dtype = graph, check_rule_set(rules), device, dtype
-        self._params: dict[int, dict[str, torch.Tensor]] = {}
-        self._packed: dict[tuple[int, str], tuple[tuple[int, int], torch.Tensor]] = {}
+        self._placed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
+        self._packed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
         self.non_negative = non_negative_values(graph)
 
-    def params(self, index: int) -> Mapping[str, torch.Tensor]:
-        """The parameters of node `index`, moved and cast once; a parameter that needs neither is shared."""
-        if index not in self._params:
-            params = self.graph.nodes[index].params
-            self._params[index] = {name: self._place(tensor) for name, tensor in params.items()}
-        return self._params[index]
+    def params(self, index: int) -> dict[str, torch.Tensor]:
+        """The parameters of node `index` on this device in this dtype; copied again when they were written to."""
+        return {name: self._param(index, name) for name in self.graph.nodes[index].params}
+
+    def _param(self, index: int, name: str) -> torch.Tensor:
+        source = self.graph.nodes[index].params[name]
+        held = self._placed.get((index, name))
+        if held is None or held[0] != _stamp(source):
+            held = self._placed[index, name] = (_stamp(source), self._place(source))
+        return held[1]
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
         placed = tensor.detach().to(self.device, self.dtype)
@@ -69,15 +76,15 @@ class Plan:
         return placed
 
     def packer(self, index: int) -> Callable[[str], torch.Tensor]:
-        """`packed("weight+")` is max(W, 0), "weight-" is max(-W, 0), "weight+^T" the same with input and output
-        channels exchanged and the kernel flipped. Made once, and again when W was written to."""
+        """`packed("weight+")` is max(W, 0), `packed("weight-")` is max(-W, 0), "weight+^T" the same with input and
+        output channels exchanged and the kernel flipped. Made once, and again when W was written to."""
 
         def packed(name: str) -> torch.Tensor:
             base, flipped = name.removesuffix("^T"), name.endswith("^T")
-            weight = self.params(index)[base[:-1]]
-            stamp = (weight.data_ptr(), weight._version)
+            stamp = _stamp(self.graph.nodes[index].params[base[:-1]])
             held = self._packed.get((index, name))
             if held is None or held[0] != stamp:
+                weight = self._param(index, base[:-1])
                 positive = weight.clamp(min=0) if base[-1] == "+" else (-weight).clamp_(min=0)
                 held = self._packed[index, name] = (stamp, self._place(_flip(positive)) if flipped else positive)
             return held[1]
@@ -125,6 +132,10 @@ class Plan:
             else:
                 queue.extend(node.inputs)
         return frozenset(found)
+
+
+def _stamp(tensor: torch.Tensor) -> Stamp:
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
 
 
 def _flip(weight: torch.Tensor) -> torch.Tensor:

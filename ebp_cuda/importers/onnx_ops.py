@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -193,11 +194,12 @@ def concat(call: Call) -> Node:
 
 @converter("Slice")
 def slice_(call: Call) -> Node:
+    starts: Sequence[int]
     if call.attr("starts") is not None:
         starts, ends = call.attr("starts"), call.attr("ends")
         axes, steps = call.attr("axes") or range(len(starts)), [1] * len(starts)
     else:
-        starts, ends = call.required(1, "starts"), call.required(2, "ends")
+        starts, ends = call.required(1, "starts").tolist(), call.required(2, "ends").tolist()
         axes = range(len(starts)) if call.constant(3) is None else call.required(3, "axes")
         steps = [1] * len(starts) if call.constant(4) is None else call.required(4, "steps")
     columns = zip(("axes", "starts", "ends", "steps"), (axes, starts, ends, steps), strict=True)

@@ -78,7 +78,10 @@ def adjoint(node: Node, r: torch.Tensor, weight: torch.Tensor, shape: torch.Size
         return r @ weight
     window = Window(node, weight)
     if node.op == "conv_transpose":
-        return window.convolve(r, weight)[(..., *(slice(0, n) for n in shape[2:]))]
+        t = window.convolve(r, weight)  # may reach beyond the input where output_padding added rows that it never saw
+        for axis, n in enumerate(shape[2:], start=2):
+            t = t.narrow(axis, 0, n)
+        return t
     return window.transposed(r, weight, shape[2:])
 
 

@@ -154,9 +154,10 @@ def _resized(node: Node, x: torch.Tensor) -> torch.Tensor:
         raise ShapeError(f"layer '{node.name}': resize of {list(x.shape)} by mode '{attrs['mode']}'; wanted {wanted}")
     mode = "bilinear" if attrs["mode"] == "linear" else "nearest"
     corners = bool(attrs.get("align_corners")) if mode == "bilinear" else None
-    size, scale = attrs.get("size"), _scale(node)  # a given scale is the ratio of coordinates, even where it rounds
-    keep = {} if scale is None else {"scale_factor": scale, "recompute_scale_factor": False}
-    return F.interpolate(x, list(size) if scale is None else None, mode=mode, align_corners=corners, **keep)
+    scale = _scale(node)  # a given scale is the ratio of coordinates, even where it rounds
+    if scale is None:
+        return F.interpolate(x, list(attrs["size"]), mode=mode, align_corners=corners)
+    return F.interpolate(x, None, scale, mode, corners, recompute_scale_factor=False)
 
 
 def _scale(node: Node) -> list[float] | None:
@@ -183,5 +184,5 @@ def _spread(step: Step, r: torch.Tensor) -> torch.Tensor:
     """The adjoint of the interpolation."""
     attrs, size = step.node.attrs, [r.shape[0], *step.shapes[0][1:]]
     corners = [bool(attrs.get("align_corners"))] if attrs["mode"] == "linear" else []
-    scales = _scale(step.node) or [None, None]
+    scales: list[float] | list[None] = _scale(step.node) or [None, None]
     return _BACKWARD[attrs["mode"]](r, list(r.shape[2:]), size, *corners, *scales)

@@ -82,7 +82,7 @@ def operation(name: str, **flags: bool) -> Callable[[Forward], Forward]:
     """Decorator that enters a forward function under `name`; `flags` are fields of Operation."""
 
     def enter(forward: Forward) -> Forward:
-        OPERATIONS[name] = Operation(name, forward, **flags)
+        OPERATIONS[name] = Operation(name, forward, {}, **flags)
         return forward
 
     return enter
