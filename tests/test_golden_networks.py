@@ -76,8 +76,11 @@ class Run:
         """{"pos_second", "neg_second"}: the contrast layer's relevance under W and under -W."""
         upper, seeds = self.plan.route([self.top], [self.contrast]), {self.top: self.seed(tag)}
         negated = {"pos_second": frozenset(), "neg_second": self.plan.classifiers(self.top)}
-        sweep = {k: engine.sweep(self.plan, self.trace, upper, seeds, [self.contrast], negated=v) for k, v in negated.items()}
-        return {key: found[self.contrast].p()[0].numpy() for key, found in sweep.items()}
+        found = {
+            half: engine.sweep(self.plan, self.trace, upper, seeds, [self.contrast], negated=layers)
+            for half, layers in negated.items()
+        }
+        return {half: relevance[self.contrast].p()[0].numpy() for half, relevance in found.items()}
 
     def relevance(self, tag: int) -> dict[str, np.ndarray]:
         """{"mwp/pool4": [C, h, w], "cmwp/pool4": ...} at every stored layer."""
@@ -117,7 +120,8 @@ def test_maps_are_the_originals(net, image, request):
     assert len(run.values) >= 3
     check(case, f"{image}/scores", run.activation(CASES[case][0]))
     for blob in run.blobs:
-        check(case, f"{image}/fwd/{blob}/sub_val", run.activation(blob).reshape(-1)[run.data[f"{image}/fwd/{blob}/sub_idx"]])
+        key = f"{image}/fwd/{blob}"
+        check(case, f"{key}/sub_val", run.activation(blob).reshape(-1)[run.data[f"{key}/sub_idx"]])
     for tag in run.data[f"{image}/tags"]:
         key = f"{image}/tag{tag}"
         for half, p in run.halves(tag).items():

@@ -84,7 +84,7 @@ def test_diffs_are_the_originals(network, run):
 @pytest.mark.parametrize("network", [UNSUPPORTED], indirect=True)
 def test_product_has_no_rule_in_the_original(network):
     _, data, net, _ = network
-    with pytest.raises(UnsupportedError, match="'caffe' rule for .*Eltwise"):
+    with pytest.raises(UnsupportedError, match=r"'caffe' rule for .*Eltwise"):
         swept(net, data, "A")
 
 

@@ -71,6 +71,11 @@ class Call:
             raise UnsupportedError(f"{self.where}: its {what} is computed by the graph; wanted a constant")
         return value
 
+    def optional(self, index: int, what: str) -> np.ndarray | None:
+        """Like `required`, but None where the input is absent."""
+        absent = index >= len(self.inputs) or not self.inputs[index]
+        return None if absent else self.required(index, what)
+
     @property
     def where(self) -> str:
         return f"{self.reader.origin}: node '{self.name}' ({self.proto.op_type})"

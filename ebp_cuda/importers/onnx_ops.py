@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -194,14 +193,13 @@ def concat(call: Call) -> Node:
 
 @converter("Slice")
 def slice_(call: Call) -> Node:
-    starts: Sequence[int]
     if call.attr("starts") is not None:
-        starts, ends = call.attr("starts"), call.attr("ends")
-        axes, steps = call.attr("axes") or range(len(starts)), [1] * len(starts)
+        starts, ends, axes, steps = (call.attr(name) for name in ("starts", "ends", "axes", "steps"))
     else:
-        starts, ends = call.required(1, "starts").tolist(), call.required(2, "ends").tolist()
-        axes = range(len(starts)) if call.constant(3) is None else call.required(3, "axes")
-        steps = [1] * len(starts) if call.constant(4) is None else call.required(4, "steps")
+        starts, ends = call.required(1, "starts"), call.required(2, "ends")
+        axes, steps = (call.optional(index, what) for index, what in ((3, "axes"), (4, "steps")))
+    axes = range(len(starts)) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
     columns = zip(("axes", "starts", "ends", "steps"), (axes, starts, ends, steps), strict=True)
     return call.node("slice", {name: tuple(int(n) for n in values) for name, values in columns})
 

@@ -171,10 +171,8 @@ def share_conserving(step: Step, above: Sequence[Relevance | None]) -> list[Rele
     rel, node, x = above[0], step.node, step.inputs[0]
     assert rel is not None
     plus, minus = ("weight+", "weight-") if step.sign > 0 else ("weight-", "weight+")
-    if step.non_negative[0]:
-        parts = [(x, plus)]
-    else:
-        parts = [(x.clamp(min=0), plus), ((-x).clamp(min=0), minus)]
+    signed = not step.non_negative[0]
+    parts = [(x.clamp(min=0), plus), ((-x).clamp(min=0), minus)] if signed else [(x, plus)]
     z = _kept(step, f"normalizer{step.sign:+d}", lambda: sum(apply(node, part, step.packed(w)) for part, w in parts))
     r = rel.over(z)
     below = [Relevance(_packed_adjoint(step, r, w), part) for part, w in parts]
