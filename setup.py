@@ -60,7 +60,7 @@ def torch_folder() -> Path:
 
 
 def torch_version(folder: Path) -> str:
-    """"2.13.0+cpu", read and not imported."""
+    """Such as 2.13.0+cpu; read and not imported."""
     found = re.search(r"__version__ = '([^']+)'", (folder / "version.py").read_text())
     version = found.group(1) if found else "unknown"
     if found and tuple(int(part) for part in version.split(".")[:2]) < (2, 10):
@@ -137,16 +137,17 @@ def compile_steps(torch: Path, nvcc: Nvcc | None, folder: Path) -> Iterator[Step
     for source in sorted([*SOURCES.glob("*.cpp"), SOURCES / "cpu/dispatch.cpp"]):
         if source.name != "cuda_ops.cpp" or nvcc is not None:
             target = folder / f"{source.stem}.o"
-            yield Step(target, [*cxx, *binding, "-c", str(source), "-o", str(target)])
+            yield Step(target, [*cxx, *binding, "-MMD", "-c", str(source), "-o", str(target)])
     for name, flags in INSTRUCTION_SETS.items():
         if name == "default" or platform.machine() in ("x86_64", "AMD64"):
             target = folder / f"kernels_{name}.o"
-            kernel = [*CPU_FLAGS, *flags, f"-DEBP_ISA=isa_{name}", "-c", str(SOURCES / "cpu/kernels.cpp")]
+            kernel = [*CPU_FLAGS, *flags, f"-DEBP_ISA=isa_{name}", "-MMD", "-c", str(SOURCES / "cpu/kernels.cpp")]
             yield Step(target, [*cxx, *kernel, "-o", str(target)])
     for source in sorted(SOURCES.glob("cuda/*.cu")) if nvcc is not None else ():
         target = folder / f"cuda_{source.stem}.o"
         options = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden", *nvcc.flags()]
-        yield Step(target, [str(nvcc.path), *options, "-c", str(source), "-o", str(target)])
+        noting = ["-MMD", "-MF", str(target.with_suffix(".d"))]
+        yield Step(target, [str(nvcc.path), *options, *noting, "-c", str(source), "-o", str(target)])
 
 
 def link_step(torch: Path, nvcc: Nvcc | None, objects: list[Path], target: Path) -> Step:
@@ -181,19 +182,26 @@ class BuildLibrary(build_ext):
 
 
 def run(step: Step) -> None:
-    """Runs one step, unless its target is newer than all of csrc and was made by the same command."""
-    record = step.target.with_suffix(".command")
-    command = "\n".join(step.command)
-    newest = max(path.stat().st_mtime for path in SOURCES.rglob("*") if path.is_file())
-    if step.target.is_file() and step.target.stat().st_mtime > newest:
-        if record.is_file() and record.read_text() == command:
-            return
+    """Runs one step, unless its target was made by the same command and is newer than all that went into it."""
+    if is_current(step):
+        return
     done = subprocess.run(step.command, capture_output=True, text=True)
     print(done.stdout + done.stderr, end="", flush=True)
     if done.returncode != 0:
         sys.exit(f"ebp_cuda: this failed:\n  {' '.join(step.command)}")
     if step.target.suffix == ".o":
-        record.write_text(command)
+        step.target.with_suffix(".command").write_text("\n".join(step.command))
+
+
+def is_current(step: Step) -> bool:
+    """Whether an object file can stay: the compiler noted in NAME.d what it read."""
+    record, read = step.target.with_suffix(".command"), step.target.with_suffix(".d")
+    if not (step.target.is_file() and record.is_file() and read.is_file()):
+        return False
+    if record.read_text() != "\n".join(step.command):
+        return False
+    files = [Path(name) for name in read.read_text().replace("\\\n", " ").split(":", 1)[1].split()]
+    return all(file.is_file() and file.stat().st_mtime < step.target.stat().st_mtime for file in files)
 
 
 class BinaryWheel(bdist_wheel):

@@ -26,7 +26,7 @@ int64_t window_weight(const Pool2d& d) { return int64_t(d.h.kernel) * d.w.kernel
 Tensor share(const Tensor& p, const Tensor& z) {
   const Operand operand{"share", "p", p};
   const Rows d = rows_of(operand, {"share", "z", z});
-  Tensor r = torch::stable::empty_like(p);
+  Tensor r = empty_as(p);
   for_dtype(operand, [&](auto zero) {
     using T = decltype(zero);
     spread(d.total, 1, [&](int64_t begin, int64_t end) {
@@ -39,7 +39,7 @@ Tensor share(const Tensor& p, const Tensor& z) {
 Tensor gate(const Tensor& s, const Tensor& x) {
   const Operand operand{"gate", "s", s};
   const Rows d = rows_of(operand, {"gate", "x", x});
-  Tensor y = torch::stable::empty_like(s);
+  Tensor y = empty_as(s);
   for_dtype(operand, [&](auto zero) {
     using T = decltype(zero);
     spread(d.total, 1, [&](int64_t begin, int64_t end) {
@@ -51,8 +51,7 @@ Tensor gate(const Tensor& s, const Tensor& x) {
 
 Tensor max_winner(const std::vector<Tensor>& xs) {
   check_alike("max_winner", xs);
-  const auto sizes = xs[0].sizes();
-  Tensor winner = empty_as(xs[0], Ints(sizes.begin(), sizes.end()), torch::headeronly::ScalarType::Byte);
+  Tensor winner = empty_as(xs[0], shape_of(xs[0]), torch::headeronly::ScalarType::Byte);
   for_dtype({"max_winner", "xs", xs[0]}, [&](auto zero) {
     using T = decltype(zero);
     std::vector<const T*> from;
@@ -88,7 +87,8 @@ Tensor max_pool2d_route(const Tensor& p, const Tensor& winner, const Ints& in_si
   Tensor below = empty_as(p, resized(p, in_size));
   for_dtype(operand, [&](auto zero) {
     using T = decltype(zero);
-    spread(d.batch * d.planes * d.h.in, d.w.in * d.inner * window_weight(d), [&](int64_t begin, int64_t end) {
+    const int64_t rows = route_by_rows(d) ? 1 : d.h.in;
+    spread(route_units(d), rows * d.w.in * d.inner * window_weight(d), [&](int64_t begin, int64_t end) {
       cpu_kernels<T>().max_route(d, data<T>(p), winner.const_data_ptr(), wide_winners(kernel), mutable_data<T>(below),
                                  begin, end);
     });
@@ -137,7 +137,7 @@ Tensor window_spread(const Tensor& r, const Ints& in_size, const Ints& kernel, c
 Tensor lrn(const Tensor& x, int64_t size, double alpha, double beta, double k) {
   const Operand operand{"lrn", "x", x};
   const Lrn d = lrn_of(operand, size, alpha, beta, k);
-  Tensor y = torch::stable::empty_like(x);
+  Tensor y = empty_as(x);
   for_dtype(operand, [&](auto zero) {
     using T = decltype(zero);
     spread(d.outer * lrn_strips(d), d.channels * std::min(d.inner, lrn_strip_length) * 4,

@@ -43,7 +43,7 @@ void on_device(const Operand& x, const Tensor& result, const Launch& launch) {
 Tensor share(const Tensor& p, const Tensor& z) {
   const Operand operand{"share", "p", p};
   const Rows d = rows_of(operand, {"share", "z", z});
-  Tensor r = torch::stable::empty_like(p);
+  Tensor r = empty_as(p);
   on_device(operand, r, [&](auto zero, void* stream) {
     using T = decltype(zero);
     return launch_share(d, data<T>(p), data<T>(z), mutable_data<T>(r), stream);
@@ -54,7 +54,7 @@ Tensor share(const Tensor& p, const Tensor& z) {
 Tensor gate(const Tensor& s, const Tensor& x) {
   const Operand operand{"gate", "s", s};
   const Rows d = rows_of(operand, {"gate", "x", x});
-  Tensor y = torch::stable::empty_like(s);
+  Tensor y = empty_as(s);
   on_device(operand, y, [&](auto zero, void* stream) {
     using T = decltype(zero);
     return launch_gate(d, data<T>(s), data<T>(x), mutable_data<T>(y), stream);
@@ -66,8 +66,7 @@ Tensor max_winner(const std::vector<Tensor>& xs) {
   check_alike("max_winner", xs);
   require(xs.size() <= max_winner_inputs, "ebp_cuda::max_winner: xs may hold ", max_winner_inputs,
           " tensors on CUDA, got ", xs.size());
-  const auto sizes = xs[0].sizes();
-  Tensor winner = empty_as(xs[0], Ints(sizes.begin(), sizes.end()), torch::headeronly::ScalarType::Byte);
+  Tensor winner = empty_as(xs[0], shape_of(xs[0]), torch::headeronly::ScalarType::Byte);
   on_device({"max_winner", "xs", xs[0]}, winner, [&](auto zero, void* stream) {
     using T = decltype(zero);
     Pointers<T> from{};
@@ -141,7 +140,7 @@ Tensor window_spread(const Tensor& r, const Ints& in_size, const Ints& kernel, c
 Tensor lrn(const Tensor& x, int64_t size, double alpha, double beta, double k) {
   const Operand operand{"lrn", "x", x};
   const Lrn d = lrn_of(operand, size, alpha, beta, k);
-  Tensor y = torch::stable::empty_like(x);
+  Tensor y = empty_as(x);
   on_device(operand, y, [&](auto zero, void* stream) {
     using T = decltype(zero);
     return launch_lrn(d, data<T>(x), mutable_data<T>(y), stream);

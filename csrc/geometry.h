@@ -22,7 +22,8 @@ EBP_HD int ceil_div(int a, int b) { return (a + b - 1) / b; }  // for a >= 0
 EBP_HD Taps taps_of(const Axis& a, int output) {
   const int start = output * a.stride - a.padding;
   const int first = start < 0 ? ceil_div(-start, a.dilation) : 0;
-  const int end = start < a.in ? smaller(a.kernel, ceil_div(a.in - start, a.dilation)) : 0;
+  if (start + (a.kernel - 1) * a.dilation < a.in) return {start, smaller(first, a.kernel), a.kernel};
+  const int end = start < a.in ? ceil_div(a.in - start, a.dilation) : 0;
   return {start, first, larger(first, end)};
 }
 
@@ -40,6 +41,7 @@ struct Cover {
 
 EBP_HD Cover cover_of(const Axis& a, int input) {
   const int low = input + a.padding - (a.kernel - 1) * a.dilation;
+  if (a.stride == 1) return {larger(low, 0), smaller(a.out, input + a.padding + 1)};  // spares two divisions
   return {low > 0 ? ceil_div(low, a.stride) : 0, smaller(a.out, (input + a.padding) / a.stride + 1)};
 }
 

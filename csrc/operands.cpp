@@ -24,11 +24,6 @@ std::string text(const List& list) {
 
 std::string prefix(const Operand& x) { return std::string("ebp_cuda::") + x.op + ": " + x.name; }
 
-Ints shape_of(const Tensor& t) {
-  const auto sizes = t.sizes();
-  return Ints(sizes.begin(), sizes.end());
-}
-
 // Dense in one of the two formats, on the CPU or CUDA, and indexable with 32 bits where a kernel does so.
 void check_dense(const Operand& x) {
   const Tensor& t = x.tensor;
@@ -97,10 +92,14 @@ Axis axis_of(const Operand& x, const Ints& in, const Ints& out, const Windows& w
 
 }  // namespace
 
-// Where both formats are the same in memory the W stride decides, so that a 1 x 1 plane keeps the one it was made with.
-bool is_channels_last(const Tensor& t) {
-  return t.dim() == 4 && t.size(1) > 1 && lies_as(t, true) && (!t.is_contiguous() || t.stride(3) == t.size(1));
+bool is_channels_last(const Tensor& t) { return t.dim() == 4 && t.size(1) > 1 && lies_as(t, true); }
+
+Ints shape_of(const Tensor& t) {
+  const auto sizes = t.sizes();
+  return Ints(sizes.begin(), sizes.end());
 }
+
+Tensor empty_as(const Tensor& like) { return empty_as(like, shape_of(like)); }
 
 Tensor empty_as(const Tensor& like, const Ints& shape) { return empty_as(like, shape, like.scalar_type()); }
 

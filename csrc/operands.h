@@ -34,9 +34,11 @@ struct Operand {
   const Tensor& tensor;
 };
 
+// Planes of 1 x 1 lie alike in both formats and count as channels_last; a single channel does not.
 bool is_channels_last(const Tensor& t);
 
 // A new tensor of `like`'s dtype (or `dtype`), device and memory format.
+Tensor empty_as(const Tensor& like);
 Tensor empty_as(const Tensor& like, const Ints& shape);
 Tensor empty_as(const Tensor& like, const Ints& shape, torch::headeronly::ScalarType dtype);
 
@@ -57,6 +59,7 @@ Pool2d pool_of(const Operand& plane, const Ints& in, const Ints& out, const Wind
 // The same with the winner that routes p: sets columns, checks shape and dtype.
 Pool2d route_of(const Operand& p, const Operand& winner, const Ints& in, const Windows& windows);
 
+Ints shape_of(const Tensor& t);
 // [H, W] of a 4-D operand.
 Ints plane_of(const Operand& x);
 // [batch, channels, size[0], size[1]] with the batch and channels of t.

@@ -29,6 +29,12 @@ EBP_HD auto wins(V v, V best) {
   return (v > best) | (v != v);
 }
 
+// What an input gets of the relevance p of an output: all of it where its position `tap` is the winner's. Vectors too.
+template <class V, class Code>
+EBP_HD V routed(V p, Code winner, int tap) {
+  return winner == tap ? p : V{};
+}
+
 // What an output holds whose window lies wholly outside the image (Caffe's initial value, in float64 as well).
 template <class T>
 EBP_HD constexpr T empty_maximum() {

@@ -24,10 +24,6 @@ template <class V>
 struct Codes {
   using type = int;
   template <class W>
-  static EBP_HD type load(const W* from) {
-    return int(*from);
-  }
-  template <class W>
   static EBP_HD void store(type code, W* to) {
     *to = W(code);
   }
@@ -57,22 +53,17 @@ EBP_HD V max_in_window(const Pool2d& d, const T* x, Taps rows, Taps cols, int no
   return best;
 }
 
-// Relevance that input (row, col) receives: that of every output whose winner it is.
-template <class V, class T, class W>
-EBP_HD V routed_to(const Pool2d& d, const T* p, const W* winner, int row, int col, Cover rows, Cover cols) {
-  V sum = V{};
+// The outputs that input (row, col) may win: body(offset in the output plane, tap at which the output sees the input).
+template <class Body>
+EBP_HD void for_routes(const Pool2d& d, int row, int col, Cover rows, Cover cols, const Body& body) {
   for (int oh = rows.first; oh < rows.end; ++oh) {
     const int i = tap_at(d.h, oh, row);
     if (i < 0) continue;
     for (int ow = cols.first; ow < cols.end; ++ow) {
       const int j = tap_at(d.w, ow, col);
-      if (j < 0) continue;
-      const int64_t at = (int64_t(oh) * d.w.out + ow) * d.inner;
-      const auto won = Codes<V>::load(winner + at) == (i * d.w.kernel + j);
-      sum += won ? load<V>(p + at) : V{};
+      if (j >= 0) body((int64_t(oh) * d.w.out + ow) * d.inner, i * d.w.kernel + j);
     }
   }
-  return sum;
 }
 
 // Sum over the part of a window that lies inside the image.

@@ -35,15 +35,18 @@ def build_info() -> dict[str, Any]:
 
 
 def is_channels_last(t: torch.Tensor) -> bool:
-    """Whether results made from `t` are channels_last; where both formats are the same memory, its W stride decides."""
-    if t.dim() != 4 or t.shape[1] == 1 or not t.is_contiguous(memory_format=torch.channels_last):
-        return False
-    return not t.is_contiguous() or t.stride(3) == t.shape[1]
+    """Whether results made from `t` are channels_last. Planes of 1 x 1 lie alike in both formats and count as such."""
+    return t.dim() == 4 and t.shape[1] > 1 and t.is_contiguous(memory_format=torch.channels_last)
 
 
-def memory_format(*tensors: torch.Tensor) -> torch.memory_format:
-    """channels_last if one of the tensors is."""
-    return torch.channels_last if any(is_channels_last(t) for t in tensors) else torch.contiguous_format
+def memory_format(t: torch.Tensor) -> torch.memory_format:
+    """The format of results made from `t`."""
+    return torch.channels_last if is_channels_last(t) else torch.contiguous_format
+
+
+def _conv_format(x: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
+    """channels_last where x is, and where nothing but that can be said of the weights."""
+    return torch.channels_last if is_channels_last(weight) and not weight.is_contiguous() else memory_format(x)
 
 
 def _plane(like: torch.Tensor, size: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -54,7 +57,7 @@ def _plane(like: torch.Tensor, size: Sequence[int], dtype: torch.dtype | None = 
 @torch.library.register_fake("ebp_cuda::share")
 @torch.library.register_fake("ebp_cuda::gate")
 def _fake_pointwise(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.empty_like(a)
+    return torch.empty_like(a, memory_format=memory_format(a))
 
 
 @torch.library.register_fake("ebp_cuda::max_winner")
@@ -96,7 +99,7 @@ def _fake_window_spread(r: torch.Tensor, in_size: list[int], *_: list[int]) -> t
 
 @torch.library.register_fake("ebp_cuda::lrn")
 def _fake_lrn(x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
-    return torch.empty_like(x)
+    return torch.empty_like(x, memory_format=memory_format(x))
 
 
 @torch.library.register_fake("ebp_cuda::conv2d_normalizer")
@@ -107,7 +110,7 @@ def _fake_normalizer(
         (x.shape[2 + i] + padding[i] + padding[2 + i] - dilation[i] * (w_plus.shape[2 + i] - 1) - 1) // stride[i] + 1
         for i in (0, 1)
     ]
-    shape, format_ = (x.shape[0], w_plus.shape[0], *size), memory_format(x, w_plus)
+    shape, format_ = (x.shape[0], w_plus.shape[0], *size), _conv_format(x, w_plus)
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=format_)
 
 
@@ -121,28 +124,33 @@ def _fake_sweep(
     dilation: list[int],
     groups: int,
 ) -> torch.Tensor:
-    shape, format_ = (r.shape[0], w_plus.shape[1] * groups, *in_size), memory_format(r, w_plus)
+    shape, format_ = (r.shape[0], w_plus.shape[1] * groups, *in_size), _conv_format(r, w_plus)
     return torch.empty(shape, dtype=r.dtype, device=r.device, memory_format=format_)
 
 
 def normalizer_cpu(
-    x: torch.Tensor, w_plus: torch.Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+    x: torch.Tensor,
+    w_plus: torch.Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
 ) -> torch.Tensor:
     """conv2d_normalizer by ATen's convolution, the best CPU implementation there is."""
     top, left, bottom, right = padding
-    if (top, left) != (bottom, right):
+    if top != bottom or left != right:
         x, top, left = torch.nn.functional.pad(x, (left, right, top, bottom)), 0, 0
     z = torch.conv2d(x, w_plus, None, stride, (top, left), dilation, groups)
-    return z.contiguous(memory_format=memory_format(x, w_plus))
+    return z.contiguous(memory_format=_conv_format(x, w_plus))
 
 
 def sweep_cpu(
     r: torch.Tensor,
     w_plus: torch.Tensor,
-    in_size: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
+    in_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
     groups: int,
 ) -> torch.Tensor:
     """conv2d_sweep by ATen's transposed convolution."""
@@ -151,9 +159,10 @@ def sweep_cpu(
     reached = [(r.shape[2 + i] - 1) * stride[i] + dilation[i] * (w_plus.shape[2 + i] - 1) + 1 for i in (0, 1)]
     beyond = [max(0, in_size[i] + before[i] + crop[i] - reached[i]) for i in (0, 1)]
     t = torch.conv_transpose2d(r, w_plus, None, stride, crop, beyond, groups, dilation)
-    if crop != before:
-        t = t[:, :, before[0] : before[0] + in_size[0], before[1] : before[1] + in_size[1]]
-    return t.contiguous(memory_format=memory_format(r, w_plus))
+    if crop != before or crop != after:
+        top, left = before[0] - crop[0], before[1] - crop[1]
+        t = t[:, :, top : top + in_size[0], left : left + in_size[1]]
+    return t.contiguous(memory_format=_conv_format(r, w_plus))
 
 
 _CPU = torch.library.Library("ebp_cuda", "IMPL", "CPU")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ._extension import build_info, is_channels_last, memory_format
+from ._extension import build_info, is_channels_last, memory_format, normalizer_cpu, sweep_cpu
 from .errors import ShapeError, UnsupportedError
 
 __all__ = [
@@ -57,12 +57,12 @@ def require_device(device: torch.device) -> None:
 
 def share(p: Tensor, z: Tensor) -> Tensor:
     """r = p / z, and 0 where the normaliser z is 0. p [N*K, ...], z [N, ...] -> [N*K, ...] (paper, eq. 8)."""
-    return _ops.share(*_columns("share", "p", p, "z", z))
+    return _ops.share.default(*_columns("share", "p", p, "z", z))
 
 
 def gate(s: Tensor, x: Tensor) -> Tensor:
     """s * x. s [N*K, ...], x [N, ...] -> [N*K, ...]."""
-    return _ops.gate(*_columns("gate", "s", s, "x", x))
+    return _ops.gate.default(*_columns("gate", "s", s, "x", x))
 
 
 def max_winner(xs: Sequence[Tensor]) -> Tensor:
@@ -77,7 +77,7 @@ def max_winner(xs: Sequence[Tensor]) -> Tensor:
         _checked("max_winner", f"xs[{i}]", x)
         if x.shape != first.shape or x.dtype != first.dtype or x.device != first.device:
             raise ShapeError(f"max_winner: xs[{i}] is {_kind(x)}, xs[0] is {_kind(first)}; they must be alike")
-    return _ops.max_winner([first, *(_lying_as(first, x) for x in xs[1:])])
+    return _ops.max_winner.default([first, *(_lying_as(first, x) for x in xs[1:])])
 
 
 def max_pool2d(
@@ -91,7 +91,7 @@ def max_pool2d(
     """
     x = _plane("max_pool2d", "x", x)
     _geometry("max_pool2d", kernel, stride, padding, dilation, out_size)
-    return _ops.max_pool2d(x, kernel, stride, padding, dilation, out_size)
+    return _ops.max_pool2d.default(x, kernel, stride, padding, dilation, out_size)
 
 
 def max_pool2d_route(
@@ -104,21 +104,21 @@ def max_pool2d_route(
     code = torch.int32 if kernel[0] * kernel[1] > 255 else torch.uint8
     if winner.dtype != code:
         raise ShapeError(f"max_pool2d_route: winner is {winner.dtype}, wanted {code} for kernel {tuple(kernel)}")
-    return _ops.max_pool2d_route(p, _lying_as(p, winner), in_size, kernel, stride, padding, dilation)
+    return _ops.max_pool2d_route.default(p, _lying_as(p, winner), in_size, kernel, stride, padding, dilation)
 
 
 def window_sum(x: Tensor, kernel: Ints, stride: Ints, padding: Ints, out_size: Ints) -> Tensor:
     """Sum over the part of each window that lies in the image: [N, C, H, W] -> [N, C, *out_size]."""
     x = _plane("window_sum", "x", x)
     _geometry("window_sum", kernel, stride, padding, (1, 1), out_size)
-    return _ops.window_sum(x, kernel, stride, padding, out_size)
+    return _ops.window_sum.default(x, kernel, stride, padding, out_size)
 
 
 def window_spread(r: Tensor, in_size: Ints, kernel: Ints, stride: Ints, padding: Ints) -> Tensor:
     """The adjoint of `window_sum`: every input gets the sum of r over the windows that hold it; [N, C, *in_size]."""
     r = _plane("window_spread", "r", r)
     _geometry("window_spread", kernel, stride, padding, (1, 1), in_size)
-    return _ops.window_spread(r, in_size, kernel, stride, padding)
+    return _ops.window_spread.default(r, in_size, kernel, stride, padding)
 
 
 def avg_pool2d(x: Tensor, kernel: Ints, stride: Ints, padding: Ints, out_size: Ints, count_include_pad: bool) -> Tensor:
@@ -129,7 +129,7 @@ def avg_pool2d(x: Tensor, kernel: Ints, stride: Ints, padding: Ints, out_size: I
     """
     x = _plane("avg_pool2d", "x", x)
     _geometry("avg_pool2d", kernel, stride, padding, (1, 1), out_size)
-    return _ops.avg_pool2d(x, kernel, stride, padding, out_size, count_include_pad)
+    return _ops.avg_pool2d.default(x, kernel, stride, padding, out_size, count_include_pad)
 
 
 def lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
@@ -139,7 +139,7 @@ def lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """
     if x.dim() < 2 or size < 1:
         raise ShapeError(f"lrn: got x of shape {tuple(x.shape)} and size={size}, wanted [N, C, ...] and size >= 1")
-    return _ops.lrn(_dense(_checked("lrn", "x", x)), size, alpha, beta, k)
+    return _ops.lrn.default(_dense(_checked("lrn", "x", x)), size, alpha, beta, k)
 
 
 def conv2d_normalizer(x: Tensor, w_plus: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int) -> Tensor:
@@ -152,7 +152,9 @@ def conv2d_normalizer(x: Tensor, w_plus: Tensor, stride: Ints, padding: Ints, di
     if x.shape[1] != w_plus.shape[1] * groups:
         raise ShapeError(f"conv2d_normalizer: x has {x.shape[1]} channels, wanted {w_plus.shape[1] * groups}")
     _indexable("conv2d_normalizer", "the result", x.shape[0] * w_plus.shape[0] * size[0] * size[1])
-    return _ops.conv2d_normalizer(x, w_plus, stride, padding, dilation, groups)
+    if x.is_cpu:  # the dispatcher's way back into Python takes longer than a small convolution
+        return normalizer_cpu(x, w_plus, stride, padding, dilation, groups)
+    return _ops.conv2d_normalizer.default(x, w_plus, stride, padding, dilation, groups)
 
 
 def conv2d_sweep(
@@ -167,7 +169,9 @@ def conv2d_sweep(
     if tuple(r.shape[1:]) != (w_plus.shape[0], *size):
         raise ShapeError(f"conv2d_sweep: r is {list(r.shape)}, wanted [N*K, {w_plus.shape[0]}, {size[0]}, {size[1]}]")
     _indexable("conv2d_sweep", "the result", r.shape[0] * w_plus.shape[1] * groups * in_size[0] * in_size[1])
-    return _ops.conv2d_sweep(r, w_plus, in_size, stride, padding, dilation, groups)
+    if r.is_cpu:
+        return sweep_cpu(r, w_plus, in_size, stride, padding, dilation, groups)
+    return _ops.conv2d_sweep.default(r, w_plus, in_size, stride, padding, dilation, groups)
 
 
 def _kind(t: Tensor) -> str:
@@ -249,5 +253,7 @@ def _conv_size(op: str, size: Ints, w_plus: Tensor, stride: Ints, padding: Ints,
     _geometry(op, kernel, stride, padding[2:], dilation, size)
     room = [size[i] + padding[i] + padding[2 + i] - dilation[i] * (kernel[i] - 1) - 1 for i in (0, 1)]
     if min(room) < 0:
-        raise ShapeError(f"{op}: kernel {list(kernel)} with padding {list(padding)} does not fit planes of {list(size)}")
+        raise ShapeError(
+            f"{op}: kernel {list(kernel)} with padding {list(padding)} does not fit planes of {list(size)}"
+        )
     return tuple(room[i] // stride[i] + 1 for i in (0, 1))

@@ -17,16 +17,21 @@ struct CpuKernels {
   // rows of y: batch * planes * h.out; `wide` winners are int32, the others uint8
   void (*max_pool)(const Pool2d&, const T* x, T* y, void* winner, bool wide, int64_t begin, int64_t end);
   void (*window_sum)(const Pool2d&, Divisor, const T* x, T* y, int64_t begin, int64_t end);
-  // rows of the result: batch * planes * h.in
+  // rows of the result, or whole planes of it: see route_units
   void (*max_route)(const Pool2d&, const T* p, const void* winner, bool wide, T* below, int64_t begin, int64_t end);
+  // rows of the result: batch * planes * h.in
   void (*window_spread)(const Pool2d&, const T* r, T* below, int64_t begin, int64_t end);
   // outer * strips, see lrn_strips: a pixel, or a run of neighbouring pixels
   void (*lrn)(const Lrn&, const T* x, T* y, int64_t begin, int64_t end);
 };
 
+// Routing gathers row by row where neighbouring channels fill a vector, and scatters plane by plane where not.
+EBP_HD bool route_by_rows(const Pool2d& d) { return d.inner > 1; }
+EBP_HD int64_t route_units(const Pool2d& d) { return d.batch * d.planes * (route_by_rows(d) ? d.h.in : 1); }
+
 // Elements of `inner` that one unit of lrn work spans.
 constexpr int64_t lrn_strip_length = 128;
-inline int64_t lrn_strips(const Lrn& d) { return (d.inner + lrn_strip_length - 1) / lrn_strip_length; }
+EBP_HD int64_t lrn_strips(const Lrn& d) { return (d.inner + lrn_strip_length - 1) / lrn_strip_length; }
 
 // The table for this machine's instruction set (EBP_CPU_ISA=default|avx2|avx512 asks for a lesser one).
 template <class T>

@@ -31,14 +31,27 @@ void gate(const Rows& d, const T* s, const T* x, T* y, int64_t begin, int64_t en
   });
 }
 
+// A block at a time, so that the best values so far stay at hand while one input after the other is compared.
 template <class T>
 void max_winner(int count, const T* const* xs, std::uint8_t* winner, int64_t begin, int64_t end) {
-  for (int64_t at = begin; at < end; ++at) {
-    int best = count > 1 ? winner_of_first_two(xs[0][at], xs[1][at]) : 0;
-    for (int i = 2; i < count; ++i) {
-      if (later_input_wins(xs[i][at], xs[best][at])) best = i;
+  constexpr int64_t block = 256;
+  T best[block];
+  for (; begin < end; begin += block) {
+    const int64_t length = end - begin < block ? end - begin : block;
+    const T *a = xs[0] + begin, *b = xs[count > 1 ? 1 : 0] + begin;
+    std::uint8_t* const codes = winner + begin;
+    for (int64_t i = 0; i < length; ++i) {
+      codes[i] = count > 1 ? std::uint8_t(winner_of_first_two(a[i], b[i])) : 0;
+      best[i] = codes[i] == 0 ? a[i] : b[i];
     }
-    winner[at] = std::uint8_t(best);
+    for (int input = 2; input < count; ++input) {
+      const T* x = xs[input] + begin;
+      for (int64_t i = 0; i < length; ++i) {
+        const bool wins = later_input_wins(x[i], best[i]);
+        best[i] = wins ? x[i] : best[i];
+        codes[i] = wins ? std::uint8_t(input) : codes[i];
+      }
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 // Window operations on the CPU: a row of pixels at a time, whole vectors of channels where the layout has them.
 #pragma once
 
+#include "kernels.h"
 #include "vector.h"
 
 namespace ebp {
@@ -67,23 +68,59 @@ EBP_HD void for_covered_pixels(const Pool2d& d, int64_t begin, int64_t end, cons
   });
 }
 
+// A plane of its own (inner == 1) has no neighbouring channels to fill a vector with, so each output hands its relevance
+// to its winner. One thread has the plane, and visits its outputs in the order in which an input would gather them: the
+// sums are those of a gather to the last bit.
+template <class T, class W>
+EBP_HD void max_route_plane(const Pool2d& d, const T* p, const W* winner, T* below) {
+  for (int64_t i = 0; i < input_plane(d); ++i) below[i] = T(0);
+  for (int oh = 0; oh < d.h.out; ++oh) {
+    for (int ow = 0; ow < d.w.out; ++ow, ++p, ++winner) {
+      const int code = int(*winner), tap = code / d.w.kernel;
+      const int row = oh * d.h.stride - d.h.padding + tap * d.h.dilation;
+      const int col = ow * d.w.stride - d.w.padding + (code - tap * d.w.kernel) * d.w.dilation;
+      const bool real = unsigned(code) < unsigned(d.h.kernel * d.w.kernel);
+      if (real && unsigned(row) < unsigned(d.h.in) && unsigned(col) < unsigned(d.w.in)) {
+        below[int64_t(row) * d.w.in + col] += *p;
+      }
+    }
+  }
+}
+
+// A plain loop for the compiler: GCC's vector conversion would widen the codes one by one.
+template <class T, class W>
+EBP_HD void add_routed(int64_t inner, const T* __restrict p, const W* __restrict winner, int tap, T* __restrict below) {
+  for (int64_t c = 0; c < inner; ++c) below[c] += routed(p[c], int(winner[c]), tap);
+}
+
+// Where channels are neighbours each pixel gathers: an output at a time, all channels of it.
 template <class T, class W>
 void max_route_rows(const Pool2d& d, const T* p, const W* winner, T* below, int64_t begin, int64_t end) {
   for_covered_pixels(d, begin, end, [&](int64_t plane, int row, int col, Cover rows, Cover cols, int64_t to) {
-    const T* from = p + plane * output_plane(d);
+    const T* upper = p + plane * output_plane(d);
     const W* codes = winner + winner_plane(d, plane) * output_plane(d);
-    for_channels<T>(d.inner, [&](auto zero, int64_t c) {
-      store<T>(routed_to<decltype(zero)>(d, from + c, codes + c, row, col, rows, cols), below + to + c);
+    for (int64_t c = 0; c < d.inner; ++c) below[to + c] = T(0);
+    for_routes(d, row, col, rows, cols, [&](int64_t from, int tap) {
+      add_routed(d.inner, upper + from, codes + from, tap, below + to);
     });
   });
+}
+
+template <class T, class W>
+void max_route_units(const Pool2d& d, const T* p, const W* winner, T* below, int64_t begin, int64_t end) {
+  if (route_by_rows(d)) return max_route_rows(d, p, winner, below, begin, end);
+  for (int64_t plane = begin; plane < end; ++plane) {
+    max_route_plane(d, p + plane * output_plane(d), winner + winner_plane(d, plane) * output_plane(d),
+                    below + plane * input_plane(d));
+  }
 }
 
 template <class T>
 void max_route(const Pool2d& d, const T* p, const void* winner, bool wide, T* below, int64_t begin, int64_t end) {
   if (wide) {
-    max_route_rows(d, p, static_cast<const std::int32_t*>(winner), below, begin, end);
+    max_route_units(d, p, static_cast<const std::int32_t*>(winner), below, begin, end);
   } else {
-    max_route_rows(d, p, static_cast<const std::uint8_t*>(winner), below, begin, end);
+    max_route_units(d, p, static_cast<const std::uint8_t*>(winner), below, begin, end);
   }
 }
 

@@ -44,12 +44,6 @@ struct VectorCodes {
   template <class W>
   using Packed = std::conditional_t<sizeof(W) == 1, typename Vector<T>::narrow, typename Vector<T>::wide>;
   template <class W>
-  static EBP_HD type load(const W* from) {
-    Packed<W> packed;
-    __builtin_memcpy(&packed, from, sizeof packed);
-    return __builtin_convertvector(packed, type);
-  }
-  template <class W>
   static EBP_HD void store(type code, W* to) {
     const Packed<W> packed = __builtin_convertvector(code, Packed<W>);
     __builtin_memcpy(to, &packed, sizeof packed);

@@ -36,9 +36,12 @@ __global__ void max_route_kernel(Pool2d d, const T* p, const W* winner, T* below
   const int64_t to = thread_element();
   if (to >= input_total(d)) return;
   const Place at = place_of(to, d.h.in, d.w.in, d.inner);
-  below[to] = routed_to<T>(d, p + at.plane * output_plane(d) + at.inner,
-                           winner + winner_plane(d, at.plane) * output_plane(d) + at.inner, at.row, at.col,
-                           cover_of(d.h, at.row), cover_of(d.w, at.col));
+  p += at.plane * output_plane(d) + at.inner;
+  winner += winner_plane(d, at.plane) * output_plane(d) + at.inner;
+  T sum = T(0);
+  for_routes(d, at.row, at.col, cover_of(d.h, at.row), cover_of(d.w, at.col),
+             [&](int64_t from, int tap) { sum += routed(p[from], int(winner[from]), tap); });
+  below[to] = sum;
 }
 
 template <class T>
