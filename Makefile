@@ -46,5 +46,7 @@ $(VENV)/.base:
 
 $(VENV)/.%: $(SOURCES) | $(VENV)/.base
 	@echo "installing ebp_cuda[$*] and building its extension"
+	@command -v $(firstword $(or $(CXX),g++)) >/dev/null || { echo "error: no C++ compiler (apt-get install g++)"; exit 1; }
 	@$(PIP) install --no-build-isolation -e '.[$*]'
+	@$(PY) -c 'from ebp_cuda.doctor import describe_build; print("extension:", describe_build())'
 	@touch $@

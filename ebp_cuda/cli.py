@@ -1,7 +1,7 @@
 """The command line `ebp-cuda`: import, layers, attribute, doctor, demo, fetch.
 
 Every refusal (EBPError) is one line "error: ..." on stderr and exit code 2; `--debug`, anywhere on the line,
-shows its traceback. Commands import what they need when they run, so that `--help` is quick.
+shows its traceback. Matplotlib, importers and the like are imported by the commands that need them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_options import (
+    Labels,
+    Like,
+    Mean,
+    Model,
+    Order,
+    RawScale,
+    Shortest,
+    Size,
+    Std,
+    Weights,
+    model_files,
+    option,
+    preprocess_changes,
+    read_labels,
+)
 from .errors import EBPError, InputError
 
 if TYPE_CHECKING:
+    from .importers.caffe import ImportReport
     from .preprocess import Preprocess
 
 app = typer.Typer(
@@ -25,17 +42,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Model = Annotated[Path, typer.Option("--model", help="NET.onnx or DEPLOY.prototxt")]
-Weights = Annotated[Path | None, typer.Option("--weights", help="WEIGHTS.caffemodel of a prototxt model")]
-Labels = Annotated[str | None, typer.Option("--labels", help="text file, one name a line; or imagenet, coco80")]
-Like = Annotated[str | None, typer.Option("--like", help="labels and preprocessing of a known network: googlenet, ...")]
-Mean = Annotated[str | None, typer.Option("--mean", help="one number, or one per channel: 103.939,116.779,123.68")]
-Std = Annotated[str | None, typer.Option("--std", help="one number, or one per channel")]
-RawScale = Annotated[float | None, typer.Option("--raw-scale", help="value of full white: 255 (Caffe) or 1")]
-Order = Annotated[str | None, typer.Option("--channel-order", help="RGB, BGR or GRAY")]
-Size = Annotated[str | None, typer.Option("--size", help="resize photos to HEIGHTxWIDTH; one number is a square")]
-Shortest = Annotated[int | None, typer.Option("--shortest-side", help="resize photos, aspect ratio kept")]
 
 
 def main() -> None:
@@ -80,9 +86,11 @@ def import_model(
     from .preprocess import Preprocess
 
     check_writable(out)
-    changes = _changes(like, mean, std, raw_scale, channel_order, size, shortest_side)
+    changes = preprocess_changes(like, mean, std, raw_scale, channel_order, size, shortest_side)
     described = Preprocess().override(**changes).to_dict() if changes else None
-    import_file(prototxt, caffemodel, out, phase=phase, labels=_read_labels(labels or like), preprocess=described)
+    names = read_labels(labels or like)
+    report = import_file(prototxt, caffemodel, out, phase=phase, labels=names, preprocess=described)
+    _print_report(report)
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
@@ -94,25 +102,25 @@ def layers(
     """List a model's layers, the shapes they write, and the rule each one follows."""
     import ebp_cuda
 
-    typer.echo(ebp_cuda.load(*_model_files(net, weights)).summary())
+    typer.echo(ebp_cuda.load(*model_files(net, weights)).summary())
 
 
 @app.command()
 def attribute(
     model: Model,
-    inputs: Annotated[list[Path], typer.Option("--input", help="photo or .npy [C,H,W] or [N,C,H,W]; more may follow")],
-    target: Annotated[str, typer.Option("--target", help="281 | 281,282 | top5 | all | class names")],
-    layer: Annotated[str, typer.Option("--layer", help="where the map is read (`ebp-cuda layers` lists all)")],
-    more: Annotated[list[Path] | None, typer.Argument(metavar="[MORE INPUTS]", show_default=False)] = None,
+    inputs: Annotated[list[Path], option("--input", "FILE", "photo or .npy [C,H,W] or [N,C,H,W]; more may follow")],
+    target: Annotated[str, option("--target", "CLASSES", "281 | 281,282 | top5 | all | class names")],
+    layer: Annotated[str, option("--layer", "NAME", "where the map is read (`ebp-cuda layers` lists all)")],
+    more: Annotated[list[Path] | None, typer.Argument(metavar="MORE", help="more inputs")] = None,
     weights: Weights = None,
-    contrast_layer: Annotated[str | None, typer.Option("--contrast-layer", help="contrastive map, subtracted here")] = None,
-    top: Annotated[str | None, typer.Option("--top", help="the class scores, where the model's end is not")] = None,
-    rules: Annotated[str, typer.Option("--rules", help="caffe | conserving")] = "caffe",
-    device: Annotated[str, typer.Option("--device", help="cpu | cuda")] = "cpu",
-    dtype: Annotated[str, typer.Option("--dtype", help="fp32 | tf32 | bf16 | fp64")] = "fp32",
+    contrast_layer: Annotated[str | None, option("--contrast-layer", "NAME", "c-MWP: subtract here")] = None,
+    top: Annotated[str | None, option("--top", "NAME", "the class scores, where the model's end is not")] = None,
+    rules: Annotated[str, option("--rules", "NAME", "caffe | conserving")] = "caffe",
+    device: Annotated[str, option("--device", "NAME", "cpu | cuda")] = "cpu",
+    dtype: Annotated[str, option("--dtype", "NAME", "fp32 | fp64")] = "fp32",
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time")] = 8,
-    out: Annotated[Path | None, typer.Option("--out", metavar="MAPS.npz")] = None,
-    overlay: Annotated[Path | None, typer.Option("--overlay", metavar="DIR", help="one PNG per image and class")] = None,
+    out: Annotated[Path | None, option("--out", "MAPS.npz", "the maps")] = None,
+    overlay: Annotated[Path | None, option("--overlay", "DIR", "PNGs go here")] = None,
     labels: Labels = None,
     like: Like = None,
     mean: Mean = None,
@@ -132,9 +140,9 @@ def attribute(
         raise InputError("attribute: nothing to write; give --out MAPS.npz, --overlay DIR, or both")
     if out is not None:
         check_writable(out)
-    net = ebp_cuda.load(*_model_files(model, weights))
-    names = _read_labels(labels or like) or net.labels
-    changes = _changes(like, mean, std, raw_scale, channel_order, size, shortest_side)
+    net = ebp_cuda.load(*model_files(model, weights))
+    names = read_labels(labels or like) or net.labels
+    changes = preprocess_changes(like, mean, std, raw_scale, channel_order, size, shortest_side)
     paths = [*inputs, *(more or [])]
     read = job.read_inputs(paths, _preprocess(net, changes, paths))
     method = ebp_cuda.ExcitationBackprop(
@@ -165,7 +173,7 @@ def doctor() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="where the pictures go")] = Path("demo"),
+    out: Annotated[Path, option("--out", "DIR", "where the pictures go")] = Path("demo"),
 ) -> None:
     """Attention maps of a trained ImageNet network and of a Caffe model, on photos that ship with scikit-image."""
     from .demo import run
@@ -176,19 +184,13 @@ def demo(
 @app.command()
 def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="googlenet, vgg16, ...")],
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="where the file goes")] = Path("."),
+    folder: Annotated[Path, option("--out", "DIR", "where the file goes")] = Path("."),
     url: Annotated[str | None, typer.Option("--url", help="another place that serves the same file")] = None,
 ) -> None:
     """Download the original weights of a known model; resumes, verifies, never leaves a half file."""
     from .fetch import fetch as fetch_model
 
     typer.echo(str(fetch_model(name, folder, url=url)))
-
-
-def _model_files(model: Path, weights: Path | None) -> list[Path]:
-    if weights is not None and model.suffix != ".prototxt":
-        raise InputError(f"--weights {weights}: belongs to a DEPLOY.prototxt, and the model is {model}")
-    return [model] if weights is None else [model, weights]
 
 
 def _preprocess(net: Any, changes: dict[str, Any], paths: list[Path]) -> Preprocess:
@@ -208,64 +210,14 @@ def _preprocess(net: Any, changes: dict[str, Any], paths: list[Path]) -> Preproc
     return how
 
 
-def _changes(
-    like: str | None,
-    mean: str | None,
-    std: str | None,
-    raw_scale: float | None,
-    order: str | None,
-    size: str | None,
-    shortest: int | None,
-) -> dict[str, Any]:
-    """The preprocessing fields that the command line sets: those of the network it names, then single ones."""
-    from .models import preprocess
-
-    given = {
-        "mean": _numbers("--mean", mean),
-        "std": _numbers("--std", std),
-        "raw_scale": raw_scale,
-        "channel_order": order.upper() if order else None,
-        "size": _size(size),
-        "shortest_side": shortest,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    known = {key: value for key, value in preprocess(like).items() if value is not None} if like else {}
-    if given.keys() & {"size", "shortest_side"}:
-        known.pop("size", None)
-        known.pop("shortest_side", None)
-    return {**known, **given}
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"{option} {text!r}: wanted numbers with commas between, such as 0.485,0.456,0.406") from None
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdigit() for part in parts):
-        raise InputError(f"--size {text!r}: wanted HEIGHTxWIDTH, such as 224x300, or one number")
-    return int(parts[0]), int(parts[-1])
-
-
-def _read_labels(source: str | None) -> list[str] | None:
-    if source is None:
-        return None
-    path = Path(source)
-    if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"--labels {source}: not a text file: {error}") from error
-    from .models import labels
-
-    return list(labels(source))
+def _print_report(report: ImportReport) -> None:
+    for words, names in (
+        ("left out, for training only", report.dropped),
+        ("in the weights file, but not in the network", report.unused),
+        ("parameters shared by name", [f"{one} = {other}" for one, other in report.shared.items()]),
+    ):
+        if names:
+            typer.echo(f"{words}: {', '.join(names)}")
 
 
 def _print_scores(result: Any, names: list[str], labels: list[str] | None) -> None:

@@ -8,9 +8,17 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+
+from .api import ExcitationBackprop
+from .graph import Graph, Node
+from .net import Net
+from .ops import build_info
 
 
 @dataclass(frozen=True)
@@ -25,9 +33,6 @@ class Finding:
 
 def run() -> bool:
     """Prints the report as a table; True where nothing is wrong."""
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table("", "check", "found", box=None, pad_edge=False)
     fine = True
     for finding in findings():
@@ -40,22 +45,27 @@ def run() -> bool:
 
 
 def findings() -> Iterator[Finding]:
-    """The lines of the report, in order; later ones are left out where the extension does not load."""
+    """The lines of the report, in order."""
     yield Finding("python", f"{platform.python_version()} on {platform.platform(terse=True)}")
     for package, needed in (("ebp-cuda", True), ("torch", True), ("onnx", True), ("numpy", True), ("cupy", False)):
         yield _version(package, needed)
     yield Finding("torch threads", str(torch.get_num_threads()))
-    yield Finding("nvcc", _first_line(["nvcc", "--version"], "release") or "not found (needed only to build the kernels)")
+    nvcc = _first_line(["nvcc", "--version"], "release")
+    yield Finding("nvcc", nvcc or "not found (needed only to build the kernels)")
     yield from _gpu()
-    try:
-        from .ops import build_info
+    yield Finding("extension", describe_build())
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() and build_info()["cuda"] else [])]:
+        yield _attempt(f"self check on {device}", partial(_self_check, device))
 
-        yield Finding("extension", ", ".join(f"{key} {value}" for key, value in build_info().items()))
-    except (ImportError, OSError) as error:
-        yield Finding("extension", " ".join(str(error).split()), ok=False)
-        return
-    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() and build_info().get("cuda") else [])]:
-        yield _attempt(f"self check on {device}", lambda device=device: _self_check(device))
+
+def describe_build() -> str:
+    """What the extension holds: kernels, the compiler and torch that it was built with, CPU instructions."""
+    info = build_info()
+    if info["cuda"]:
+        kernels = f"CUDA kernels for sm_{', sm_'.join(info['archs'])} by nvcc {info['nvcc']}"
+    else:
+        kernels = "CPU only: no nvcc was found when it was built"
+    return f"{kernels}; against torch {info['torch']}; CPU kernels use {info['cpu_isa']}"
 
 
 def _version(package: str, needed: bool) -> Finding:
@@ -99,10 +109,6 @@ def _attempt(what: str, check: Callable[[], float]) -> Finding:
 
 def _self_check(device: str) -> float:
     """Largest relative difference between a small network's contrastive map and the formula written out in float64."""
-    from .api import ExcitationBackprop
-    from .graph import Graph, Node
-    from .net import Net
-
     random = torch.Generator().manual_seed(0)
     x = torch.rand(2, 3, 12, 12, generator=random)
     w1, w2, w3 = (torch.randn(*shape, generator=random) for shape in ((8, 3, 3, 3), (6, 8, 1, 1), (4, 6 * 6 * 6)))
@@ -128,13 +134,14 @@ def _formula(x: torch.Tensor, w1: torch.Tensor, w2: torch.Tensor, w3: torch.Tens
     """The same map by vector-Jacobian products of plain torch operations, [N, h, w]."""
 
     def share(forward: Callable[[torch.Tensor], torch.Tensor], below: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        z, back = torch.func.vjp(forward, below)
+        z, back = torch.func.vjp(forward, below)[:2]
         return below * back(torch.where(z == 0, 0, p / z))[0]
 
     b = F.conv2d(x, w1, padding=1).relu()
-    c, pool_back = torch.func.vjp(lambda t: F.max_pool2d(t, 2), b)
+    c, pool_back = torch.func.vjp(lambda t: F.max_pool2d(t, 2), b)[:2]
     e = F.conv2d(c, w2).relu()
     seed = F.one_hot(torch.full((len(x),), target), len(w3)).to(x.dtype)
-    halves = [share(lambda t, sign=sign: F.linear(t.flatten(1), (sign * w3).relu()), e, seed) for sign in (1, -1)]
-    p = share(lambda t: F.conv2d(t, w2.relu()), c, halves[0] - halves[1])
+    for_class = share(lambda t: F.linear(t.flatten(1), w3.relu()), e, seed)
+    for_others = share(lambda t: F.linear(t.flatten(1), (-w3).relu()), e, seed)
+    p = share(lambda t: F.conv2d(t, w2.relu()), c, for_class - for_others)
     return pool_back(p)[0].sum(1)

@@ -50,7 +50,8 @@ def _by_name(name: str, labels: Sequence[str]) -> int:
     wanted = name.casefold()
     found = [i for i, label in enumerate(labels) if label.casefold() == wanted]
     if not found:
-        found = [i for i, label in enumerate(labels) if wanted in (part.strip().casefold() for part in label.split(","))]
+        synonyms = [[part.strip().casefold() for part in label.split(",")] for label in labels]
+        found = [i for i, names in enumerate(synonyms) if wanted in names]
     if len(found) == 1:
         return found[0]
     if found:

@@ -91,7 +91,8 @@ def test_layers_lists_every_layer(run: Run, model: Path) -> None:
 
 def test_attribute_writes_what_python_computes(run: Run, model: Path, inputs: Path, tmp_path: Path) -> None:
     out = tmp_path / "maps.npz"
-    code, printed, _ = run("attribute", "--model", model, "--input", inputs / "x.npy", "--target", "3,0", *MAP, "--out", out)
+    files = ["--model", model, "--input", inputs / "x.npy", "--out", out]
+    code, printed, _ = run("attribute", *files, "--target", "3,0", *MAP)
     assert code == 0 and "[2, 2, 15, 19]" in printed and "drum" in printed
     with np.load(out) as written:
         assert sorted(written) == ["maps", "scores", "targets"]
@@ -106,8 +107,8 @@ def test_attribute_writes_what_python_computes(run: Run, model: Path, inputs: Pa
 
 def test_batches_do_not_change_the_maps(run: Run, model: Path, inputs: Path, tmp_path: Path) -> None:
     for name, batch in (("one.npz", 1), ("two.npz", 2)):
-        files = ["--input", inputs / "x.npy", inputs / "photo.png"]
-        code, *_ = run("attribute", "--model", model, *files, "--target", "top2", *MAP, "--batch", batch, "--out", tmp_path / name)
+        files = ["--model", model, "--input", inputs / "x.npy", inputs / "photo.png", "--out", tmp_path / name]
+        code, *_ = run("attribute", *files, "--target", "top2", *MAP, "--batch", batch)
         assert code == 0
     with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "two.npz") as two:
         assert one["maps"].shape == (3, 2, 15, 19)
@@ -126,10 +127,10 @@ def test_photo_goes_through_the_models_preprocessing(run: Run, model: Path, inpu
     assert run(*common, "--input", photo, "--out", tmp_path / "photo.npz")[0] == 0
     assert run(*common, "--input", array, "--out", tmp_path / "array.npz")[0] == 0
     assert run(*common, "--input", photo, "--mean", "0", "--out", tmp_path / "other.npz")[0] == 0
-    with np.load(tmp_path / "photo.npz") as a, np.load(tmp_path / "array.npz") as b, np.load(tmp_path / "other.npz") as c:
-        assert a["maps"].shape == (1, 6, 15, 19)
-        np.testing.assert_array_equal(a["scores"], b["scores"])
-        assert np.abs(a["scores"] - c["scores"]).max() > 1e-3
+    written = {name: np.load(tmp_path / f"{name}.npz") for name in ("photo", "array", "other")}
+    assert written["photo"]["maps"].shape == (1, 6, 15, 19)
+    np.testing.assert_array_equal(written["photo"]["scores"], written["array"]["scores"])
+    assert np.abs(written["photo"]["scores"] - written["other"]["scores"]).max() > 1e-3
 
 
 def test_prototxt_with_weights_equals_its_onnx(run: Run, model: Path, inputs: Path, tmp_path: Path) -> None:
@@ -201,7 +202,7 @@ def broken(inputs: Path, model: Path) -> Path:
 
 
 @pytest.mark.parametrize("case", BAD_ATTRIBUTE)
-def test_refusals_are_one_line_and_leave_nothing(run: Run, model: Path, broken: Path, tmp_path: Path, case: str) -> None:
+def test_refusals_leave_one_line_and_no_file(run: Run, model: Path, broken: Path, tmp_path: Path, case: str) -> None:
     changes, named = BAD_ATTRIBUTE[case]
     options = {"--model": str(model), "--input": str(broken / "x.npy"), "--target": "1", "--layer": "n0"}
     options |= {"--contrast-layer": "pp", "--out": str(tmp_path / "maps.npz")}

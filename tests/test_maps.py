@@ -67,7 +67,8 @@ def test_overlay_refuses_other_shapes() -> None:
 
 def test_figure_has_a_place_for_every_panel(tmp_path: Path) -> None:
     pictures = [np.random.RandomState(i).rand(20 + 10 * i, 40, 3) for i in range(3)]
-    drawn = figure([[Panel(p, f"panel {i}") for i, p in enumerate(pictures)], [Panel(pictures[0], "below")]], title="all")
+    first = [Panel(picture, f"panel {i}") for i, picture in enumerate(pictures)]
+    drawn = figure([first, [Panel(pictures[0], "below")]], title="all")
     boxes = [axes.get_position() for axes in drawn.axes]
     assert [axes.get_title() for axes in drawn.axes] == ["panel 0", "panel 1", "panel 2", "below"]
     for i, a in enumerate(boxes):
