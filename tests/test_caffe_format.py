@@ -283,3 +283,13 @@ def test_weights_of_no_layer_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"weights of 'c00', .* nearest: c0"):
         caffe.write_caffemodel(tmp_path / "w", BLOCK.read_text(), {"c00": [np.zeros(1)]})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_hdf5_file_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    whole = (MODEL / "inception_block.caffemodel.h5").read_bytes()
+    path = tmp_path / "w.h5"
+    for damaged in (whole[:5000], whole.replace(b"TREE", b"tree"), whole.replace(b"data\0", b"date\0")):
+        path.write_bytes(damaged)
+        with pytest.raises(ModelError, match=re.escape(str(path))):
+            caffe.read_weights(path)

@@ -35,8 +35,8 @@ _BODIES = {
         y = Pow(shifted, exponent)
     }""",
     # average pooling whose last windows may overhang the padded image: each divides by the part inside
-    # (the paddings are inputs because onnx 1.16 infers no shapes from a Constant that an attribute fills; padding counts
-    # although there is none, because old runtimes fold a Pad into the pooling behind it without a look at that)
+    # (the paddings are inputs because onnx 1.16 infers no shapes from a Constant that an attribute fills; the inner
+    # poolings count padding, of which they have none, because old runtimes fold the Pad before them into them)
     "Pooling": """Pooling <kernel_shape, strides, pads, ceil_mode, count_include_pad>
         (x, image_pads, ones_pads, end_pads) => (y) {
         zero = Constant <value = float {0}> ()

@@ -209,7 +209,7 @@ def _read_hdf5(path: Path) -> Weights:
     try:
         with h5py.File(path, "r") as file:
             file["data"].visititems(visit)
-    except (OSError, KeyError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelError(f"{path}: no HDF5 weights file of Caffe, or a truncated one: {error}") from None
     for layer, blobs in found.items():
         weights[layer] = [WeightBlob(blobs[i], blobs[i].shape, False) for i in sorted(blobs)]
