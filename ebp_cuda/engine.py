@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from .errors import InputError, ShapeError
-from .plan import Plan, Route, operation_of
+from .plan import Plan, Route, Stage
 from .relevance import Relevance, add
 from .rules import Step
 
@@ -34,21 +33,14 @@ def forward(
 
     `visited`: nodes that a sweep will visit, whose winner codes and the like are kept too.
     """
-    graph, trace = plan.graph, Trace()
-    needed = sorted(graph.ancestors(keep))
-    readers = Counter(value for index in needed for value in graph.nodes[index].inputs)
-    left = Counter(readers)
+    trace = Trace()
     for name, tensor in inputs.items():
         trace.values[name], trace.shapes[name] = _place(plan, tensor), tensor.shape
     with torch.no_grad():
-        for index in needed:
-            _run(plan, trace, index, _may_overwrite(plan, index, keep, readers))
-            for value in graph.nodes[index].inputs:
-                left[value] -= 1
-                if left[value] == 0 and value not in keep:
-                    trace.values.pop(value, None)
-            if index not in visited:
-                trace.saved.pop(index)
+        for stage in plan.stages(keep, visited):
+            _run(plan, trace, stage)
+            for value in stage.done:
+                del trace.values[value]
     return trace
 
 
@@ -57,32 +49,20 @@ def _place(plan: Plan, tensor: torch.Tensor) -> torch.Tensor:
     return placed.contiguous(memory_format=torch.channels_last) if placed.dim() == 4 else placed.contiguous()
 
 
-def _run(plan: Plan, trace: Trace, index: int, overwrite: bool) -> None:
-    graph, node = plan.graph, plan.graph.nodes[index]
+def _run(plan: Plan, trace: Trace, stage: Stage) -> None:
+    node = stage.node
     xs = [trace.values[value] for value in node.inputs]
-    saved = trace.saved[index] = {"overwrite": overwrite}
+    saved: dict[str, Any] = {"overwrite": stage.overwrites}
     try:
-        ys = operation_of(graph, node).forward(node, plan.params(index), xs, saved)
+        ys = stage.forward(node, plan.params(stage.index), xs, saved)
     except RuntimeError as error:
         shapes = ", ".join(str(list(x.shape)) for x in xs)
-        reason = str(error).splitlines()[0]
-        layer = f"{graph.origin}: layer '{node.name}' ({node.source or node.op})"
-        raise ShapeError(f"{layer} on {shapes}: {reason}") from error
+        layer = f"{plan.graph.origin}: layer '{node.name}' ({node.source or node.op})"
+        raise ShapeError(f"{layer} on {shapes}: {str(error).splitlines()[0]}") from error
+    if stage.saves:
+        trace.saved[stage.index] = saved
     for value, y in zip(node.outputs, ys, strict=False):
         trace.values[value], trace.shapes[value] = y, y.shape
-
-
-_OWN_OUTPUT = frozenset(("conv", "conv_transpose", "linear", "batch_norm", "sum"))
-
-
-def _may_overwrite(plan: Plan, index: int, keep: Collection[str], readers: Mapping[str, int]) -> bool:
-    """Whether nobody else will ever look at the memory of the node's first input: it is the only reader of a value
-    that its producer made afresh (a view of that memory would have been a reader too)."""
-    node = plan.graph.nodes[index]
-    if not operation_of(plan.graph, node).overwrites or node.inputs[0] in keep or readers[node.inputs[0]] > 1:
-        return False
-    producer = plan.graph.producer.get(node.inputs[0])
-    return producer is not None and plan.graph.nodes[producer].op in _OWN_OUTPUT
 
 
 def sweep(

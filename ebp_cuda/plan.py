@@ -5,7 +5,8 @@ A plan belongs to one graph, rule set, device and dtype. It holds no activation,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from .errors import InputError, UnsupportedError
 from .graph import Graph, Node
 from .ops import require_device
-from .rules import OPERATIONS, Operation, Rule, check_rule_set
+from .rules import OPERATIONS, Forward, Operation, Rule, check_rule_set
 
 Stamp = tuple[int, int]
 """Where a tensor's memory lies and how often torch wrote to it: another stamp, other weights."""
@@ -49,6 +50,21 @@ class Route:
     """Values whose activations the rules on the way read."""
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One layer of a forward pass, with what the pass may forget once it has run."""
+
+    index: int
+    node: Node
+    forward: Forward
+    overwrites: bool
+    """Whether the layer writes over its first input."""
+    done: tuple[str, ...]
+    """Values that nobody reads any more."""
+    saves: bool
+    """Whether a sweep will want what the forward saves (winner codes)."""
+
+
 class Plan:
     """Parameters and packed weights of one graph for one rule set, device and dtype."""
 
@@ -56,6 +72,9 @@ class Plan:
         self.graph, self.rules, self.device, self.dtype = graph, check_rule_set(rules), device, dtype
         self._placed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
         self._packed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
+        self._routes: dict[tuple[tuple[str, ...], tuple[str, ...]], Route] = {}
+        self._stages: dict[tuple[frozenset[str], frozenset[int]], tuple[Stage, ...]] = {}
+        self._classifiers: dict[str, frozenset[int]] = {}
         self.non_negative = non_negative_values(graph)
 
     def params(self, index: int) -> dict[str, torch.Tensor]:
@@ -99,7 +118,12 @@ class Plan:
     def route(self, tops: Sequence[str], wanted: Iterable[str]) -> Route:
         """The way from `tops` down to the `wanted` values. Raises InputError where no way leads there, and
         UnsupportedError that lists every layer on the way without a rule."""
-        wanted = tuple(wanted)
+        key = tuple(tops), tuple(wanted)
+        if key not in self._routes:
+            self._routes[key] = self._find_route(*key)
+        return self._routes[key]
+
+    def _find_route(self, tops: tuple[str, ...], wanted: tuple[str, ...]) -> Route:
         above, below = self.graph.ancestors(tops), self.graph.descendants(wanted)
         for value in wanted:
             if value not in tops and not above & self.graph.descendants([value]):
@@ -120,6 +144,11 @@ class Plan:
 
     def classifiers(self, top: str) -> frozenset[int]:
         """The first layers with weights under `top`: those that the contrast negates."""
+        if top not in self._classifiers:
+            self._classifiers[top] = self._find_classifiers(top)
+        return self._classifiers[top]
+
+    def _find_classifiers(self, top: str) -> frozenset[int]:
         found: set[int] = set()
         queue = [top]
         while queue:
@@ -127,11 +156,39 @@ class Plan:
             if index is None:
                 continue
             node = self.graph.nodes[index]
-            if OPERATIONS[node.op].is_contraction:
+            if operation_of(self.graph, node).is_contraction:
                 found.add(index)
             else:
                 queue.extend(node.inputs)
         return frozenset(found)
+
+    def stages(self, keep: Iterable[str], visited: Iterable[int]) -> tuple[Stage, ...]:
+        """The layers of a forward pass that computes `keep`, and saves for a sweep over the nodes `visited`."""
+        key = frozenset(keep), frozenset(visited)
+        if key not in self._stages:
+            self._stages[key] = tuple(self._find_stages(*key))
+        return self._stages[key]
+
+    def _find_stages(self, keep: frozenset[str], visited: frozenset[int]) -> Iterator[Stage]:
+        needed = sorted(self.graph.ancestors(keep))
+        readers = Counter(value for index in needed for value in self.graph.nodes[index].inputs)
+        left = Counter(readers)
+        for index in needed:
+            node = self.graph.nodes[index]
+            entry = operation_of(self.graph, node)
+            left.subtract(node.inputs)
+            alone = bool(node.inputs) and readers[node.inputs[0]] == 1 and node.inputs[0] not in keep
+            done = tuple(value for value in set(node.inputs) if left[value] == 0 and value not in keep)
+            overwrites = entry.overwrites and alone and self._made_afresh(node.inputs[0])
+            yield Stage(index, node, entry.forward, overwrites, done, index in visited)
+
+    def _made_afresh(self, value: str) -> bool:
+        """Whether the memory of a value is its producer's own (a view of it would be another reader of the value)."""
+        producer = self.graph.producer.get(value)
+        return producer is not None and self.graph.nodes[producer].op in _OWN_OUTPUT
+
+
+_OWN_OUTPUT = frozenset(("conv", "conv_transpose", "linear", "batch_norm", "sum"))
 
 
 def _stamp(tensor: torch.Tensor) -> Stamp:

@@ -1,12 +1,24 @@
 """Forward and top-down rule of every operation, by kind; `registry` is the table they all enter."""
 
 from . import contraction, eltwise, movement, pointwise, pooling
-from .registry import KINDS, OPERATIONS, RULE_SETS, Operation, Rule, Step, check_rule_set, operation, register_rule
+from .registry import (
+    KINDS,
+    OPERATIONS,
+    RULE_SETS,
+    Forward,
+    Operation,
+    Rule,
+    Step,
+    check_rule_set,
+    operation,
+    register_rule,
+)
 
 __all__ = [
     "KINDS",
     "OPERATIONS",
     "RULE_SETS",
+    "Forward",
     "Operation",
     "Rule",
     "Step",
