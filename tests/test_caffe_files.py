@@ -50,6 +50,18 @@ def test_nodes_values_and_metadata_carry_the_caffe_names(tmp_path: Path) -> None
     assert report.dropped == ["loss"]
 
 
+def test_two_layers_of_one_name_share_the_stored_weights(tmp_path: Path) -> None:
+    conv = "convolution_param { num_output: 3 kernel_size: 1 bias_term: false }"
+    text = net((1, 3, 4, 4), layer("c", "Convolution", conv, tops="a"), layer("c", "Convolution", conv, "a", "b"))
+    weight, x = random(3, 3, 1, 1), random(1, 3, 4, 4)
+    (tmp_path / "net.prototxt").write_text(text)
+    caffe.write_caffemodel(tmp_path / "w", net((1, 3, 4, 4), layer("c", "Convolution", conv)), {"c": [weight]})
+    model = caffe.to_onnx(tmp_path / "net.prototxt", tmp_path / "w")
+    got = run(model, {"x": x})["b"]
+    np.testing.assert_allclose(got, np.einsum("ik,kj,njhw->nihw", weight[..., 0, 0], weight[..., 0, 0], x), atol=1e-5)
+    assert len({node.name for node in model.graph.node}) == 2
+
+
 def test_a_training_file_states_its_preprocessing(tmp_path: Path) -> None:
     data = """name: "data" type: "Data" top: "data" top: "label"
         transform_param { crop_size: 16 mean_value: 104 mean_value: 117 mean_value: 123 scale: 0.5 }"""

@@ -28,6 +28,7 @@ class OnnxWriter:
         self.graph = self._model.graph
         self.functions: dict[str, onnx.FunctionProto] = {}
         self._taken = taken
+        self._node_names: set[str] = set()
 
     def _unique(self, name: str) -> str:
         while name in self._taken:
@@ -48,6 +49,9 @@ class OnnxWriter:
     ) -> None:
         """A node named after the layer, from its bottoms to its tops unless told otherwise."""
         name = f"{layer.name}/{suffix}" if suffix else layer.name
+        if name in self._node_names:  # Caffe lets two layers have one name, onnxruntime does not
+            name += f"#{layer.index}"
+        self._node_names.add(name)
         inputs = layer.inputs if inputs is None else inputs
         outputs = layer.outputs if outputs is None else outputs
         self.graph.node.append(helper.make_node(op, inputs, outputs, name, domain=domain, **attrs))
