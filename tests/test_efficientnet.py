@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 from skimage import data
 
+import ebp_cuda
 from ebp_cuda import models
 from ebp_cuda.errors import ModelError
-from ebp_cuda.importers.torch import from_module
 from ebp_cuda.models import efficientnet_lite0
-from ebp_cuda.net import Net
 from ebp_cuda.preprocess import Preprocess
 
 torch.set_num_threads(1)
@@ -46,6 +45,12 @@ def trained() -> efficientnet_lite0.EfficientNetLite0:
     return efficientnet_lite0.load()
 
 
+@pytest.fixture(scope="module")
+def net(trained: efficientnet_lite0.EfficientNetLite0) -> ebp_cuda.Net:
+    meta = {"labels": models.labels("imagenet"), "preprocess": efficientnet_lite0.PREPROCESS}
+    return ebp_cuda.from_torch(trained, photo("rocket"), **meta)
+
+
 @needs_weights
 @pytest.mark.parametrize("name", EXPECTED)
 def test_photos_get_their_classes(trained: torch.nn.Module, name: str) -> None:
@@ -57,10 +62,8 @@ def test_photos_get_their_classes(trained: torch.nn.Module, name: str) -> None:
 
 
 @needs_weights
-def test_the_imported_network_computes_the_same(trained: torch.nn.Module) -> None:
+def test_the_imported_network_computes_the_same(trained: torch.nn.Module, net: ebp_cuda.Net) -> None:
     x = photo("rocket")
-    graph = from_module(trained, x, labels=models.labels("imagenet"), preprocess=efficientnet_lite0.PREPROCESS)
-    net = Net(graph)
     seen: dict[str, torch.Tensor] = {}
     layers = ["stem.act", "blocks.0", "blocks.4.expand", "blocks.8.depthwise.conv", "blocks.15", "head", "pool"]
     hooks = [
@@ -71,12 +74,24 @@ def test_the_imported_network_computes_the_same(trained: torch.nn.Module) -> Non
         wanted = trained(x)
     for hook in hooks:
         hook.remove()
-    got = net.forward(x, outputs=[*layers, *graph.outputs])
-    for name, value in {**seen, graph.outputs[0]: wanted}.items():
+    got = net.forward(x, outputs=[*layers, *net.graph.outputs])
+    for name, value in {**seen, net.graph.outputs[0]: wanted}.items():
         assert (got[name] - value).abs().max() <= 1e-4 * value.abs().max(), name
     assert net.labels is not None
-    assert net.labels[int(got[graph.outputs[0]].argmax())] == "drilling platform"
-    assert [node.op for node in graph.nodes].count("pad") == 5  # the strided layers, on even sizes
+    assert net.labels[int(got[net.graph.outputs[0]].argmax())] == "drilling platform"
+    assert [node.op for node in net.graph.nodes].count("pad") == 5  # the strided layers, on even sizes
+
+
+@needs_weights
+def test_its_maps_lose_nothing_and_point_at_the_class(net: ebp_cuda.Net) -> None:
+    x = photo("rocket")
+    whole = ebp_cuda.ExcitationBackprop(net, "blocks.4", rules="conserving").attribute(x, [[657, 540]])
+    assert whole.sum((2, 3)).flatten().tolist() == pytest.approx([1, 1], abs=1e-4)
+    contrast = ebp_cuda.ExcitationBackprop(net, "blocks.4", "pool", rules="conserving").attribute(x, [[657, 540]])[0]
+    assert contrast.sum((1, 2)).tolist() == pytest.approx([0, 0], abs=1e-4)
+    middle = contrast.clamp(min=0)[:, :, 14:30].sum((1, 2)) / contrast.clamp(min=0).sum((1, 2))
+    assert middle[0] > 0.9  # the missile is the rocket, in the middle of the photo
+    assert middle[1] < 0.1  # the drilling platforms are the towers at its sides
 
 
 @pytest.mark.parametrize(

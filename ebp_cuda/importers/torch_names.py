@@ -52,6 +52,7 @@ def finish(
     nodes: list[Node] = []
     for item, (prefix, whole) in zip(converted, _prefixes(converted, calls, public), strict=True):
         for node in item.nodes:
+            whole = whole and prefix not in inputs
             name = prefix if whole else _free(f"{prefix}.{node.op}" if prefix else node.op, taken)
             writes = (name,) if len(node.outputs) == 1 else tuple(f"{name}:{i}" for i in range(len(node.outputs)))
             renamed.update(zip(node.outputs, writes, strict=True))
