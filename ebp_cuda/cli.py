@@ -41,6 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    add_completion=False,
 )
 
 
@@ -138,6 +139,8 @@ def attribute(
 
     if out is None and overlay is None:
         raise InputError("attribute: nothing to write; give --out MAPS.npz, --overlay DIR, or both")
+    if weights is None and model.suffix == ".prototxt":
+        raise InputError(f"attribute: {model} holds no weights; give --weights WEIGHTS.caffemodel")
     if out is not None:
         check_writable(out)
     net = ebp_cuda.load(*model_files(model, weights))
@@ -149,10 +152,8 @@ def attribute(
         net, layer=layer, contrast_layer=contrast_layer, rules=rules, dtype=dtype, device=device, top=top
     )
     with _progress() as progress:
-        task = progress.add_task("attributing", total=len(read.x))
-        result = job.attribute(
-            method, read, target, names, batch=batch, done=lambda count: progress.advance(task, count)
-        )
+        task = progress.add_task("attributing", total=1.0)
+        result = job.attribute(method, read, target, names, batch=batch, done=lambda part: progress.advance(task, part))
     if out is not None:
         job.write_npz(result, out)
     written = job.write_overlays(result, read, names, overlay) if overlay is not None else []

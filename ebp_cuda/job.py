@@ -76,9 +76,9 @@ def attribute(
     labels: Sequence[str] | None,
     *,
     batch: int = 8,
-    done: Callable[[int], None] = lambda count: None,
+    done: Callable[[float], None] = lambda part: None,
 ) -> Result:
-    """Runs `method` over the inputs, `batch` images at a time; `done` is told how many images were finished.
+    """Runs `method` over the inputs, `batch` images at a time; `done` is told which part of the whole was finished.
 
     `target` is what `targets.parse_targets` takes. Raises InputError for it, and whatever the engine refuses.
     """
@@ -86,24 +86,31 @@ def attribute(
     if labels and len(labels) != classes:
         raise InputError(f"labels: {len(labels)} names for a model of {classes} classes")
     chosen = parse_targets(target, labels, classes)
+    total = len(inputs.x) * (len(chosen) if isinstance(chosen, list) else int(chosen.removeprefix("top")))
     parts = []
     for start in range(0, len(inputs.x), batch):
-        parts.append(_attribute_batch(method, inputs.x[start : start + batch], chosen))
-        done(len(inputs.x[start : start + batch]))
+        x = inputs.x[start : start + batch]
+        parts.append(_attribute_batch(method, x, chosen, lambda maps: done(maps / total)))
     maps, targets, scores = (torch.cat(group).cpu() for group in zip(*parts, strict=True))
     return Result(maps.float().numpy(), targets.numpy().astype(np.int64), scores.float().numpy())
 
 
-def _attribute_batch(method: ExcitationBackprop, x: torch.Tensor, chosen: list[int] | str) -> tuple[torch.Tensor, ...]:
+def _attribute_batch(
+    method: ExcitationBackprop, x: torch.Tensor, chosen: list[int] | str, done: Callable[[int], None]
+) -> tuple[torch.Tensor, ...]:
     """Maps, targets and scores of one batch; many classes go in several runs, so that memory stays bounded."""
     if isinstance(chosen, str) and len(x) * int(chosen.removeprefix("top")) <= _COLUMNS:
         run = method.run(x, chosen)
+        done(run.targets.numel())
         return run.maps, run.targets, run.scores
     if isinstance(chosen, str):
         ids = method.run(x, 0).scores.topk(int(chosen.removeprefix("top")), dim=1).indices
     else:
         ids = torch.tensor(chosen).expand(len(x), -1)
-    runs = [method.run(x, part) for part in ids.split(max(1, _COLUMNS // len(x)), dim=1)]
+    runs = []
+    for part in ids.split(max(1, _COLUMNS // len(x)), dim=1):
+        runs.append(method.run(x, part))
+        done(part.numel())
     return torch.cat([run.maps for run in runs], 1), torch.cat([run.targets for run in runs], 1), runs[0].scores
 
 

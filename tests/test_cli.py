@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import ebp_cuda
-from ebp_cuda import cli
+from ebp_cuda import cli, doctor, job
 from ebp_cuda.errors import InputError
 from ebp_cuda.targets import class_name, parse_targets
 
@@ -177,6 +177,7 @@ BAD_ATTRIBUTE = {
     "truncated model": (["--model", "{inputs}/cut.onnx"], ["cut.onnx"]),
     "model of another kind": (["--model", "{inputs}/text.jpg"], ["text.jpg"]),
     "weights with an ONNX file": (["--weights", str(CAFFEMODEL)], ["--weights"]),
+    "caffe model without weights": (["--model", str(PROTOTXT)], ["inception_block.prototxt", "--weights"]),
     "unknown rules": (["--rules", "cafe"], ["cafe", "caffe"]),
     "unknown device": (["--device", "gpu0"], ["gpu0"]),
     "unknown dtype": (["--dtype", "fp33"], ["fp33", "fp32"]),
@@ -265,6 +266,28 @@ def test_doctor_is_content(run: Run) -> None:
     assert code == 0, out
     for text in ("python", "torch", "extension", "self check on cpu", "all is well"):
         assert text in out
+
+
+def test_doctor_fails_when_the_numbers_are_wrong(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_formula", lambda x, *rest: torch.ones(len(x), 12, 12, dtype=torch.float64))
+    code, out, _ = run("doctor")
+    assert code == 1 and "something is wrong" in out and "differs from the formula" in out
+
+
+def test_all_classes_in_several_runs(run: Run, model: Path, inputs: Path, tmp_path: Path) -> None:
+    command = ["attribute", "--model", model, "--input", inputs / "x.npy", *MAP]
+    assert run(*command, "--target", "all", "--out", tmp_path / "whole.npz")[0] == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "_COLUMNS", 4)
+        assert run(*command, "--target", "all", "--out", tmp_path / "parts.npz")[0] == 0
+        assert run(*command, "--target", "top5", "--out", tmp_path / "top.npz")[0] == 0
+    whole, parts, top = (np.load(tmp_path / f"{name}.npz") for name in ("whole", "parts", "top"))
+    assert parts["targets"].tolist() == [list(range(6))] * 2
+    scale = np.abs(whole["maps"]).max()
+    np.testing.assert_allclose(parts["maps"], whole["maps"], atol=1e-5 * scale)
+    for image, classes in enumerate(top["targets"]):
+        np.testing.assert_allclose(top["maps"][image], whole["maps"][image, classes], atol=1e-5 * scale)
+    assert top["targets"].shape == (2, 5)
 
 
 def test_module_and_help_run() -> None:
