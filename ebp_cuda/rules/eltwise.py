@@ -44,7 +44,8 @@ def eltwise_sum(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) 
 def share_sum(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
     rel, y = above[0], step.outputs[0]
     assert rel is not None
-    own = rel.x is y and all(step.non_negative)  # y / y is 1 wherever some input is not 0
+    positive = all(step.non_negative) and all(c > 0 for c in _coefficients(step.node, len(step.inputs)))
+    own = rel.x is y and positive  # then y / y is 1 wherever some input is not 0
     r = rel.s if own else rel.over(y)
     return [Relevance(r, x) for x in step.inputs]
 
