@@ -1,16 +1,14 @@
-"""`ebp-cuda demo`: attention maps of a trained ImageNet network on real photos, and of a Caffe model of digit scenes."""
+"""`ebp-cuda demo`: attention maps of an ImageNet network on photos, and of a Caffe model on scenes of digits."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .api import ExcitationBackprop
@@ -18,8 +16,6 @@ from .errors import InputError, UnsupportedError
 from .maps import Panel, figure, overlay, save_figure
 from .net import Net, from_torch, load
 from .preprocess import Preprocess, prepare
-
-_SEED = 7
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def photos(out: Path, console: Console) -> list[Path]:
     nets: dict[tuple[int, int], Net] = {}
     rows, pictures = [], []
     for photo in PHOTOS:
-        image = getattr(data, photo.name)().astype(np.float32) / 255
+        image = getattr(data, photo.name)().astype(np.float32) / np.float32(255)
         start = time.perf_counter()
         if photo.size not in nets:
             nets[photo.size] = _efficientnet(photo.size)
@@ -124,5 +120,29 @@ def _percent(share: float) -> str:
 
 
 def digits(out: Path, console: Console) -> list[Path]:
-    """A Caffe model by the Caffe road: imported to ONNX, maps of every digit in a few scenes, the pointing game."""
-    raise NotImplementedError
+    """A Caffe model by the Caffe road: imported to ONNX, maps of every digit in a few scenes, the pointing game.
+
+    Returns the picture; digits.onnx lies beside it. Raises UnsupportedError where scikit-learn is missing.
+    """
+    from .importers.caffe import import_file
+    from .models import digits as model
+
+    console.rule("A Caffe model, trained on scenes of handwritten digits, imported through ONNX")
+    start = time.perf_counter()
+    path = out / "digits.onnx"
+    import_file(model.DEPLOY, model.WEIGHTS, path, labels=model.LABELS, preprocess=model.PREPROCESS)
+    net = load(path)
+    console.print(f"{model.DEPLOY.name} + {model.WEIGHTS.name} -> {path} in {time.perf_counter() - start:.1f} s")
+    method = ExcitationBackprop(net, layer=model.LAYER, contrast_layer=model.CONTRAST_LAYER)
+    chosen = [scene for scene in model.scenes.held_out_scenes(40) if len(scene.labels) == 3][:4]
+    rows = [_scene_row(scene.image, scene.labels, method) for scene in chosen]
+    picture = save_figure(figure(rows, panel_width=1.9), out / "digits.png")
+    return [picture]
+
+
+def _scene_row(scene: np.ndarray, present: list[int], method: ExcitationBackprop) -> list[Panel]:
+    image = scene.astype(np.float32) / np.float32(255)
+    maps = method.attribute(prepare(image, method.net.preprocess), torch.tensor([present]))[0]
+    height, width = image.shape[:2]
+    shown = Preprocess(size=(3 * height, 3 * width), interpolation="bicubic").resize(image)
+    return [Panel(shown, "scene"), *(Panel(overlay(shown, one), f"{n}") for n, one in zip(present, maps, strict=True))]
