@@ -1,0 +1,1 @@
+"""Measures of what attribution maps are worth."""
