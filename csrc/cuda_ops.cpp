@@ -22,10 +22,10 @@ void* current_stream(const Tensor& t) {
     return library == nullptr ? nullptr
                               : reinterpret_cast<Getter>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
   }();
-  require(getter != nullptr, "ebp_cuda: this torch has no aoti_torch_get_current_cuda_stream; torch 2.10 or later with "
+  EBP_REQUIRE(getter != nullptr, "ebp_cuda: this torch has no aoti_torch_get_current_cuda_stream; torch 2.10 or later with "
           "CUDA is needed");
   void* stream = nullptr;
-  require(getter(t.get_device_index(), &stream) == 0, "ebp_cuda: torch names no current CUDA stream");
+  EBP_REQUIRE(getter(t.get_device_index(), &stream) == 0, "ebp_cuda: torch names no current CUDA stream");
   return stream;
 }
 
@@ -36,7 +36,7 @@ void on_device(const Operand& x, const Tensor& result, const Launch& launch) {
   const torch::stable::accelerator::DeviceGuard guard(x.tensor.get_device_index());
   for_dtype(x, [&](auto zero) {
     const char* error = launch(zero, current_stream(x.tensor));
-    require(error == nullptr, "ebp_cuda::", x.op, ": CUDA refused the launch: ", error == nullptr ? "" : error);
+    EBP_REQUIRE(error == nullptr, "ebp_cuda::", x.op, ": CUDA refused the launch: ", error == nullptr ? "" : error);
   });
 }
 
@@ -64,7 +64,7 @@ Tensor gate(const Tensor& s, const Tensor& x) {
 
 Tensor max_winner(const std::vector<Tensor>& xs) {
   check_alike("max_winner", xs);
-  require(xs.size() <= max_winner_inputs, "ebp_cuda::max_winner: xs may hold ", max_winner_inputs,
+  EBP_REQUIRE(xs.size() <= max_winner_inputs, "ebp_cuda::max_winner: xs may hold ", max_winner_inputs,
           " tensors on CUDA, got ", xs.size());
   Tensor winner = empty_as(xs[0], shape_of(xs[0]), torch::headeronly::ScalarType::Byte);
   on_device({"max_winner", "xs", xs[0]}, winner, [&](auto zero, void* stream) {
@@ -153,7 +153,7 @@ Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stri
   const Operand operand{"conv2d_normalizer", "x", x};
   Conv2d d = conv_of(operand, {"conv2d_normalizer", "w_plus", w_plus}, plane_of(operand),
                      {stride, padding, dilation, groups});
-  require(x.size(1) == d.in_channels, "ebp_cuda::conv2d_normalizer: x has ", x.size(1), " channels, w_plus wants ",
+  EBP_REQUIRE(x.size(1) == d.in_channels, "ebp_cuda::conv2d_normalizer: x has ", x.size(1), " channels, w_plus wants ",
           d.in_channels);
   Tensor z = empty_as(x, {d.batch, d.out_channels, d.h.out, d.w.out});
   set_strides(d, x, z);
@@ -169,7 +169,7 @@ Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, 
   const Operand operand{"conv2d_sweep", "r", r};
   Conv2d d =
       conv_of(operand, {"conv2d_sweep", "w_plus", w_plus}, in_size, {stride, padding, dilation, groups});
-  require(r.dim() == 4 && r.size(1) == d.out_channels && r.size(2) == d.h.out && r.size(3) == d.w.out,
+  EBP_REQUIRE(r.dim() == 4 && r.size(1) == d.out_channels && r.size(2) == d.h.out && r.size(3) == d.w.out,
           "ebp_cuda::conv2d_sweep: r must be [N, ", d.out_channels, ", ", d.h.out, ", ", d.w.out, "]");
   Tensor below = empty_as(r, {d.batch, d.in_channels, d.h.in, d.w.in});
   set_strides(d, below, r);

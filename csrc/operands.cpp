@@ -24,18 +24,24 @@ std::string text(const List& list) {
 
 std::string prefix(const Operand& x) { return std::string("ebp_cuda::") + x.op + ": " + x.name; }
 
-// Dense in one of the two formats, on the CPU or CUDA, and indexable with 32 bits where a kernel does so.
+// On the CPU or CUDA, and indexable with 32 bits where a kernel does so.
+void check_reachable(const Operand& x) {
+  EBP_REQUIRE(x.tensor.is_cpu() || x.tensor.is_cuda(), prefix(x), " must be on the CPU or a CUDA device");
+  EBP_REQUIRE(x.tensor.numel() <= INT_MAX, prefix(x), " has ", x.tensor.numel(),
+              " elements; at most 2^31 - 1 can be indexed");
+}
+
+// ... and without gaps, in one of the two formats.
 void check_dense(const Operand& x) {
+  check_reachable(x);
   const Tensor& t = x.tensor;
-  require(t.is_cpu() || t.is_cuda(), prefix(x), " must be on the CPU or a CUDA device");
-  require(t.is_contiguous() || is_channels_last(t), prefix(x), " must be contiguous or channels_last, got shape ",
-          text(t.sizes()), " with strides ", text(t.strides()));
-  require(t.numel() <= INT_MAX, prefix(x), " has ", t.numel(), " elements; at most 2^31 - 1 can be indexed");
+  EBP_REQUIRE(t.is_contiguous() || is_channels_last(t), prefix(x), " must be contiguous or channels_last, got shape ",
+              text(t.sizes()), " with strides ", text(t.strides()));
 }
 
 void check_together(const Operand& a, const Operand& b, bool same_dtype) {
-  require(a.tensor.device() == b.tensor.device(), prefix(a), " and ", b.name, " must be on one device");
-  require(!same_dtype || a.tensor.scalar_type() == b.tensor.scalar_type(), prefix(a), " and ", b.name,
+  EBP_REQUIRE(a.tensor.device() == b.tensor.device(), prefix(a), " and ", b.name, " must be on one device");
+  EBP_REQUIRE(!same_dtype || a.tensor.scalar_type() == b.tensor.scalar_type(), prefix(a), " and ", b.name,
           " must have one dtype, got ", torch::headeronly::toString(a.tensor.scalar_type()), " and ",
           torch::headeronly::toString(b.tensor.scalar_type()));
 }
@@ -56,24 +62,43 @@ bool lies_as(const Tensor& t, bool channels_last) {
 
 // Columns per image: how often `shared`'s batch goes into that of `column`.
 int64_t columns_of(const Operand& column, const Operand& shared) {
-  require(column.tensor.dim() >= 1 && shared.tensor.dim() >= 1, prefix(column), " needs a batch axis");
+  EBP_REQUIRE(column.tensor.dim() >= 1 && shared.tensor.dim() >= 1, prefix(column), " needs a batch axis");
   const int64_t rows = column.tensor.size(0), images = shared.tensor.size(0);
-  require(images > 0 ? rows % images == 0 : rows == 0, prefix(column), " has ", rows,
+  EBP_REQUIRE(images > 0 ? rows % images == 0 : rows == 0, prefix(column), " has ", rows,
           " rows, which is no multiple of the ", images, " rows of ", shared.name);
   return images > 0 ? rows / images : 1;
 }
 
 void check_rest_of_shape(const Operand& a, const Operand& b) {
-  Ints left = shape_of(a.tensor), right = shape_of(b.tensor);
+  const Ints left = shape_of(a.tensor), right = shape_of(b.tensor);
   const bool same = left.size() == right.size() && std::equal(left.begin() + 1, left.end(), right.begin() + 1);
-  require(same, prefix(a), " of shape ", text(left), " does not fit ", b.name, " of shape ", text(right),
-          ": only the first axis may differ");
-  require(lies_as(b.tensor, is_channels_last(a.tensor)), prefix(a), " and ", b.name, " must have one memory format");
+  EBP_REQUIRE(same, prefix(a), " of shape ", text(left), " does not fit ", b.name, " of shape ", text(right),
+              ": only the first axis may differ");
+}
+
+void check_format(const Operand& a, const Operand& b) {
+  EBP_REQUIRE(lies_as(b.tensor, is_channels_last(a.tensor)), prefix(a), " and ", b.name,
+              " must have one memory format");
+}
+
+// A slice of the channels of a channels_last tensor: pixels lie further apart than their channels need.
+bool is_channel_slice(const Tensor& t) {
+  if (t.dim() != 4 || t.size(1) <= 1 || t.stride(1) != 1) return false;
+  const bool single = t.size(2) == 1 && t.size(3) == 1;
+  return single || (t.stride(3) >= t.size(1) && t.stride(2) == t.stride(3) * t.size(3));
+}
+
+Distances distances_of(const Operand& x, int64_t row, int64_t run) {
+  const Tensor& t = x.tensor;
+  if (is_channels_last(t)) return {row, run};
+  EBP_REQUIRE(is_channel_slice(t), prefix(x), " must be contiguous, channels_last, or a slice of the channels of such a ",
+              "tensor, like its partner; got shape ", text(t.sizes()), " with strides ", text(t.strides()));
+  return {t.stride(0), t.stride(3)};
 }
 
 int64_t checked(const Operand& x, const char* what, const Ints& values, std::size_t axis, int64_t least) {
-  require(values.size() == 2, prefix(x), ": ", what, " needs 2 entries, got ", text(values));
-  require(values[axis] >= least && values[axis] <= INT_MAX / 4, prefix(x), ": ", what, " must be at least ", least,
+  EBP_REQUIRE(values.size() == 2, prefix(x), ": ", what, " needs 2 entries, got ", text(values));
+  EBP_REQUIRE(values[axis] >= least && values[axis] <= INT_MAX / 4, prefix(x), ": ", what, " must be at least ", least,
           ", got ", text(values));
   return values[axis];
 }
@@ -86,7 +111,7 @@ Axis axis_of(const Operand& x, const Ints& in, const Ints& out, const Windows& w
   const int64_t below = checked(x, "in_size", in, axis, 0);
   const int64_t above = checked(x, "out_size", out, axis, 0);
   const int64_t reach = below + padding + above * stride + kernel * dilation;
-  require(reach <= INT_MAX, prefix(x), ": kernel, stride, padding or dilation is out of range for planes of ", below);
+  EBP_REQUIRE(reach <= INT_MAX, prefix(x), ": kernel, stride, padding or dilation is out of range for planes of ", below);
   return {int(below), int(above), int(kernel), int(stride), int(padding), int(dilation)};
 }
 
@@ -104,7 +129,7 @@ Tensor empty_as(const Tensor& like) { return empty_as(like, shape_of(like)); }
 Tensor empty_as(const Tensor& like, const Ints& shape) { return empty_as(like, shape, like.scalar_type()); }
 
 Tensor empty_as(const Tensor& like, const Ints& shape, ScalarType dtype) {
-  const auto format = is_channels_last(like) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+  const auto format = is_channels_last(like) || is_channel_slice(like) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
   return torch::stable::empty(shape, dtype, std::nullopt, like.device(), std::nullopt, format);
 }
 
@@ -113,40 +138,45 @@ bool wide_winners(const Ints& kernel) { return kernel[0] * kernel[1] > 255; }
 ScalarType winner_type(const Ints& kernel) { return wide_winners(kernel) ? ScalarType::Int : ScalarType::Byte; }
 
 Ints plane_of(const Operand& x) {
-  require(x.tensor.dim() == 4, prefix(x), " must be [N, C, H, W], got shape ", text(x.tensor.sizes()));
+  EBP_REQUIRE(x.tensor.dim() == 4, prefix(x), " must be [N, C, H, W], got shape ", text(x.tensor.sizes()));
   return {x.tensor.size(2), x.tensor.size(3)};
 }
 
 Ints resized(const Tensor& t, const Ints& size) { return {t.size(0), t.size(1), size[0], size[1]}; }
 
 Rows rows_of(const Operand& column, const Operand& shared) {
-  check_dense(column);
-  check_dense(shared);
+  check_reachable(column);
+  check_reachable(shared);
   check_together(column, shared, true);
-  const int64_t columns = columns_of(column, shared);
+  const int64_t columns = std::max<int64_t>(columns_of(column, shared), 1);
   check_rest_of_shape(column, shared);
-  const int64_t total = column.tensor.numel();
-  return {total, total > 0 ? total / column.tensor.size(0) : 1, columns > 0 ? columns : 1};
+  const int64_t total = column.tensor.numel(), row = total > 0 ? total / column.tensor.size(0) : 1;
+  const bool plain = column.tensor.is_contiguous() && shared.tensor.is_contiguous();
+  if (plain || (is_channels_last(column.tensor) && is_channels_last(shared.tensor))) {
+    return {total, row, columns, row, {row, row}, {row, row}};
+  }
+  const int64_t run = column.tensor.dim() == 4 && total > 0 ? column.tensor.size(1) : 1;
+  return {total, row, columns, run, distances_of(column, row, run), distances_of(shared, row, run)};
 }
 
 void check_alike(const char* op, const std::vector<Tensor>& xs) {
-  require(!xs.empty() && xs.size() <= 255, "ebp_cuda::", op, ": xs must hold 1 to 255 tensors, got ", xs.size());
+  EBP_REQUIRE(!xs.empty() && xs.size() <= 255, "ebp_cuda::", op, ": xs must hold 1 to 255 tensors, got ", xs.size());
   const Operand first{op, "xs[0]", xs[0]};
   check_dense(first);
   for (const Tensor& x : xs) {
     const Operand other{op, "xs", x};
     check_dense(other);
     check_together(other, first, true);
-    require(shape_of(x) == shape_of(xs[0]), prefix(other), " must have one shape, got ", text(xs[0].sizes()), " and ",
+    EBP_REQUIRE(shape_of(x) == shape_of(xs[0]), prefix(other), " must have one shape, got ", text(xs[0].sizes()), " and ",
             text(x.sizes()));
-    require(lies_as(x, is_channels_last(xs[0])), prefix(other), " must have one memory format");
+    EBP_REQUIRE(lies_as(x, is_channels_last(xs[0])), prefix(other), " must have one memory format");
   }
 }
 
 Lrn lrn_of(const Operand& x, int64_t size, double alpha, double beta, double k) {
   check_dense(x);
-  require(x.tensor.dim() >= 2, prefix(x), " needs a batch and a channel axis, got shape ", text(x.tensor.sizes()));
-  require(size >= 1 && size <= INT_MAX / 4, prefix(x), ": size must be at least 1, got ", size);
+  EBP_REQUIRE(x.tensor.dim() >= 2, prefix(x), " needs a batch and a channel axis, got shape ", text(x.tensor.sizes()));
+  EBP_REQUIRE(size >= 1 && size <= INT_MAX / 4, prefix(x), ": size must be at least 1, got ", size);
   const int64_t batch = x.tensor.size(0), channels = x.tensor.size(1);
   const int64_t pixels = x.tensor.numel() > 0 ? x.tensor.numel() / (batch * channels) : 0;
   const bool last = is_channels_last(x.tensor);
@@ -158,7 +188,7 @@ Pool2d pool_of(const Operand& plane, const Ints& in, const Ints& out, const Wind
   const Tensor& t = plane.tensor;
   const Axis h = axis_of(plane, in, out, windows, 0), w = axis_of(plane, in, out, windows, 1);
   const int64_t channels = t.size(1), pixels = std::max(in[0] * in[1], out[0] * out[1]);
-  require(pixels <= INT_MAX && t.size(0) * channels * pixels <= INT_MAX, prefix(plane), ": ", t.size(0), " x ",
+  EBP_REQUIRE(pixels <= INT_MAX && t.size(0) * channels * pixels <= INT_MAX, prefix(plane), ": ", t.size(0), " x ",
           channels, " planes of ", pixels, " pixels exceed 2^31 - 1 elements");
   const bool last = is_channels_last(t);
   return {t.size(0), last ? 1 : channels, last ? channels : 1, h, w, 1};
@@ -169,10 +199,11 @@ Pool2d route_of(const Operand& p, const Operand& winner, const Ints& in, const W
   check_dense(winner);
   check_together(p, winner, false);
   const ScalarType wanted = winner_type(windows.kernel);
-  require(winner.tensor.scalar_type() == wanted, prefix(winner), " must be ", torch::headeronly::toString(wanted),
+  EBP_REQUIRE(winner.tensor.scalar_type() == wanted, prefix(winner), " must be ", torch::headeronly::toString(wanted),
           " for this kernel, got ", torch::headeronly::toString(winner.tensor.scalar_type()));
   d.columns = std::max<int64_t>(columns_of(p, winner), 1);
   check_rest_of_shape(p, winner);
+  check_format(p, winner);
   return d;
 }
 
@@ -181,11 +212,11 @@ Conv2d conv_of(const Operand& reach, const Operand& w_plus, const Ints& in, cons
   check_dense(w_plus);
   check_together(reach, w_plus, true);
   const Tensor& w = w_plus.tensor;
-  require(w.dim() == 4 && w.is_contiguous(), prefix(w_plus), " must be contiguous [O, I / groups, kh, kw], got shape ",
+  EBP_REQUIRE(w.dim() == 4 && w.is_contiguous(), prefix(w_plus), " must be contiguous [O, I / groups, kh, kw], got shape ",
           text(w.sizes()), " with strides ", text(w.strides()));
-  require(shape.padding.size() == 4, prefix(reach), ": padding must be (top, left, bottom, right), got ",
+  EBP_REQUIRE(shape.padding.size() == 4, prefix(reach), ": padding must be (top, left, bottom, right), got ",
           text(shape.padding));
-  require(shape.groups >= 1 && w.size(0) % shape.groups == 0, prefix(w_plus), " has ", w.size(0),
+  EBP_REQUIRE(shape.groups >= 1 && w.size(0) % shape.groups == 0, prefix(w_plus), " has ", w.size(0),
           " rows, which is no multiple of groups = ", shape.groups);
   const Ints kernel{w.size(2), w.size(3)}, before{shape.padding[0], shape.padding[1]};
   const Windows windows{kernel, shape.stride, before, shape.dilation};
@@ -194,12 +225,12 @@ Conv2d conv_of(const Operand& reach, const Operand& w_plus, const Ints& in, cons
     axes[axis] = axis_of(reach, in, {0, 0}, windows, axis);
     const int64_t after = checked(reach, "padding", {shape.padding[2], shape.padding[3]}, axis, 0);
     const int64_t span = in[axis] + before[axis] + after - (kernel[axis] - 1) * shape.dilation[axis] - 1;
-    require(span >= 0, prefix(reach), ": the kernel ", text(kernel), " does not fit into planes of ", text(in));
+    EBP_REQUIRE(span >= 0, prefix(reach), ": the kernel ", text(kernel), " does not fit into planes of ", text(in));
     axes[axis].out = int(span / shape.stride[axis] + 1);
   }
   const int64_t batch = reach.tensor.size(0), lower = w.size(1) * shape.groups;
   const int64_t pixels = std::max(in[0] * in[1], int64_t(axes[0].out) * axes[1].out);
-  require(pixels <= INT_MAX && batch * std::max(lower, w.size(0)) * pixels <= INT_MAX, prefix(reach),
+  EBP_REQUIRE(pixels <= INT_MAX && batch * std::max(lower, w.size(0)) * pixels <= INT_MAX, prefix(reach),
           ": the convolution's tensors exceed 2^31 - 1 elements");
   return {int(batch), int(lower), int(w.size(0)), int(shape.groups), axes[0], axes[1], {}, {}};
 }

@@ -20,12 +20,17 @@ using torch::stable::Tensor;
 using Ints = std::vector<int64_t>;
 
 template <class... Parts>
-void require(bool holds, const Parts&... parts) {
-  if (holds) return;
+[[noreturn]] void refuse(const Parts&... parts) {
   std::ostringstream message;
   (message << ... << parts);
   throw std::runtime_error(message.str());
 }
+
+// A macro so that the message is put together only when it is needed: a check costs less than the op it guards.
+#define EBP_REQUIRE(holds, ...) \
+  do {                          \
+    if (!(holds)) ::ebp::refuse(__VA_ARGS__); \
+  } while (false)
 
 // A named argument of an op, for messages.
 struct Operand {
@@ -81,8 +86,8 @@ void for_dtype(const Operand& x, const Body& body) {
     case torch::headeronly::ScalarType::Float: return body(float{});
     case torch::headeronly::ScalarType::Double: return body(double{});
     default:
-      require(false, "ebp_cuda::", x.op, ": ", x.name, " must be float32 or float64, got ",
-              torch::headeronly::toString(x.tensor.scalar_type()));
+      refuse("ebp_cuda::", x.op, ": ", x.name, " must be float32 or float64, got ",
+             torch::headeronly::toString(x.tensor.scalar_type()));
   }
 }
 

@@ -12,15 +12,26 @@ namespace ebp {
 
 using std::int64_t;
 
-// A flat tensor of `total` elements against one whose rows of `row` elements are shared by `columns` rows of the first.
-struct Rows {
-  int64_t total, row, columns;
+// How far apart the rows of a tensor lie, and the runs of neighbouring elements that a row consists of.
+struct Distances {
+  int64_t row, run;
 };
 
-// Index into the shared tensor of element `index` of the flat one.
+// A tensor of `total` elements in rows of `row`, against one whose rows are shared by `columns` rows of the first. Both
+// may have gaps, as a slice of channels has: a row is made of runs of `run` elements.
+struct Rows {
+  int64_t total, row, columns, run;
+  Distances column, shared;
+};
+
+// Where element `index` of the first tensor lies, and the element of the shared one that it meets.
+EBP_HD int64_t column_index(const Rows& d, int64_t index) {
+  const int64_t row = index / d.row, rest = index - row * d.row, run = rest / d.run;
+  return row * d.column.row + run * d.column.run + (rest - run * d.run);
+}
 EBP_HD int64_t shared_index(const Rows& d, int64_t index) {
-  const int64_t row = index / d.row;
-  return row / d.columns * d.row + (index - row * d.row);
+  const int64_t row = index / d.row, rest = index - row * d.row, run = rest / d.run;
+  return row / d.columns * d.shared.row + run * d.shared.run + (rest - run * d.run);
 }
 
 // Pooling over [batch * planes, H, W, inner]. NCHW: planes = C, inner = 1. channels_last: planes = 1, inner = C.

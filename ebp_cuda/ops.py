@@ -2,7 +2,8 @@
 
 Throughout, x, z and winners have one row per image (N rows), probability p and its like one row per image and class
 (N * K rows, image-major: row n * K + k). Tensors are float32 or float64, on the CPU or on CUDA, contiguous or
-channels_last; anything else is copied into one of the two. A result has the memory format of its first argument. All
+channels_last; anything else is copied into one of the two (share and gate also take slices of the channels of a
+channels_last tensor as they are). A result has the memory format of its first argument. All
 ops are functional, deterministic to the bit, and free of autograd. Refusals: ShapeError (shape, dtype, geometry),
 UnsupportedError (device).
 """
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ._extension import build_info, is_channels_last, memory_format, normalizer_cpu, sweep_cpu
+from ._extension import build_info, is_channel_slice, is_channels_last, memory_format, normalizer_cpu, sweep_cpu
 from .errors import ShapeError, UnsupportedError
 
 __all__ = [
@@ -216,11 +217,13 @@ def _check_columns(op: str, name: str, a: Tensor, other: str, b: Tensor) -> None
 
 
 def _columns(op: str, name: str, a: Tensor, other: str, b: Tensor) -> tuple[Tensor, Tensor]:
-    a = _dense(_checked(op, name, a))
+    _checked(op, name, a)
     _check_columns(op, name, a, other, b)
     if a.dtype != b.dtype:
         raise ShapeError(f"{op}: {name} is {a.dtype}, {other} is {b.dtype}; they must be of one dtype")
-    return a, _lying_as(a, b)
+    if not is_channel_slice(a):
+        a = _dense(a)
+    return a, b if memory_format(a) == torch.channels_last and is_channel_slice(b) else _lying_as(a, b)
 
 
 def _plane(op: str, name: str, t: Tensor) -> Tensor:

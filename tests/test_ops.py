@@ -221,6 +221,22 @@ def test_share_and_gate(shape, columns, dtype, device) -> None:
         assert ops.share(p, z).is_contiguous(memory_format=memory_format)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("size", [(5, 4), (1, 6), (6, 1), (1, 1)])
+def test_share_and_gate_take_slices_of_channels(size, columns, device) -> None:
+    p = place(numbers(2 * columns, 30, *size), torch.float32, torch.channels_last, device)
+    z = place(numbers(2, 30, *size, seed=1), torch.float32, torch.channels_last, device)
+    for part in (slice(0, 30), slice(0, 7), slice(3, 22), slice(29, 30)):
+        for a, b in ((p[:, part], z[:, part]), (p[:, part].contiguous(), z[:, part]), (p[:, part], z[:, part].clone())):
+            assert torch.equal(ops.gate(a, b), a * b.repeat_interleave(columns, 0))
+            wide = b.repeat_interleave(columns, 0)
+            assert torch.equal(ops.share(a, b), torch.where(wide == 0, 0, a / wide))
+    sliced = p[:, 3:22]
+    assert ops.gate(sliced, z[:, 3:22]).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(torch.ops.ebp_cuda.gate(sliced, z[:, 3:22]), ops.gate(sliced, z[:, 3:22]))  # and uncopied
+
+
 def test_sharing_of_a_zero_normaliser_is_zero_even_for_nan() -> None:
     p = torch.tensor([1.0, float("nan"), float("inf"), -2.0, 1.0])
     z = torch.tensor([0.0, 0.0, -0.0, 4.0, float("nan")])
@@ -477,9 +493,9 @@ def test_callers_of_the_bare_ops_are_refused_too() -> None:
     bare = torch.ops.ebp_cuda
     with pytest.raises(RuntimeError, match="share: p has 3 rows"):
         bare.share(torch.zeros(3, 4), torch.zeros(2, 4))
-    with pytest.raises(RuntimeError, match="gate: s must be contiguous or channels_last"):
+    with pytest.raises(RuntimeError, match="gate: s must be contiguous, channels_last, or a slice"):
         bare.gate(torch.zeros(4, 4).T[::2], torch.zeros(2, 4))
-    with pytest.raises(RuntimeError, match="one memory format"):
+    with pytest.raises(RuntimeError, match=r"gate: s must be contiguous, .* like its partner"):
         bare.gate(X, X.contiguous(memory_format=torch.channels_last))
     with pytest.raises(RuntimeError, match="winner must be Byte"):
         bare.max_pool2d_route(X, X, [7, 6], [3, 3], [1, 1], [1, 1], [1, 1])

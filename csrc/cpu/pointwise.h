@@ -6,28 +6,33 @@
 namespace ebp {
 namespace EBP_ISA {
 
-// Cuts [begin, end) of the flat tensor at row ends: body(flat offset, offset in the shared tensor, count).
+// Cuts [begin, end) of the result at the ends of runs: body(offset, offset in the column tensor, in the shared one, count).
 template <class Body>
-EBP_HD void for_row_parts(const Rows& d, int64_t begin, int64_t end, const Body& body) {
+EBP_HD void for_runs(const Rows& d, int64_t begin, int64_t end, const Body& body) {
+  int64_t row = begin / d.row, at = begin - row * d.row;
+  int64_t run = at / d.run;
+  at -= run * d.run;
   while (begin < end) {
-    const int64_t row_end = (begin / d.row + 1) * d.row;
-    const int64_t count = (row_end < end ? row_end : end) - begin;
-    body(begin, shared_index(d, begin), count);
+    const int64_t count = d.run - at < end - begin ? d.run - at : end - begin;
+    body(begin, row * d.column.row + run * d.column.run + at, row / d.columns * d.shared.row + run * d.shared.run + at,
+         count);
     begin += count;
+    at = 0;
+    if (++run * d.run == d.row) ++row, run = 0;
   }
 }
 
 template <class T>
 void share(const Rows& d, const T* p, const T* z, T* r, int64_t begin, int64_t end) {
-  for_row_parts(d, begin, end, [&](int64_t at, int64_t shared, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) r[at + i] = ebp::share(p[at + i], z[shared + i]);
+  for_runs(d, begin, end, [&](int64_t to, int64_t column, int64_t shared, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) r[to + i] = ebp::share(p[column + i], z[shared + i]);
   });
 }
 
 template <class T>
 void gate(const Rows& d, const T* s, const T* x, T* y, int64_t begin, int64_t end) {
-  for_row_parts(d, begin, end, [&](int64_t at, int64_t shared, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) y[at + i] = s[at + i] * x[shared + i];
+  for_runs(d, begin, end, [&](int64_t to, int64_t column, int64_t shared, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) y[to + i] = s[column + i] * x[shared + i];
   });
 }
 

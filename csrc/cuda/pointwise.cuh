@@ -9,13 +9,13 @@ namespace ebp {
 template <class T>
 __global__ void share_kernel(Rows d, const T* p, const T* z, T* r) {
   const int64_t i = thread_element();
-  if (i < d.total) r[i] = share(p[i], z[shared_index(d, i)]);
+  if (i < d.total) r[i] = share(p[column_index(d, i)], z[shared_index(d, i)]);
 }
 
 template <class T>
 __global__ void gate_kernel(Rows d, const T* s, const T* x, T* y) {
   const int64_t i = thread_element();
-  if (i < d.total) y[i] = s[i] * x[shared_index(d, i)];
+  if (i < d.total) y[i] = s[column_index(d, i)] * x[shared_index(d, i)];
 }
 
 template <class T>
