@@ -228,6 +228,11 @@ IMAGE = (1, 3, 8, 8)
             ModelError,
             "group 2 do not divide",
         ),
+        (
+            net(IMAGE, layer("y", "Convolution", "convolution_param { num_output: 4 kernel_size: 3 group: 0 }")),
+            ModelError,
+            "group 0 do not divide",
+        ),
         (net(IMAGE, layer("y", "InnerProduct", "inner_product_param { num_output: 3 axis: 4 }")), ModelError, "axis 4"),
         (net(IMAGE, layer("y", "LRN", "lrn_param { local_size: 4 }")), ModelError, "local_size 4"),
         (net(IMAGE, layer("y", "Concat", bottoms="x z")), ModelError, "reads blob 'z'"),

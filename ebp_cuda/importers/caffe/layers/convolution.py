@@ -43,7 +43,7 @@ def _check(site: Site) -> None:
     param = site.param
     if site.axis(param.axis) != 1:
         raise unsupported(site, f"channel axis {param.axis}", "1")
-    if not param.num_output or param.num_output % param.group or site.shape[1] % param.group:
+    if not param.num_output or not param.group or param.num_output % param.group or site.shape[1] % param.group:
         raise ModelError(
             f"{site.where}: num_output {param.num_output}, {site.shape[1]} channels, group {param.group} do not divide"
         )
