@@ -79,7 +79,7 @@ class PointingGame:
         mask = np.asarray(truth.cpu() if isinstance(truth, torch.Tensor) else truth).astype(bool)
         if tuple(mask.shape) != tuple(attribution.shape):
             raise ShapeError(
-                f"class {label}: one size was wanted, got a map {list(attribution.shape)} and a truth {list(mask.shape)}"
+                f"class {label}: map {list(attribution.shape)} and truth {list(mask.shape)}, wanted the same size"
             )
         if not mask.any():
             raise InputError(f"class {label}: the image shows none of it, so there is nothing to point at")
