@@ -1,4 +1,4 @@
-"""The converters of importers/onnx.py: one function per ONNX operator, or per family of them."""
+"""One function per ONNX operator, or per family of them: a call becomes a node of the vocabulary."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import UnsupportedError
-from ..graph import Node
-from .onnx import Call, axes_of, converter, spatial
+from ...errors import UnsupportedError
+from ...graph import Node
+from .call import CONVERTERS, Call, axes_of, converter, spatial
+
+__all__ = ["CONVERTERS"]
 
 
 def _weights(call: Call) -> dict[str, np.ndarray]:
@@ -221,9 +223,16 @@ def reshape(call: Call) -> Node:
     return call.node("reshape", {"shape": tuple(int(n) for n in call.required(1, "shape"))})
 
 
+_SQUEEZED = {(2,): (0, 0, -1), (3,): (0, 0, 0), (2, 3): (0, 0)}
+
+
 @converter("Squeeze")
 def squeeze(call: Call) -> Node:
-    raise UnsupportedError(f"{call.where}: wanted Flatten or Reshape")
+    axes = tuple(sorted(axis % 4 for axis in axes_of(call)))  # exporters squeeze planes: [N, C, H, W]
+    if axes not in _SQUEEZED:
+        raise UnsupportedError(f"{call.where}: axes {list(axes)}; wanted spatial axes of [N, C, H, W]")
+    node = call.node("reshape", {"shape": _SQUEEZED[axes]})
+    return replace(node, inputs=node.inputs[:1])
 
 
 @converter("Transpose")

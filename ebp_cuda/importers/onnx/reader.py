@@ -7,18 +7,18 @@ A Caffe layer that ONNX cannot say in one operator arrives as a call of a functi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
-from ..errors import ModelError, UnsupportedError
-from ..graph import Graph, Node
+from ...errors import ModelError, UnsupportedError
+from ...graph import Graph, Node
+from .call import Call
+from .converters import CONVERTERS
 
 CAFFE_DOMAIN = "ebp_cuda.caffe"
 METADATA_PREFIX = "ebp_cuda."
@@ -45,70 +45,6 @@ def _read(path: Path) -> onnx.ModelProto:
     if not model.graph.node:
         raise ModelError(f"{path}: not an ONNX model: it holds no nodes")
     return model
-
-
-class Call:
-    """One ONNX node as its converter sees it: inputs, attributes and constants by name."""
-
-    def __init__(self, reader: _Reader, proto: onnx.NodeProto) -> None:
-        self.reader, self.proto = reader, proto
-        self.name = proto.name or proto.output[0]
-        self.inputs, self.outputs = list(proto.input), list(proto.output)
-        self.attrs = {item.name: onnx.helper.get_attribute_value(item) for item in proto.attribute}
-
-    def attr(self, name: str, default: Any = None) -> Any:
-        value = self.attrs.get(name, default)
-        return value.decode() if isinstance(value, bytes) else value
-
-    def constant(self, index: int) -> np.ndarray | None:
-        """Input `index` as an array if it is a constant, else None (also where the input is absent)."""
-        name = self.inputs[index] if index < len(self.inputs) else ""
-        return self.reader.constants.get(name)
-
-    def required(self, index: int, what: str) -> np.ndarray:
-        value = self.constant(index)
-        if value is None:
-            raise UnsupportedError(f"{self.where}: its {what} is computed by the graph; wanted a constant")
-        return value
-
-    def optional(self, index: int, what: str) -> np.ndarray | None:
-        """Like `required`, but None where the input is absent."""
-        absent = index >= len(self.inputs) or not self.inputs[index]
-        return None if absent else self.required(index, what)
-
-    @property
-    def where(self) -> str:
-        return f"{self.reader.origin}: node '{self.name}' ({self.proto.op_type})"
-
-    @property
-    def activations(self) -> list[str]:
-        return [name for name in self.inputs if name and name not in self.reader.constants]
-
-    def node(self, op: str, attrs: dict[str, Any] | None = None, params: dict[str, np.ndarray] | None = None) -> Node:
-        """A node of the vocabulary that reads this call's activations and writes its first output."""
-        source = self.reader.types.get(self.name, self.proto.op_type)
-        tensors = {name: _tensor(array) for name, array in (params or {}).items()}
-        return Node(self.name, op, tuple(self.activations), (self.outputs[0],), attrs or {}, tensors, source)
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    array = np.ascontiguousarray(array)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-Converter = Callable[[Call], Node]
-CONVERTERS: dict[str, Converter] = {}
-
-
-def converter(*names: str) -> Callable[[Converter], Converter]:
-    """Decorator that enters a converter for ONNX operators ("Conv") or Caffe functions ("caffe.Scale")."""
-
-    def enter(function: Converter) -> Converter:
-        for name in names:
-            CONVERTERS[name] = function
-        return function
-
-    return enter
 
 
 class _Reader:
@@ -168,23 +104,3 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     return (None, *shape[1:]) if shape else ()
 
 
-def spatial(call: Call, rank: int) -> dict[str, Any]:
-    """kernel-independent geometry attributes of a convolution or pooling node over `rank` spatial axes."""
-    if call.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise UnsupportedError(f"{call.where}: auto_pad {call.attr('auto_pad')}; wanted explicit pads")
-    pads = call.attr("pads") or [0] * (2 * rank)
-    return {
-        "stride": tuple(call.attr("strides") or [1] * rank),
-        "padding": tuple(pads[:rank]),
-        "padding_end": tuple(pads[rank:]),
-        "dilation": tuple(call.attr("dilations") or [1] * rank),
-    }
-
-
-def axes_of(call: Call) -> Sequence[int]:
-    """The axes of a Reduce, Squeeze or Slice node, given as an attribute (older opsets) or as input 1."""
-    given = call.attr("axes")
-    return [int(n) for n in (given if given is not None else call.required(1, "axes"))]
-
-
-from . import onnx_ops as _onnx_ops  # noqa: E402,F401  the converters enter themselves
