@@ -33,6 +33,11 @@ bench: $(VENV)/.bench
 clean:
 	rm -rf $(VENV) build ebp_cuda/*.so *.egg-info
 
+# Its own requirements would bring another torchvision; what the peer needs of it, tools/torchray_peer.py stands in for.
+$(VENV)/.bench: $(VENV)/.test
+	@$(PIP) install --no-deps torchray==1.0.0.2
+	@touch $@
+
 # The build runs against the torch of this environment, so torch comes first and build isolation is off.
 $(VENV)/.base:
 	@echo "setting up $(VENV)"

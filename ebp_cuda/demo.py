@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from .api import ExcitationBackprop
@@ -36,6 +37,8 @@ PHOTOS = (
 )
 LAYER, CONTRAST = "blocks.5", "pool"
 """The map is read at the input of the seventh block, 14 x 20 places; the contrast is taken below the classifier."""
+SCENES = 200
+"""Held-out scenes of the pointing game."""
 
 
 def run(out: Path) -> list[Path]:
@@ -136,7 +139,9 @@ def digits(out: Path, console: Console) -> list[Path]:
     method = ExcitationBackprop(net, layer=model.LAYER, contrast_layer=model.CONTRAST_LAYER)
     chosen = [scene for scene in model.scenes.held_out_scenes(40) if len(scene.labels) == 3][:4]
     rows = [_scene_row(scene.image, scene.labels, method) for scene in chosen]
-    picture = save_figure(figure(rows, panel_width=1.9), out / "digits.png")
+    pairs = [[*rows[i], *rows[i + 1]] for i in (0, 2)]
+    picture = save_figure(figure(pairs, panel_width=1.5), out / "digits.png")
+    console.print(_pointing_game(net, console))
     return [picture]
 
 
@@ -146,3 +151,19 @@ def _scene_row(scene: np.ndarray, present: list[int], method: ExcitationBackprop
     height, width = image.shape[:2]
     shown = Preprocess(size=(3 * height, 3 * width), interpolation="bicubic").resize(image)
     return [Panel(shown, "scene"), *(Panel(overlay(shown, one), f"{n}") for n, one in zip(present, maps, strict=True))]
+
+
+def _pointing_game(net: Net, console: Console) -> Table:
+    """Plays the game over the held-out scenes, with a progress bar where somebody watches; the table of accuracies."""
+    from .models.digits import benchmark
+
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("pointing game", total=SCENES)
+        found = benchmark.run(SCENES, net=net, progress=lambda done, _: progress.update(task, completed=done))
+    first = found[0]
+    many = f"with {benchmark.MANY} digits or more ({first.trials_many})"
+    table = Table("method", f"all digits ({first.trials})", "mean of classes", many, box=None, pad_edge=False)
+    table.title = f"Pointing game, {SCENES} held-out scenes, {benchmark.TOLERANCE:g} px tolerance"
+    for row in found:
+        table.add_row(row.method, *(f"{share:.1%}" for share in (row.overall, row.class_mean, row.many)))
+    return table
