@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import oracle
 import torch
 from oracle_matrices import Array
 
@@ -89,18 +90,29 @@ def engine_relevance(
     return {value: rel.p().double().numpy() for value, rel in found.items()}
 
 
-def engine_values(graph: Graph, inputs: Mapping[str, Array], rules: str) -> dict[str, Array]:
-    """Every activation by the engine, float64."""
-    plan = Plan(graph, rules, torch.device("cpu"), torch.float64)
-    tensors = {name: torch.from_numpy(np.asarray(x)) for name, x in inputs.items()}
-    return {name: x.numpy() for name, x in forward(plan, tensors, set(graph.producer)).values.items()}
-
-
 def distance(got: Array, wanted: Array) -> float:
     """Largest difference, in units of the largest wanted value."""
     assert got.shape == wanted.shape, (got.shape, wanted.shape)
     assert np.isfinite(got).all()
     return float(np.abs(got - wanted).max(initial=0) / max(np.abs(wanted).max(initial=0), 1e-30))
+
+
+def agreed_values(
+    graph: Graph, inputs: Mapping[str, Array], classes: int, folded: Graph | None = None
+) -> dict[str, Array]:
+    """Every activation with each image once per class, equal in the oracle and in the engine; the engine's bits.
+
+    Rounding may break a tie between two maxima either way, and let a sum cancel or not: for the rules to be
+    comparable both sides must see the same numbers. `folded`: the graph as the engine runs it, where that differs.
+    """
+    values = oracle.forward(graph, {name: np.repeat(x, classes, axis=0) for name, x in inputs.items()})
+    plan = Plan(folded or graph, "conserving", torch.device("cpu"), torch.float64)
+    tensors = {name: torch.from_numpy(np.asarray(x)) for name, x in inputs.items()}
+    for name, x in forward(plan, tensors, set(plan.graph.producer)).values.items():
+        engines = np.repeat(x.numpy(), classes, axis=0)
+        assert distance(engines, values[name]) < 1e-9
+        values[name] = engines
+    return values
 
 
 def engine_contrast(

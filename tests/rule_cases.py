@@ -138,6 +138,7 @@ def move_cases() -> list[Case]:
     return [
         Case("slice", simple("slice", "a", "y", **corners, steps=(1, 1)), shape),
         Case("slice_steps", simple("slice", "a", "y", **corners, steps=(1, 2)), shape),
+        Case("slice_channels", simple("slice", "a", "y", axes=(1,), starts=(1,), ends=(3,)), shape),
         Case("split", Node("n", "split", ("a",), ("y", "z", "w"), {"axis": 1, "sizes": (1, 2, 1)}), shape),
         Case("flatten", simple("flatten", "a", "y", axis=1), shape),
         Case("flatten_planes", simple("flatten", "a", "y", axis=2), shape),

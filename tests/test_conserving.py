@@ -14,7 +14,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle_nets import conv, distance, engine_contrast, engine_relevance, engine_values, graph_of, linear, simple
+from oracle_nets import (
+    agreed_values,
+    batch_norm,
+    conv,
+    distance,
+    engine_contrast,
+    engine_relevance,
+    graph_of,
+    linear,
+    simple,
+)
 from random_nets import CLASSES, RandomNet, random_nets
 
 from ebp_cuda.api import ExcitationBackprop
@@ -29,11 +39,7 @@ ALL = np.arange(CLASSES)
 
 @dataclass
 class Run:
-    """A network, prepared for a rule set, and what the oracle needs: each image once per class, one-hot seeds.
-
-    The activations are the engine's, once they are found equal to the oracle's: rounding may break a tie between two
-    maxima either way, and both sides have to break it alike.
-    """
+    """A network, prepared for a rule set, with its activations (each image once per class) and one-hot seeds."""
 
     net: RandomNet
     rules: str
@@ -43,11 +49,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.graph = fold(self.net.graph) if self.rules == "conserving" else self.net.graph
-        self.values = oracle.forward(self.net.graph, {"image": np.repeat(self.net.image, CLASSES, axis=0)})
-        for name, x in engine_values(self.graph, self.xs, self.rules).items():
-            engines = np.repeat(x, CLASSES, axis=0)
-            assert distance(engines, self.values[name]) < 1e-9
-            self.values[name] = engines
+        self.values = agreed_values(self.net.graph, self.xs, CLASSES, self.graph)
         self.seed = oracle.one_hot(self.values[self.net.top], np.tile(ALL, len(self.net.image)))
 
     @property
@@ -171,6 +173,15 @@ def test_folding_takes_the_gain_into_the_excitatory_part() -> None:
     copied = engine_relevance(graph, x, seed, ["image"], "caffe")["image"].ravel()
     assert folded.tolist() == [0, 1]
     assert copied.tolist() == [1, 0]
+
+
+def test_a_value_that_something_else_reads_too_is_not_folded() -> None:
+    rng = np.random.default_rng(4)
+    nodes = [conv(rng, "image", "c", 2, 3, 1), batch_norm(rng, "c", "d", 3), simple("sum", ["c", "d"], "y")]
+    graph, x, seed = graph_of(nodes, image=(1, 2, 3, 3)), rng.normal(size=(1, 2, 3, 3)), np.ones((1, 3, 3, 3))
+    got = engine_relevance(fold(graph), {"image": x}, {"y": seed}, ["image"], "conserving")["image"]
+    wanted = oracle.attribute(graph, oracle.forward(graph, {"image": x}), "y", seed, "image", rules="conserving")
+    assert distance(got, wanted) < 1e-12
 
 
 def test_padding_takes_no_probability() -> None:

@@ -1,16 +1,19 @@
 """Every rule of the engine, in float64, against the dense-matrix oracle.
 
-Each layer of rule_cases.py is tried on signed inputs, on small integers (exact zeros, ties, empty normalisers) and
-between a ReLU and a linear layer, where the engine knows the signs and carries the relevance as a product.
+Each layer of rule_cases.py is tried on signed inputs and on small integers (exact zeros, ties, empty normalisers),
+alone and below a linear layer, where the engine carries the relevance as a product, of the layer's own output or of
+another value; and behind a ReLU, where it knows the signs.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import oracle
 import pytest
 import torch
-from oracle_nets import conv, distance, engine_relevance, graph_of, linear, simple
+from oracle_nets import agreed_values, conv, distance, engine_relevance, graph_of, linear, simple
 from rule_cases import CASES, IMAGES, Case
 
 from ebp_cuda.errors import UnsupportedError
@@ -20,7 +23,7 @@ from ebp_cuda.rules import OPERATIONS, RULE_SETS
 CLASSES = 3
 TOLERANCE = 1e-9
 NOT_IN_CAFFE = ("mul", "resize")
-GIVEN = ("signed", "integers", "relu")
+GIVEN = ("signed", "integers", "relu", "scaled")
 
 
 def inputs_of(case: Case, given: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -28,31 +31,35 @@ def inputs_of(case: Case, given: str, rng: np.random.Generator) -> dict[str, np.
     xs = {}
     for name, shape in zip(names, case.shapes, strict=True):
         x = rng.normal(size=shape)
-        x = np.round(1.2 * x) if given == "integers" else x
+        x = x if given == "signed" else np.round(1.2 * x)
         xs[name] = np.abs(x) + 0.5 if case.positive else x
     return xs
 
 
 def graph_around(case: Case, given: str, rng: np.random.Generator) -> Graph:
-    """The layer alone, or between a ReLU on each input and a linear layer on each output."""
+    """The layer alone; behind ReLUs and below linear layers; or below linear layers that read it scaled."""
     node = case.node
-    if given != "relu":
-        return Graph([node], dict.fromkeys(node.inputs, ()), node.outputs)
     names = list(dict.fromkeys(node.inputs))
-    below = [simple("relu", name, f"relu_{name}") for name in names]
-    here = Node(node.name, node.op, tuple(f"relu_{n}" for n in node.inputs), node.outputs, node.attrs, node.params)
-    values = oracle.forward(Graph([node], dict.fromkeys(names, ()), node.outputs), inputs_of(case, given, rng))
-    above = [linear(rng, value, f"top_{value}", values[value].shape[-1], 4) for value in node.outputs]
-    return Graph([*below, here, *above], dict.fromkeys(names, ()), tuple(n.outputs[0] for n in above))
-
-
-def columns(x: np.ndarray, classes: int) -> np.ndarray:
-    """Each image as often as there are classes, image-major: the oracle's way to carry several columns."""
-    return np.repeat(x, classes, axis=0)
+    inputs = dict.fromkeys(names, ())
+    alone = Graph([node], inputs, node.outputs)
+    if given not in ("relu", "scaled"):
+        return alone
+    values = oracle.forward(alone, inputs_of(case, given, rng))
+    below, above = [], []
+    if given == "relu":
+        below = [simple("relu", name, f"relu_{name}") for name in names]
+        node = replace(node, inputs=tuple(f"relu_{name}" for name in node.inputs))
+    for value in node.outputs:
+        read = value
+        if given == "scaled":
+            read = f"scaled_{value}"
+            above.append(Node(read, "affine", (value,), (read,), {}, {"scale": torch.tensor(2.5)}))
+        above.append(linear(rng, read, f"top_{value}", values[value].shape[-1], 4))
+    return Graph([*below, node, *above], inputs, tuple(f"top_{value}" for value in node.outputs))
 
 
 def compare(graph: Graph, xs: dict[str, np.ndarray], seeds: dict, rules: str, classes: int, **more) -> None:
-    values = oracle.forward(graph, {name: columns(x, classes) for name, x in xs.items()})
+    values = agreed_values(graph, xs, classes)
     wanted = oracle.relevance(graph, values, seeds, rules, **more)
     reached = [name for name in xs if np.any(wanted[name])]
     got = engine_relevance(graph, xs, seeds, reached, rules, **more)
