@@ -61,7 +61,7 @@ class Affines(nn.Module):
 
 
 POINTWISE: list[Callable[[torch.Tensor], torch.Tensor]] = [
-    *(F.relu, F.relu6, F.sigmoid, F.tanh, F.silu, F.gelu, F.hardswish, F.hardsigmoid, F.selu, F.softplus),
+    *(F.relu, F.relu6, F.sigmoid, F.tanh, F.silu, F.gelu, F.hardswish, F.hardsigmoid, F.selu, F.softplus, F.mish),
     *(torch.abs, torch.exp, torch.square, lambda x: x**3, lambda x: (x.abs() + 1).sqrt().log(), lambda x: -x),
     *(lambda x: F.elu(x, 0.5), lambda x: F.leaky_relu(x, 0.1), lambda x: F.softplus(x, beta=2), lambda x: x.clamp(-1)),
     *(lambda x: 1 / (x.abs() + 1), lambda x: (x * x + 1).rsqrt(), lambda x: x.clamp(max=0.5), lambda x: x.clamp(0)),

@@ -109,6 +109,12 @@ def softplus(c: Call) -> Result:
     return _affine(c, c.emit("softplus", scaled), x, 1 / beta, None)
 
 
+@converts("mish")
+def mish(c: Call) -> Result:
+    x = c.activation("self").value
+    return c.emit("mul", x, c.emit("tanh", c.emit("softplus", x)))
+
+
 @converts("pow", "square", "rsqrt", "reciprocal")
 def power(c: Call) -> Result:
     fixed = {"square": 2.0, "rsqrt": -0.5, "reciprocal": -1.0}

@@ -7,6 +7,7 @@ training and evaluation. The parameters of the graph are the module's own memory
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,9 @@ from ..graph import Graph
 from .torch_program import first_line, read_program
 
 Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
+
+
+_TRACING = threading.Lock()
 
 
 def from_module(
@@ -36,6 +40,9 @@ def from_module(
     the example's and a warning says so); the other sizes are those of the example.
     labels, preprocess: kept in Graph.meta (class names; the dict of preprocess.py).
 
+    torch.export keeps process-wide state while it traces: calls from several threads wait for one another here, and an
+    optimizer that steps in another thread meanwhile may fail inside torch.
+
     Names: every module path ("features", "layer3.0.relu") stands for what that module returned last; the second
     call of a module is "path#2". Calls in a module that has children are "path.op".
     Raises InputError where the module cannot run on the example, UnsupportedError where torch.export cannot trace it,
@@ -43,7 +50,7 @@ def from_module(
     """
     args, kwargs = _example(module, example_input)
     origin = f"torch module {type(module).__name__}"
-    with torch.no_grad(), warnings.catch_warnings():
+    with _TRACING, torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # torch.export sets off its own
         program, reason = _trace(_shared_copy(module, origin), args, kwargs, origin)
     graph = read_program(program, origin)

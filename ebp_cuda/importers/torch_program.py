@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,8 +62,11 @@ class _Reader:
             if node.op == "call_function" and node in live:
                 self._call(node)
         if self.refusals:
-            listed = "".join(f"\n  {where}: {why}" for where, why in self.refusals)
-            raise UnsupportedError(f"{self.origin}: no counterpart for {len(self.refusals)} ATen calls{listed}")
+            calls = "1 ATen call" if len(self.refusals) == 1 else f"{len(self.refusals)} ATen calls"
+            lines = [f"{self.origin}: no counterpart for {calls}"]
+            for (where, why), count in Counter(self.refusals).items():
+                lines.append(f"{where}{f' ({count} times)' if count > 1 else ''}: {why}")
+            raise UnsupportedError("\n  ".join(lines))
         outputs = [held.value for node in tops if isinstance(held := self.held[node], Activation)]
         if not outputs:
             raise ModelError(f"{self.origin}: no output depends on the input")
