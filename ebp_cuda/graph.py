@@ -28,6 +28,7 @@ before the first element of an axis and `padding_end` the padding behind the las
     slice           axes starts ends steps          split  axis sizes (several outputs)
     flatten         axis: dims before it stay, the rest become one
     reshape         shape: 0 copies a dim of the input, -1 is inferred
+    squeeze         axes of size 1 to drop          unsqueeze  axes of the output to insert
     transpose       perm
     pad             pads: ((before, after), ...) per axis; value
     resize          scale or size, mode ("nearest" | "linear"), align_corners

@@ -48,8 +48,24 @@ def reshape(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> T
         raise ShapeError(f"layer '{node.name}': input {list(x.shape)} cannot be reshaped to {shape}") from None
 
 
+@operation("squeeze", keeps_non_negative=True)
+def squeeze(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [xs[0].squeeze(tuple(node.attrs["axes"]))]
+
+
+@operation("unsqueeze", keeps_non_negative=True)
+def unsqueeze(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    y = xs[0]
+    rank = y.dim() + len(node.attrs["axes"])
+    for axis in sorted(axis % rank for axis in node.attrs["axes"]):
+        y = y.unsqueeze(axis)
+    return [y]
+
+
 @register_rule("flatten", "move")
 @register_rule("reshape", "move")
+@register_rule("squeeze", "move")
+@register_rule("unsqueeze", "move")
 def unreshape(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
     assert above[0] is not None
     return [_reshaped(step, above[0])]

@@ -223,15 +223,9 @@ def reshape(call: Call) -> Node:
     return call.node("reshape", {"shape": tuple(int(n) for n in call.required(1, "shape"))})
 
 
-_SQUEEZED = {(2,): (0, 0, -1), (3,): (0, 0, 0), (2, 3): (0, 0)}
-
-
-@converter("Squeeze")
+@converter("Squeeze", "Unsqueeze")
 def squeeze(call: Call) -> Node:
-    axes = tuple(sorted(axis % 4 for axis in axes_of(call)))  # exporters squeeze planes: [N, C, H, W]
-    if axes not in _SQUEEZED:
-        raise UnsupportedError(f"{call.where}: axes {list(axes)}; wanted spatial axes of [N, C, H, W]")
-    node = call.node("reshape", {"shape": _SQUEEZED[axes]})
+    node = call.node(call.proto.op_type.lower(), {"axes": tuple(axes_of(call))})
     return replace(node, inputs=node.inputs[:1])
 
 

@@ -42,8 +42,9 @@ def _read(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: not a readable ONNX file (truncated?): {str(error).splitlines()[0]}") from None
-    if not model.graph.node:
-        raise ModelError(f"{path}: not an ONNX model: it holds no nodes")
+    if not model.graph.node or not model.opset_import:
+        missing = "opset" if model.graph.node else "nodes"
+        raise ModelError(f"{path}: not a whole ONNX model: it holds no {missing}")
     return model
 
 
