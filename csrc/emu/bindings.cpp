@@ -1,0 +1,94 @@
+// The Python module of the emulator: every launcher of csrc/cuda, once per dtype, and the emulator's own settings.
+#include <pybind11/stl.h>
+
+#include "../cuda/launchers.h"
+#include "binding.h"
+#include "rounding.h"
+#include "specimens.h"
+
+namespace emu {
+
+template <class T>
+struct FromPython<ebp::Pointers<T>> {
+  static ebp::Pointers<T> convert(Call& call, const py::handle& arrays) {
+    ebp::Pointers<T> all{};
+    for (const py::handle array : arrays) all.at[all.count++] = FromPython<const T*>::convert(call, array);
+    return all;
+  }
+};
+
+// A struct made of its fields, in their order.
+template <class Struct, class... Fields>
+void bind_struct(py::module_& m, const char* name) {
+  py::class_<Struct>(m, name).def(py::init([](Fields... fields) { return Struct{fields...}; }));
+}
+
+void bind_params(py::module_& m) {
+  using namespace ebp;
+  bind_struct<Axis, int, int, int, int, int, int>(m, "Axis");
+  bind_struct<Rows, int64_t, int64_t, int64_t>(m, "Rows");
+  bind_struct<Strides, int64_t, int64_t, int64_t, int64_t>(m, "Strides");
+  bind_struct<Pool2d, int64_t, int64_t, int64_t, Axis, Axis, int64_t>(m, "Pool2d");
+  bind_struct<Lrn, int64_t, int64_t, int64_t, int, double, double, double>(m, "Lrn");
+  bind_struct<Conv2d, int, int, int, int, Axis, Axis, Strides, Strides>(m, "Conv2d");
+  py::enum_<Divisor>(m, "Divisor")
+      .value("none", Divisor::none)
+      .value("inside", Divisor::inside)
+      .value("padded", Divisor::padded);
+}
+
+template <class T>
+void bind_launchers(py::module_ m) {
+  using namespace ebp;
+  bind(m, "share", launch_share<T>);
+  bind(m, "gate", launch_gate<T>);
+  bind(m, "max_winner", launch_max_winner<T>);
+  bind(m, "max_pool", launch_max_pool<T>);
+  bind(m, "max_route", launch_max_route<T>);
+  bind(m, "window_sum", launch_window_sum<T>);
+  bind(m, "window_spread", launch_window_spread<T>);
+  bind(m, "lrn", launch_lrn<T>);
+  bind(m, "conv_normalizer", launch_conv_normalizer<T>);
+  bind(m, "conv_sweep", launch_conv_sweep<T>);
+}
+
+template <class Function>
+auto on_bits(Function function) {
+  return py::vectorize([function](std::uint32_t bits) { return std::uint32_t(function(float_of(bits))); });
+}
+
+void bind_emulator(py::module_& m) {
+  py::register_exception<Fault>(m, "Fault");
+  py::enum_<Order>(m, "Order")
+      .value("forward", Order::forward)
+      .value("reversed", Order::reversed)
+      .value("shuffled", Order::shuffled);
+  m.def("set_order", &set_order, py::arg("order"), py::arg("seed") = 0);
+  m.def("set_misalignment", &set_misalignment, py::arg("bytes"));
+  m.def("launched", &launched, "Names of the kernels launched so far.");
+  m.def("tf32_nearest", on_bits(&tf32_nearest));
+  m.def("tf32_truncated", on_bits(&tf32_truncated));
+  m.def("bf16_nearest", on_bits(&bf16_nearest));
+}
+
+void bind_specimens(py::module_ m) {
+  bind(m, "mistake", launch_mistake);
+  bind(m, "reverse", launch_reverse);
+  bind(m, "warp_sums", launch_warp_sums);
+  bind(m, "votes", launch_votes);
+  bind(m, "matmul", launch_matmul);
+  bind(m, "mma_tf32", launch_mma_tf32);
+  bind(m, "mma_bf16", launch_mma_bf16);
+  bind(m, "ldmatrix", launch_ldmatrix);
+  bind(m, "async_copy", launch_async_copy);
+}
+
+PYBIND11_MODULE(EMU_MODULE, m) {
+  bind_emulator(m);
+  bind_params(m);
+  bind_launchers<float>(m.def_submodule("f32"));
+  bind_launchers<double>(m.def_submodule("f64"));
+  bind_specimens(m.def_submodule("specimens"));
+}
+
+}  // namespace emu
