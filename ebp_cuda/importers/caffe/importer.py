@@ -93,11 +93,10 @@ def _check_types(net: CaffeNet) -> None:
     for layer in net.kept():
         kind = KINDS[layer.type]
         for what, names, (least, most) in (("bottom", layer.bottoms, kind.bottoms), ("top", layer.tops, kind.tops)):
-            if not least <= len(names) <= most:
-                wanted = (
-                    str(least) if least == most else f"{least} or more" if len(names) < least else f"at most {most}"
-                )
-                raise ModelError(f"{net.where(layer)}: {len(names)} {what}s; wanted {wanted}")
+            if len(names) < least:
+                raise ModelError(f"{net.where(layer)}: {len(names)} {what}s; wanted at least {least}")
+            if len(names) > most:
+                raise ModelError(f"{net.where(layer)}: {len(names)} {what}s; wanted at most {most}")
     if not net.kept():
         raise ModelError(f"{net.origin}: no layer is left in phase {net.phase}")
 

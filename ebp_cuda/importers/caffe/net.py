@@ -191,22 +191,15 @@ def _value_name(blob: str, layer: Layer, writers: Sequence[Layer], versions: Map
 
 
 def _drop_training_parts(net: CaffeNet) -> None:
-    used: set[str] = set()
+    """Mark losses and their like, and what only carries a label to them (sliced or reshaped on the way)."""
+    carriers = ("Slice", "Reshape", "Flatten", "Split", *DATA_TYPES)
+    read_by_kept: set[str] = set()
+    read_by_dropped: set[str] = set()
     for layer in reversed(net.layers):
-        if is_loss(layer.type) or layer.type in SINK_TYPES:
-            layer.dropped = True
-    dropped_reads = {value for layer in net.layers if layer.dropped for value in layer.inputs}
-    for layer in reversed(net.layers):
-        if layer.dropped:
-            continue
-        # what only feeds a loss (a label that is sliced or reshaped first) goes with it
-        helper = layer.type in ("Slice", "Reshape", "Flatten", "Split", *DATA_TYPES)
-        live = [value for value in layer.outputs if value in used or value not in dropped_reads]
-        if helper and not live:
-            layer.dropped = True
-            dropped_reads.update(layer.inputs)
-        else:
-            used.update(layer.inputs)
+        outputs = set(layer.outputs)
+        for_loss_only = outputs <= read_by_dropped and not outputs & read_by_kept
+        layer.dropped = is_loss(layer.type) or layer.type in SINK_TYPES or (layer.type in carriers and for_loss_only)
+        (read_by_dropped if layer.dropped else read_by_kept).update(layer.inputs)
 
 
 def _collect_inputs(net: CaffeNet) -> None:
