@@ -9,10 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch_modules import Fn, Gated, PortedLRN, alexnet, assert_equal, googlenet, ops, resnet
+from torch_modules import Fn, PortedLRN, alexnet, assert_equal, googlenet, mobilenet, ops, resnet
 
+from ebp_cuda.api import ExcitationBackprop
 from ebp_cuda.errors import UnsupportedError
 from ebp_cuda.importers.torch import from_module
+from ebp_cuda.net import Net
 
 torch.set_num_threads(1)
 
@@ -152,16 +154,20 @@ def test_other_quotients_are_not_taken_for_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "expected"),
+    ("module", "expected", "layer"),
     [
-        (alexnet(), {"conv": 2, "relu": 3, "lrn": 1, "max_pool": 2, "avg_pool": 0, "linear": 2}),
-        (resnet(), {"conv": 6, "batch_norm": 6, "sum": 2, "mean": 1, "relu": 6, "linear": 2}),
-        (googlenet(), {"conv": 10, "lrn": 1, "concat": 2, "max_pool": 3, "avg_pool": 1}),
-        (nn.Sequential(Gated(3), Gated(3)), {"clip": 2, "hard_swish": 2, "mul": 2, "mean": 2, "sum": 2}),
+        (alexnet(), {"conv": 2, "relu": 3, "lrn": 1, "max_pool": 2, "avg_pool": 0, "linear": 2}, "features.3"),
+        (resnet(), {"conv": 6, "batch_norm": 6, "sum": 2, "mean": 1, "relu": 6, "linear": 2}, "features.0"),
+        (googlenet(), {"conv": 10, "lrn": 1, "concat": 2, "max_pool": 3, "avg_pool": 1}, "stem"),
+        (mobilenet(), {"clip": 2, "hard_swish": 2, "mul": 2, "mean": 3, "sum": 2}, "features.0"),
     ],
     ids=["alexnet", "resnet", "googlenet", "mobilenet"],
 )
-def test_published_patterns(module: nn.Module, expected: dict[str, int]) -> None:
+def test_published_patterns(module: nn.Module, expected: dict[str, int], layer: str) -> None:
     graph = assert_equal(module, 3, 32, 32)
     found = Counter(ops(graph))
     assert {op: found[op] for op in expected} == expected
+    maps = ExcitationBackprop(Net(graph), layer, rules="conserving").attribute(torch.randn(2, 3, 32, 32), [[0, 4]] * 2)
+    assert maps.shape[:2] == (2, 2)
+    assert maps.min() >= 0
+    assert maps.sum((2, 3)).flatten().tolist() == pytest.approx([1] * 4, abs=1e-5)

@@ -172,3 +172,7 @@ def googlenet() -> nn.Module:
     )
     blocks = nn.Sequential(Inception(4), Inception(8), nn.AvgPool2d(7, 1))
     return Fn(lambda m, x: m.top(m.blocks(m.stem(x))), stem=stem, blocks=blocks, top=nn.Conv2d(8, 5, 1))
+
+
+def mobilenet() -> nn.Module:
+    return classifier(nn.Sequential(Gated(3), Gated(3), nn.AdaptiveAvgPool2d(1)), 3)
