@@ -3,7 +3,7 @@
 g++ compiles the bindings and the CPU kernels, nvcc (where there is one) the CUDA kernels, which see nothing of torch.
 A GPU is never asked for: it is the compiler that decides what goes in.
 
-Environment: CXX, CXXFLAGS, NVCC_APPEND_FLAGS as usual; CUDA_HOME or PATH lead to nvcc; EBP_CUDA_ARCHS, for example
+Environment: CXX, CXXFLAGS as usual; CUDA_HOME, or else PATH, leads to nvcc; EBP_CUDA_ARCHS, for example
 "80 90", replaces the list of GPU architectures, and an empty one leaves the CUDA kernels out; EBP_TORCH_DIR is the
 folder of the torch package to build against where the running interpreter's is not the one.
 """
@@ -78,16 +78,17 @@ class Nvcc:
 
     @staticmethod
     def find() -> Nvcc | None:
-        """The first nvcc of CUDA_HOME, PATH and /usr/local/cuda, or None with a line that says why there is none."""
+        """The nvcc of CUDA_HOME if that is set, else of PATH or /usr/local/cuda; or None, and a line that says why."""
         wanted = os.environ.get("EBP_CUDA_ARCHS", ARCHS).replace(",", " ").split()
         if not wanted:
             print("ebp_cuda: EBP_CUDA_ARCHS is empty: building for the CPU only", flush=True)
             return None
-        homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
-        places = [f"{home}/bin/nvcc" for home in homes if home] + [shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"]
+        home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+        places = [f"{home}/bin/nvcc"] if home else [shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"]
         path = next((Path(place) for place in places if place and os.access(place, os.X_OK)), None)
         if path is None:
-            print("ebp_cuda: no nvcc in CUDA_HOME, PATH or /usr/local/cuda: building for the CPU only", flush=True)
+            where = f"CUDA_HOME={home}" if home else "PATH or /usr/local/cuda"
+            print(f"ebp_cuda: no nvcc in {where}: building for the CPU only", flush=True)
             return None
         known = {arch.removeprefix("compute_") for arch in _output(path, "--list-gpu-arch").split()}
         archs = tuple(arch for arch in wanted if arch in known)

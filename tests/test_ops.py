@@ -3,84 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
+from ops_reference import (
+    DEVICES,
+    DTYPES,
+    FORMATS,
+    lies_as,
+    numbers,
+    out_sizes,
+    place,
+    slow_convolution,
+    slow_max_pool,
+    slow_route,
+    slow_window_spread,
+    slow_window_sum,
+)
 
 from ebp_cuda import ops
-from ebp_cuda.errors import ShapeError, UnsupportedError
-
-Tensor = torch.Tensor
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-FORMATS = [torch.contiguous_format, torch.channels_last]
-DTYPES = [torch.float32, torch.float64]
-FLT_MAX = torch.finfo(torch.float32).max
-
-
-def numbers(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    """Small multiples of a quarter: sums are exact, and maxima have ties."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(-8, 9, shape, generator=generator).to(dtype) / 4
-
-
-def windows(size: Sequence[int], out: Sequence[int], kernel, stride, padding, dilation=(1, 1)) -> Iterator[tuple]:
-    """(output row, output column, [(tap, input row, input column) inside the image])."""
-    for oh, ow in itertools.product(range(out[0]), range(out[1])):
-        inside = []
-        for i, j in itertools.product(range(kernel[0]), range(kernel[1])):
-            h, w = oh * stride[0] - padding[0] + i * dilation[0], ow * stride[1] - padding[1] + j * dilation[1]
-            if 0 <= h < size[0] and 0 <= w < size[1]:
-                inside.append((i * kernel[1] + j, h, w))
-        yield oh, ow, inside
-
-
-def slow_max_pool(x: Tensor, out, kernel, stride, padding, dilation) -> tuple[Tensor, Tensor]:
-    y = torch.full((*x.shape[:2], *out), -FLT_MAX, dtype=x.dtype)
-    none = 255 if kernel[0] * kernel[1] <= 255 else -1
-    winner = torch.full(y.shape, none, dtype=torch.int64)
-    for oh, ow, inside in windows(x.shape[2:], out, kernel, stride, padding, dilation):
-        for position, (tap, h, w) in enumerate(inside):
-            wins = torch.tensor(True) if position == 0 else x[:, :, h, w] > y[:, :, oh, ow]
-            y[:, :, oh, ow] = torch.where(wins, x[:, :, h, w], y[:, :, oh, ow])
-            winner[:, :, oh, ow] = torch.where(wins, tap, winner[:, :, oh, ow])
-    return y, winner
-
-
-def slow_route(p: Tensor, winner: Tensor, size, kernel, stride, padding, dilation) -> Tensor:
-    below = torch.zeros(*p.shape[:2], *size, dtype=p.dtype)
-    columns = p.shape[0] // winner.shape[0]
-    winner = winner.repeat_interleave(columns, 0)
-    for oh, ow, inside in windows(size, p.shape[2:], kernel, stride, padding, dilation):
-        for tap, h, w in inside:
-            below[:, :, h, w] += torch.where(winner[:, :, oh, ow] == tap, p[:, :, oh, ow], 0.0)
-    return below
-
-
-def slow_window_sum(x: Tensor, out, kernel, stride, padding) -> Tensor:
-    y = torch.zeros(*x.shape[:2], *out, dtype=x.dtype)
-    for oh, ow, inside in windows(x.shape[2:], out, kernel, stride, padding):
-        for _, h, w in inside:
-            y[:, :, oh, ow] += x[:, :, h, w]
-    return y
-
-
-def slow_window_spread(r: Tensor, size, kernel, stride, padding) -> Tensor:
-    below = torch.zeros(*r.shape[:2], *size, dtype=r.dtype)
-    for oh, ow, inside in windows(size, r.shape[2:], kernel, stride, padding):
-        for _, h, w in inside:
-            below[:, :, h, w] += r[:, :, oh, ow]
-    return below
-
-
-def out_sizes(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> set[int]:
-    """Floor, ceil, and one more than either, which leaves the last window empty."""
-    room = size + 2 * padding - dilation * (kernel - 1) - 1
-    return {room // stride + 1, -(-room // stride) + 1, -(-room // stride) + 2} if room >= 0 else set()
-
 
 POOLS = [
     ((7, 6), (3, 3), (2, 2), (0, 0), (1, 1)),
@@ -97,11 +38,11 @@ CHANNELS = [1, 3, 37]
 def cases(pools=POOLS) -> list:
     """A pool, an output size (floor, ceil, beyond) and a number of channels."""
     found = []
-    for place, (size, *rest) in enumerate(pools):
+    for position, (size, *rest) in enumerate(pools):
         sizes = [sorted(out_sizes(size[a], *(values[a] for values in rest))) for a in (0, 1)]
         for step in range(3):
             out = tuple(choices[min(step, len(choices) - 1)] for choices in sizes)
-            found.append((size, out, *rest, CHANNELS[(place + step) % 3]))
+            found.append((size, out, *rest, CHANNELS[(position + step) % 3]))
     return found
 
 
@@ -140,14 +81,6 @@ class TestPools:
         assert torch.equal(below.cpu().double(), slow_window_spread(r, size, kernel, stride, padding))
         assert lies_as(y, memory_format, channels)
         assert lies_as(below, memory_format if r.shape[2:].numel() > 1 else torch.channels_last, channels)
-
-
-def lies_as(t: Tensor, memory_format: torch.memory_format, channels: int) -> bool:
-    return channels == 1 or t.is_contiguous(memory_format=memory_format)
-
-
-def place(t: Tensor, dtype: torch.dtype, memory_format: torch.memory_format, device: str) -> Tensor:
-    return t.to(device=device, dtype=dtype).contiguous(memory_format=memory_format)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -317,213 +250,3 @@ def test_convolution_and_its_adjoint(case, memory_format, device) -> None:
     assert torch.equal(below.cpu().flatten(1), r.flatten(1) @ rows)
     assert tuple(below.shape) == (6, ins, *size)
     assert z.shape[2:].numel() == 1 or below.is_contiguous(memory_format=memory_format)
-
-
-def slow_convolution(weight: Tensor, ins: int, size, stride, padding, dilation, groups) -> Tensor:
-    """The convolution as a dense matrix [outputs, inputs]."""
-    kernel = weight.shape[2:]
-    out = [(size[a] + padding[a] + padding[2 + a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)]
-    dense = torch.zeros(weight.shape[0], *out, ins, *size, dtype=weight.dtype)
-    for oh, ow, inside in windows(size, out, kernel, stride, padding[:2], dilation):
-        for tap, h, w in inside:
-            for o, c in itertools.product(range(weight.shape[0]), range(weight.shape[1])):
-                channel = o // (weight.shape[0] // groups) * weight.shape[1] + c
-                dense[o, oh, ow, channel, h, w] = weight[o, c].flatten()[tap]
-    return dense.flatten(3).flatten(0, 2)
-
-
-def sample_calls(device: str = "cpu", memory_format: torch.memory_format = torch.channels_last) -> dict[str, tuple]:
-    """Arguments for every op there is."""
-    x, p = (place(numbers(n, 20, 7, 6), torch.float32, memory_format, device) for n in (2, 6))
-    pool = ([3, 3], [2, 2], [1, 1], [1, 1], [4, 4])
-    up, winner = torch.ops.ebp_cuda.max_pool2d(x, *pool)
-    w = numbers(8, 20, 3, 3, dtype=torch.float32).to(device)
-    r = torch.ops.ebp_cuda.conv2d_normalizer(p, w, [2, 2], [1, 1, 0, 1], [1, 1], 1)
-    return {
-        "share": (p, x),
-        "gate": (p, x),
-        "max_winner": ([x, x + 1, x - 1],),
-        "max_pool2d": (x, *pool),
-        "max_pool2d_route": (up.repeat(3, 1, 1, 1).contiguous(memory_format=memory_format), winner, [7, 6], *pool[:4]),
-        "window_sum": (x, *pool[:3], [4, 4]),
-        "window_spread": (up, [7, 6], *pool[:3]),
-        "avg_pool2d": (x, *pool[:3], [4, 4], True),
-        "lrn": (x, 5, 1e-4, 0.75, 1.0),
-        "conv2d_normalizer": (x, w, [2, 2], [1, 1, 0, 1], [1, 1], 1),
-        "conv2d_sweep": (r, w, [7, 6], [2, 2], [1, 1, 0, 1], [1, 1], 1),
-    }
-
-
-def declared() -> set[str]:
-    names = torch._C._dispatch_get_all_op_names()
-    return {name.removeprefix("ebp_cuda::") for name in names if name.startswith("ebp_cuda::")}
-
-
-def test_the_samples_cover_every_op() -> None:
-    assert set(sample_calls()) == declared()
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "nhwc"])
-@pytest.mark.parametrize("name", sorted(declared()))
-def test_opcheck(name, memory_format, device) -> None:
-    torch.library.opcheck(getattr(torch.ops.ebp_cuda, name).default, sample_calls(device, memory_format)[name])
-
-
-def bits(calls: dict[str, tuple]) -> list[bytes]:
-    found = []
-    for name, arguments in calls.items():
-        result = getattr(torch.ops.ebp_cuda, name)(*arguments)
-        found += [t.cpu().contiguous().numpy().tobytes() for t in (result if isinstance(result, tuple) else [result])]
-    return found
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_two_runs_give_the_same_bits(device) -> None:
-    calls = sample_calls(device)
-    first, threads = bits(calls), torch.get_num_threads()
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            assert bits(calls) == first
-    finally:
-        torch.set_num_threads(threads)
-
-
-WITH_ISA = """
-import hashlib, torch
-from ebp_cuda import ops
-torch.manual_seed(0)
-digest = hashlib.sha256()
-for dtype in (torch.float32, torch.float64):
-    for memory_format in (torch.contiguous_format, torch.channels_last):
-        x = torch.randn(2, 43, 15, 13, dtype=dtype).contiguous(memory_format=memory_format)
-        y, winner = ops.max_pool2d(x, (3, 3), (2, 2), (1, 1), (1, 1), (8, 7))
-        back = (15, 13), (3, 3), (2, 2), (1, 1)
-        results = [y, winner, ops.max_pool2d_route(y, winner, *back, (1, 1)), ops.window_spread(y, *back)]
-        results += [ops.avg_pool2d(x, *back[1:], (8, 7), True), ops.share(x, x * x), ops.gate(x, x)]
-        results += [ops.lrn(x, 5, 1e-2, beta, 1.0) for beta in (0.75, 0.6)] + [ops.max_winner([x, -x, x * x])]
-        for t in results:
-            digest.update(t.contiguous().numpy().tobytes())
-print(ops.build_info()["cpu_isa"], digest.hexdigest())
-"""
-
-
-def test_instruction_sets_agree_to_the_bit() -> None:
-    found = {}
-    for isa in ("default", "avx2", "avx512"):
-        done = subprocess.run(
-            [sys.executable, "-c", WITH_ISA], env={**os.environ, "EBP_CPU_ISA": isa}, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        used, digest = done.stdout.split()
-        found[used] = digest
-    assert "default" in found and len(set(found.values())) == 1
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_empty_batches_give_empty_results(device) -> None:
-    x = torch.zeros(0, 4, 7, 6, device=device)
-    y, winner = ops.max_pool2d(x, (3, 3), (2, 2), (1, 1), (1, 1), (4, 4))
-    assert y.shape == winner.shape == (0, 4, 4, 4)
-    assert ops.max_pool2d_route(y, winner, (7, 6), (3, 3), (2, 2), (1, 1), (1, 1)).shape == x.shape
-    assert ops.share(x, x).shape == ops.gate(x, x).shape == ops.lrn(x, 5, 1.0, 0.75, 1.0).shape == x.shape
-    assert ops.max_winner([x, x]).shape == x.shape
-    assert ops.window_sum(x, (3, 3), (2, 2), (1, 1), (4, 4)).shape == y.shape
-    assert ops.window_spread(y, (7, 6), (3, 3), (2, 2), (1, 1)).shape == x.shape
-    w = torch.zeros(3, 4, 1, 1, device=device)
-    assert ops.conv2d_normalizer(x, w, (1, 1), (0, 0, 0, 0), (1, 1), 1).shape == (0, 3, 7, 6)
-
-
-def test_other_strides_are_brought_into_a_format() -> None:
-    x = numbers(2, 6, 9, 8, dtype=torch.float32)
-    for odd in (x.permute(0, 1, 3, 2), x[:, ::2], x.to(memory_format=torch.channels_last)[:, :3], x[:, :, 1:, 1:]):
-        y, _ = ops.max_pool2d(odd, (2, 2), (2, 2), (0, 0), (1, 1), (3, 3))
-        assert torch.equal(y, torch.nn.functional.max_pool2d(odd, 2, 2)[:, :, :3, :3])
-        assert torch.equal(ops.lrn(odd, 5, 1e-2, 0.75, 1.0), ops.lrn(odd.contiguous(), 5, 1e-2, 0.75, 1.0))
-        assert torch.equal(ops.gate(odd, odd.contiguous()), odd * odd)
-    column = x[:, :, :1, :1].to(memory_format=torch.channels_last)
-    assert ops.window_spread(column, (3, 3), (3, 3), (1, 1), (0, 0)).is_contiguous(memory_format=torch.channels_last)
-
-
-X = torch.zeros(2, 4, 7, 6)
-PAIRS = ((3, 3), (2, 2), (1, 1), (1, 1))
-REFUSALS = [
-    (lambda: ops.share(torch.zeros(3, 4), torch.zeros(2, 4)), ["share", "p", "3 rows", "multiple of the 2", "z"]),
-    (lambda: ops.share(torch.zeros(4, 4), torch.zeros(2, 5)), ["share", "[4, 4]", "[2, 5]", "first axis"]),
-    (lambda: ops.share(torch.zeros(()), torch.zeros(())), ["share"]),
-    (lambda: ops.gate(X, X.double()), ["gate", "x", "torch.float64", "one dtype"]),
-    (lambda: ops.gate(X.half(), X.half()), ["gate", "s", "torch.float16", "torch.float32"]),
-    (lambda: ops.max_pool2d(X[0], *PAIRS, (4, 4)), ["max_pool2d", "x", "[4, 7, 6]", "[N, C, H, W]"]),
-    (lambda: ops.max_pool2d(X, (3, 0), *PAIRS[1:], (4, 4)), ["max_pool2d", "kernel=[3, 0]"]),
-    (lambda: ops.max_pool2d(X, (3, 3), (2,), *PAIRS[2:], (4, 4)), ["max_pool2d", "stride=[2]"]),
-    (lambda: ops.max_pool2d_route(X, X, (7, 6), *PAIRS), ["max_pool2d_route", "winner", "torch.uint8"]),
-    (lambda: ops.window_sum(X.int(), *PAIRS[:3], (4, 4)), ["window_sum", "x", "torch.int32"]),
-    (lambda: ops.lrn(X, 0, 1.0, 0.75, 1.0), ["lrn", "size=0"]),
-    (lambda: ops.max_winner([]), ["max_winner", "0 tensors"]),
-    (lambda: ops.max_winner([X, X[:1]]), ["max_winner", "xs[1]", "[1, 4, 7, 6]"]),
-    (
-        lambda: ops.conv2d_normalizer(X, torch.zeros(3, 5, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
-        ["conv2d_normalizer", "4 channels", "5"],
-    ),
-    (
-        lambda: ops.conv2d_normalizer(X, torch.zeros(3, 4, 9, 9), (1, 1), (0, 0, 0, 0), (1, 1), 1),
-        ["conv2d_normalizer", "[9, 9]", "[7, 6]"],
-    ),
-    (
-        lambda: ops.conv2d_sweep(X, torch.zeros(3, 4, 1, 1), (7, 6), (1, 1), (0, 0, 0, 0), (1, 1), 1),
-        ["conv2d_sweep", "[2, 4, 7, 6]", "3, 7, 6"],
-    ),
-    (
-        lambda: ops.conv2d_sweep(X, torch.zeros(4, 4, 1, 1), (7, 6), (1, 1), (0, 0), (1, 1), 1),
-        ["conv2d_sweep", "padding=[0, 0]", "bottom"],
-    ),
-    (lambda: ops.gate(torch.zeros(1).expand(2**31), torch.zeros(1)), ["gate", "2147483648", "2**31"]),
-]
-
-
-@pytest.mark.parametrize("call,words", REFUSALS)
-def test_bad_input_is_refused_with_names(call, words) -> None:
-    with pytest.raises(ShapeError) as refusal:
-        call()
-    assert all(word in str(refusal.value) for word in words), refusal.value
-
-
-def test_callers_of_the_bare_ops_are_refused_too() -> None:
-    bare = torch.ops.ebp_cuda
-    with pytest.raises(RuntimeError, match="share: p has 3 rows"):
-        bare.share(torch.zeros(3, 4), torch.zeros(2, 4))
-    with pytest.raises(RuntimeError, match="gate: s must be contiguous, channels_last, or a slice"):
-        bare.gate(torch.zeros(4, 4).T[::2], torch.zeros(2, 4))
-    with pytest.raises(RuntimeError, match=r"gate: s must be contiguous, .* like its partner"):
-        bare.gate(X, X.contiguous(memory_format=torch.channels_last))
-    with pytest.raises(RuntimeError, match="winner must be Byte"):
-        bare.max_pool2d_route(X, X, [7, 6], [3, 3], [1, 1], [1, 1], [1, 1])
-    with pytest.raises(RuntimeError, match="out of range"):
-        bare.max_pool2d(X, [3, 3], [2**28, 1], [1, 1], [1, 1], [40, 1])
-    with pytest.raises(RuntimeError, match="float32 or float64"):
-        bare.lrn(X.half(), 5, 1.0, 0.75, 1.0)
-
-
-def test_devices_without_kernels_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="device='xpu'"):
-        ops.require_device(torch.device("xpu"))
-    if not torch.cuda.is_available():
-        with pytest.raises(UnsupportedError, match="device='cuda'"):
-            ops.require_device(torch.device("cuda"))
-
-
-def test_a_build_without_kernels_says_how_to_get_them(monkeypatch) -> None:
-    monkeypatch.setattr(ops, "_HAS_CUDA", False)
-    with pytest.raises(UnsupportedError, match=r"no CUDA kernels.*nvcc.*pip install"):
-        ops.require_device(torch.device("cuda"))
-
-
-def test_the_ops_trace_under_export() -> None:
-    class Net(torch.nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            y, winner = ops.max_pool2d(x, (3, 3), (2, 2), (1, 1), (1, 1), (4, 4))
-            return ops.max_pool2d_route(y, winner, (7, 6), (3, 3), (2, 2), (1, 1), (1, 1))
-
-    x = numbers(2, 4, 7, 6, dtype=torch.float32)
-    assert torch.equal(torch.export.export(Net(), (x,)).module()(x), Net()(x))
