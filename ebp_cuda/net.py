@@ -19,7 +19,7 @@ from .rules import OPERATIONS, RULE_SETS
 ArrayLike = Any
 """A torch tensor, a NumPy array, or anything torch.as_tensor takes."""
 
-_SCORING = ("softmax", "sigmoid", "identity")
+_SCORING = ("softmax", "log", "sigmoid", "identity")
 
 
 class Net:

@@ -26,13 +26,11 @@ def _output_size(node: Node, size: int, axis: int) -> int:
     kernel, stride, before, after = (attrs[key][axis] for key in ("kernel", "stride", "padding", "padding_end"))
     reach = attrs["dilation"][axis] * (kernel - 1) + 1
     room = size + before + after - reach
-    if room < 0:
+    count = (-(-room // stride) if attrs.get("ceil_mode") else room // stride) + 1
+    if count > 1 and attrs.get("ceil_mode") and (count - 1) * stride >= size + before:
+        count -= 1
+    if count < 1:
         raise ShapeError(f"layer '{node.name}': a window of {reach} does not fit {size} + padding {before} + {after}")
-    count = room // stride + 1
-    if attrs.get("ceil_mode") and room % stride:
-        count += 1
-        if (count - 1) * stride >= size + before:
-            count -= 1
     return count
 
 
