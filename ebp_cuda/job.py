@@ -21,6 +21,7 @@ from .targets import class_name, parse_targets
 Array = npt.NDArray[np.float32]
 
 _COLUMNS = 128  # image-class pairs carried down at once
+_SHOWN = 1024
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Inputs:
     x: torch.Tensor
     """float32 [N, C, H, W]."""
     pictures: list[Array]
-    """N images, float [H, W, 3] in 0..1, what the network sees, for overlays."""
+    """N images for overlays, float [H, W, 3] in 0..1: photos as they are, at most 1024 pixels wide or high, and what
+    arrays look like."""
     names: list[str]
     """N names, unique, fit for file names."""
 
@@ -54,19 +56,21 @@ def read_inputs(paths: Sequence[Path], how: Preprocess) -> Inputs:
     """
     batches: list[torch.Tensor] = []
     names: list[str] = []
+    pictures: list[Array] = []
     for path in paths:
-        x = torch.from_numpy(load_array(path)) if path.suffix == ".npy" else prepare(load_image(path), how)
+        x, shown = _read(path, how)
         if batches and x.shape[1:] != batches[0].shape[1:]:
             raise ShapeError(
                 f"{path}: comes out at {list(x.shape[1:])} and {paths[0]} at {list(batches[0].shape[1:])}; "
                 "the inputs of one call have one size (--size HEIGHTxWIDTH)"
             )
         batches.append(x)
+        pictures += shown
         names += [path.stem] if len(x) == 1 else [f"{path.stem}_{i}" for i in range(len(x))]
     x = torch.cat(batches)
     if len(set(names)) < len(names):
         names = [f"{i:03d}_{name}" for i, name in enumerate(names)]
-    return Inputs(x, [_picture(one.numpy(), how) for one in x], names)
+    return Inputs(x, pictures, names)
 
 
 def attribute(
@@ -134,6 +138,18 @@ def write_overlays(result: Result, inputs: Inputs, labels: Sequence[str] | None,
             path = folder / ("_".join(part for part in parts if part) + ".png")
             written.append(save_image(overlay(picture, attribution), path))
     return written
+
+
+def _read(path: Path, how: Preprocess) -> tuple[torch.Tensor, list[Array]]:
+    """Network inputs [N, C, H, W] of one file, and N pictures of them."""
+    if path.suffix == ".npy":
+        array = load_array(path)
+        return torch.from_numpy(array), [_picture(one, how) for one in array]
+    image = load_image(path)
+    height, width = image.shape[:2]
+    factor = min(1.0, _SHOWN / max(height, width))
+    shown = Preprocess(size=(max(1, round(height * factor)), max(1, round(width * factor)))).resize(image)
+    return prepare(image, how), [shown]
 
 
 def _picture(x: Array, how: Preprocess) -> Array:

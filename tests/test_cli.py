@@ -17,6 +17,7 @@ from PIL import Image
 import ebp_cuda
 from ebp_cuda import cli, doctor, job
 from ebp_cuda.errors import InputError
+from ebp_cuda.preprocess import Preprocess, load_image, prepare
 from ebp_cuda.targets import class_name, parse_targets
 
 GOLDEN = Path(__file__).parent / "golden" / "caffemodel"
@@ -118,8 +119,6 @@ def test_batches_do_not_change_the_maps(run: Run, model: Path, inputs: Path, tmp
 
 
 def test_photo_goes_through_the_models_preprocessing(run: Run, model: Path, inputs: Path, tmp_path: Path) -> None:
-    from ebp_cuda.preprocess import Preprocess, load_image, prepare
-
     photo, array = inputs / "photo.png", inputs / "prepared.npy"
     how = Preprocess(size=(31, 39), channel_order="BGR", raw_scale=255, mean=(104, 117, 123))
     np.save(array, prepare(load_image(photo), how).numpy())
@@ -142,12 +141,31 @@ def test_prototxt_with_weights_equals_its_onnx(run: Run, model: Path, inputs: Pa
         np.testing.assert_array_equal(a["maps"], b["maps"])
 
 
-def test_overlays_are_pictures_of_the_input(run: Run, model: Path, inputs: Path, tmp_path: Path) -> None:
+def test_overlays_are_pictures_of_the_photo(run: Run, model: Path, inputs: Path, tmp_path: Path) -> None:
     command = ["attribute", "--model", model, "--input", inputs / "photo.png", "--target", "hound,membranophone", *MAP]
     assert run(*command, "--overlay", tmp_path / "shown")[0] == 0
     assert sorted(p.name for p in (tmp_path / "shown").iterdir()) == ["photo_1_dog.png", "photo_3_drum.png"]
     with Image.open(tmp_path / "shown" / "photo_1_dog.png") as picture:
-        assert picture.size == (39, 31)
+        assert picture.size == (78, 62)
+
+
+def test_arrays_are_shown_as_what_they_show(tmp_path: Path) -> None:
+    photo = np.random.RandomState(0).rand(5, 7, 3).astype(np.float32)
+    how = Preprocess(channel_order="BGR", raw_scale=255, mean=(104, 117, 123))
+    np.save(tmp_path / "prepared.npy", how.normalise(photo))
+    read = job.read_inputs([tmp_path / "prepared.npy"], how)
+    np.testing.assert_allclose(read.pictures[0], photo, atol=1e-6)
+    np.save(tmp_path / "five.npy", np.arange(5 * 4 * 4, dtype=np.float32).reshape(1, 5, 4, 4) - 40)
+    shown = job.read_inputs([tmp_path / "five.npy"], how).pictures[0]
+    assert shown.shape == (4, 4, 3) and shown.min() == 0 and shown.max() == 1
+
+
+def test_inputs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "x.npy", np.zeros((3, 4, 4), np.float32))
+    read = job.read_inputs([tmp_path / "a" / "x.npy", tmp_path / "b" / "x.npy"], Preprocess())
+    assert read.names == ["000_x", "001_x"] and read.x.shape == (2, 3, 4, 4)
 
 
 def test_warns_of_photos_without_preprocessing(run: Run, inputs: Path, tmp_path: Path) -> None:
