@@ -129,6 +129,8 @@ def add(node: Node, xs: Sequence[Array]) -> Array:
 MOVE: dict[str, Callable[[Node, Array], Array]] = {
     "slice": lambda n, x: x[slices(n, x.ndim)],
     "flatten": flatten,
+    "squeeze": lambda n, x: np.squeeze(x, n.attrs["axes"]),
+    "unsqueeze": lambda n, x: np.expand_dims(x, n.attrs["axes"]),
     "reshape": reshape,
     "transpose": lambda n, x: x.transpose(n.attrs["perm"]),
     "pad": pad,

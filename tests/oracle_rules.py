@@ -152,7 +152,7 @@ def move_rule(node: Node, xs: Sequence[Array], ps: Sequence[Array]) -> list[Arra
             below = np.zeros(x.shape)
             below[slices(node, x.ndim)] = p
             return [below]
-        case "flatten" | "reshape":
+        case "flatten" | "reshape" | "squeeze" | "unsqueeze":
             return [p.reshape(x.shape)]
         case "transpose":
             return [p.transpose(np.argsort(node.attrs["perm"]))]
@@ -188,7 +188,7 @@ def layer_rule(
             return mul_rule(xs, ps[0])
         case "max_pool":
             return [max_pool_rule(node, xs[0], ps[0])]
-        case "concat" | "split" | "slice" | "flatten" | "reshape" | "transpose" | "pad":
+        case "concat" | "split" | "slice" | "flatten" | "reshape" | "squeeze" | "unsqueeze" | "transpose" | "pad":
             return move_rule(node, xs, ps)
     if node.op in MATRICES:
         return [share(node, xs[0], ps[0], rules, scale, inside, sign)]
