@@ -1,4 +1,4 @@
-# Each word sets up what it needs in .venv: make demo | test | lint | check-cuda | bench | clean
+# Each word sets up what it needs in .venv: make demo | test | test-emu | lint | check-cuda | bench | clean
 #
 #   PYTHON   the interpreter that .venv is made from: make test PYTHON=python3.12
 #   TORCH    what pip installs where .venv has no torch yet: make demo TORCH=torch for the newest one,
@@ -12,13 +12,17 @@ PIP := $(PY) -m pip --disable-pip-version-check -q
 SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml
 ARGS ?=
 
-.PHONY: demo test lint check-cuda bench clean
+.PHONY: demo test test-emu lint check-cuda bench clean
 
 demo: $(VENV)/.demo
 	$(PY) -m ebp_cuda demo $(ARGS)
 
 test: $(VENV)/.test
 	$(PY) -m pytest tests $(ARGS)
+
+# The CUDA kernels on the CPU, by the emulator in csrc/emu; part of `make test` too.
+test-emu: $(VENV)/.test
+	$(PY) -m pytest tests -m emu $(ARGS)
 
 lint: $(VENV)/.lint
 	$(PY) -m ruff check .
