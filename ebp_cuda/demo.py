@@ -140,7 +140,7 @@ def digits(out: Path, console: Console) -> list[Path]:
     chosen = [scene for scene in model.scenes.held_out_scenes(40) if len(scene.labels) == 3][:4]
     rows = [_scene_row(scene.image, scene.labels, method) for scene in chosen]
     pairs = [[*rows[i], *rows[i + 1]] for i in (0, 2)]
-    picture = save_figure(figure(pairs, panel_width=1.5), out / "digits.png")
+    picture = save_figure(figure(pairs, panel_width=1.3), out / "digits.png")
     console.print(_pointing_game(net, console))
     return [picture]
 
