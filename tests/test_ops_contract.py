@@ -119,15 +119,74 @@ def test_empty_batches_give_empty_results(device) -> None:
     assert ops.conv2d_normalizer(x, w, (1, 1), (0, 0, 0, 0), (1, 1), 1).shape == (0, 3, 7, 6)
 
 
-def test_other_strides_are_brought_into_a_format() -> None:
-    x = numbers(2, 6, 9, 8, dtype=torch.float32)
-    for odd in (x.permute(0, 1, 3, 2), x[:, ::2], x.to(memory_format=torch.channels_last)[:, :3], x[:, :, 1:, 1:]):
-        y, _ = ops.max_pool2d(odd, (2, 2), (2, 2), (0, 0), (1, 1), (3, 3))
-        assert torch.equal(y, torch.nn.functional.max_pool2d(odd, 2, 2)[:, :, :3, :3])
-        assert torch.equal(ops.lrn(odd, 5, 1e-2, 0.75, 1.0), ops.lrn(odd.contiguous(), 5, 1e-2, 0.75, 1.0))
-        assert torch.equal(ops.gate(odd, odd.contiguous()), odd * odd)
-    column = x[:, :, :1, :1].to(memory_format=torch.channels_last)
-    assert ops.window_spread(column, (3, 3), (3, 3), (1, 1), (0, 0)).is_contiguous(memory_format=torch.channels_last)
+def wild(t: Tensor, how: str) -> Tensor:
+    """The numbers of a 4-D tensor behind other strides."""
+    if how == "channel slice":
+        return torch.cat([t + 1, t, t - 1], 1).contiguous(memory_format=torch.channels_last)[
+            :, t.shape[1] : -t.shape[1]
+        ]
+    if how == "channel slice of contiguous":
+        return torch.cat([t + 1, t], 1)[:, t.shape[1] :]
+    if how == "crop":
+        return torch.nn.functional.pad(t, (1, 2, 1, 1)).contiguous(memory_format=torch.channels_last)[:, :, 1:-1, 1:-2]
+    if how == "step":
+        return t.repeat_interleave(2, 3)[..., ::2]
+    if how == "transposed":
+        return t.transpose(2, 3).contiguous().transpose(2, 3)
+    return t[:1].expand(t.shape)
+
+
+WILD = ["channel slice", "channel slice of contiguous", "crop", "step", "transposed", "expanded"]
+POOL = ((3, 3), (2, 2), (1, 1))
+CALLS = {
+    "share": (lambda p, x: ops.share(p, x), 6, 2),
+    "gate": (lambda p, x: ops.gate(p, x), 6, 2),
+    "max_winner": (lambda a, b: ops.max_winner([a, b]), 2, 2),
+    "max_pool2d": (lambda x, _: ops.max_pool2d(x, *POOL, (1, 1), (4, 3))[0], 2, 2),
+    "max_pool2d_route": (
+        lambda p, x: ops.max_pool2d_route(p, x.abs().mul(4).to(torch.uint8), (13, 11), *POOL, (1, 1)), 6, 2
+    ),
+    "window_sum": (lambda x, _: ops.window_sum(x, *POOL, (4, 3)), 2, 2),
+    "window_spread": (lambda r, _: ops.window_spread(r, (13, 11), *POOL), 6, 2),
+    "avg_pool2d": (lambda x, _: ops.avg_pool2d(x, *POOL, (4, 3), True), 2, 2),
+    "lrn": (lambda x, _: ops.lrn(x, 5, 1e-2, 0.75, 1.0), 2, 2),
+    "conv2d_normalizer": (lambda x, _: ops.conv2d_normalizer(x, W, (2, 2), (1, 1, 0, 0), (1, 1), 1), 2, 2),
+    "conv2d_sweep": (lambda r, _: ops.conv2d_sweep(r, W, (7, 6), (1, 1), (1, 1, 1, 1), (1, 1), 1), 6, 2),
+}  # fmt: skip
+W = numbers(5, 5, 3, 3)
+
+
+def test_the_calls_cover_every_op() -> None:
+    assert set(CALLS) == declared()
+
+
+def mixtures() -> list[tuple[str, str, str]]:
+    """Every op with every kind of strides, ops of two tensors with every pair of them."""
+    kinds = ["plain", "plain channels_last", *WILD]
+    pairs = {"share", "gate", "max_winner", "max_pool2d_route"}
+    return [(name, a, b) for name in sorted(CALLS) for a in kinds for b in (kinds if name in pairs else kinds[:1])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name,first,second", mixtures())
+def test_any_strides_give_the_same_numbers(name, first, second, device, monkeypatch) -> None:
+    monkeypatch.setitem(globals(), "W", W.to(device))
+    call, *rows = CALLS[name]
+    plain = [numbers(n, 5, 7, 6, seed=n).to(device) for n in rows]
+    tensors = []
+    for t, how in zip(plain, (first, second), strict=True):
+        if how.startswith("plain"):
+            tensors.append(t.contiguous(memory_format=torch.channels_last) if "last" in how else t)
+        else:
+            tensors.append(wild(t, how))
+    same = [t.contiguous() for t in tensors]
+    torch.testing.assert_close(call(*tensors), call(*same), rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_single_pixels_go_on_in_channels_last(device) -> None:
+    r = numbers(2, 6, 1, 1).to(device)
+    assert ops.window_spread(r, (3, 3), (3, 3), (1, 1), (0, 0)).is_contiguous(memory_format=torch.channels_last)
 
 
 X = torch.zeros(2, 4, 7, 6)
