@@ -62,6 +62,18 @@ def test_the_module_is_left_alone_and_its_memory_is_used() -> None:
     assert not weight.requires_grad
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+@pytest.mark.parametrize("inside", [True, False])
+def test_gradient_modes_outside_and_inside_the_module_do_not_matter(mode: Any, inside: bool) -> None:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        with torch.set_grad_enabled(inside):
+            return m.conv(x).relu()
+
+    with mode():
+        graph = from_module(Fn(forward, conv=nn.Conv2d(2, 3, 1)), torch.rand(1, 2, 4, 4))
+    assert [node.op for node in graph.nodes] == ["conv", "relu"]
+
+
 def test_several_threads_may_import() -> None:
     with ThreadPoolExecutor(4) as pool:
         graphs = list(pool.map(lambda seed: from_module(nn.Linear(3, seed), torch.rand(1, 3)), range(1, 5)))

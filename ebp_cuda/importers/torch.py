@@ -121,11 +121,11 @@ def _trace(
     except Exception as error:  # torch.export raises a dozen kinds; whether the module is at fault shows below
         reason = first_line(error)
     try:
-        return _export(twin, args, kwargs, None), reason
+        return _export(twin, tuple(t.detach() for t in args), {k: t.detach() for k, t in kwargs.items()}, None), reason
     except Exception as error:
         refused = error
     try:
-        twin(*(tensor.clone() for tensor in args), **kwargs)
+        twin(*(t.clone() for t in args), **{k: t.clone() for k, t in kwargs.items()})
     except Exception as error:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in (*args, *kwargs.values()))
         raise InputError(f"{origin}: does not run on the example input {shapes}: {first_line(error)}") from error
@@ -133,8 +133,9 @@ def _trace(
 
 
 def _export(twin: nn.Module, args: Any, kwargs: Any, shapes: Any) -> ExportedProgram:
-    program = torch.export.export(twin, args, kwargs, dynamic_shapes=shapes, strict=False)
-    return program.run_decompositions({})
+    with torch.enable_grad():  # without it torch.export trips over a module that turns gradients on
+        program = torch.export.export(twin, args, kwargs, dynamic_shapes=shapes, strict=False)
+        return program.run_decompositions({})
 
 
 def _at_least_two(tensor: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,7 @@ def read_program(program: ExportedProgram, origin: str) -> Graph:
 
 
 def first_line(error: BaseException) -> str:
+    """Kind and first line of an error of torch's, whose messages run over many."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
@@ -129,7 +130,7 @@ class _Reader:
             self._refuse(node, f"makes a constant that depends on the size of the batch ({first_line(error)})")
 
     def _convert(self, node: fx.Node) -> None:
-        outs = tuple(map(_described, fakes if isinstance(fakes := node.meta["val"], (tuple, list)) else (fakes,)))
+        outs = _described_outputs(node)
         name = op_name(node)
         if name not in CONVERTERS:
             return self._refuse(node, "no counterpart")
@@ -149,24 +150,22 @@ class _Reader:
         return next(part.shape[:1] for part in self._tensors(node) if isinstance(part, Activation))
 
     def _lrn(self, node: fx.Node, found: LocalResponse) -> None:
-        out = _described(node.meta["val"])
-        assert out is not None
-        call = Call("local_response_norm", {}, (out,), self._new_value)
+        outs = _described_outputs(node)
+        call = Call("local_response_norm", {}, outs, self._new_value)
         attrs = {name: getattr(found, name) for name in ("size", "alpha", "beta", "k", "region")}
-        self._hold(node, (call.emit("lrn", self.held[found.x].value, **attrs),), (out,))
+        self._hold(node, (call.emit("lrn", self.held[found.x].value, **attrs),), outs)
         self.converted.append(Converted(node, call.nodes))
 
     def _hold(self, node: fx.Node, made: Sequence[str | None], outs: Sequence[Activation | None]) -> None:
         held = [Activation(v, o.shape, o.dtype) if v and o else None for v, o in zip(made, outs, strict=True)]
-        self.held[node] = tuple(held) if isinstance(node.meta["val"], (tuple, list)) else held[0]
+        self.held[node] = tuple(held) if isinstance(node.meta.get("val"), (tuple, list)) else held[0]
 
     def _refuse(self, node: fx.Node, reason: str) -> None:
         """Notes the refusal and goes on, with outputs of the shape that torch found, to find the others too."""
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         path = stack[-1][0] if stack and stack[-1][0] else "the module itself"
         self.refusals.append((f"{node.target} in '{path}'", reason))
-        fakes = node.meta["val"]
-        outs = tuple(map(_described, fakes if isinstance(fakes, (tuple, list)) else (fakes,)))
+        outs = _described_outputs(node)
         self._hold(node, tuple(self._new_value() if out else None for out in outs), outs)
 
     def _new_value(self) -> str:
@@ -183,5 +182,8 @@ def _number_of(n: Any) -> Any:
     return n.node.expr if isinstance(n, torch.SymInt) else n
 
 
-def _described(fake: Any) -> Activation | None:
-    return Activation("", _dims(fake), fake.dtype) if isinstance(fake, torch.Tensor) else None
+def _described_outputs(node: fx.Node) -> tuple[Activation | None, ...]:
+    """Shape and dtype of what a call gives; None for what is no tensor."""
+    fakes = node.meta.get("val")
+    every = fakes if isinstance(fakes, (tuple, list)) else (fakes,)
+    return tuple(Activation("", _dims(t), t.dtype) if isinstance(t, torch.Tensor) else None for t in every)
