@@ -17,16 +17,30 @@ struct FromPython<ebp::Pointers<T>> {
   }
 };
 
-// A struct made of its fields, in their order.
+// Stands for a field of any type.
+struct AnyField {
+  template <class T>
+  operator T() const;
+};
+
+template <class Struct, class... Fields>
+auto takes(int) -> decltype(Struct{std::declval<Fields>()...}, std::true_type{});
+template <class Struct, class... Fields>
+std::false_type takes(long);
+
+// A struct made of all its fields, in their order.
 template <class Struct, class... Fields>
 void bind_struct(py::module_& m, const char* name) {
+  static_assert(decltype(takes<Struct, Fields...>(0))::value, "these are not the types of the fields");
+  static_assert(!decltype(takes<Struct, Fields..., AnyField>(0))::value, "the struct has more fields");
   py::class_<Struct>(m, name).def(py::init([](Fields... fields) { return Struct{fields...}; }));
 }
 
 void bind_params(py::module_& m) {
   using namespace ebp;
   bind_struct<Axis, int, int, int, int, int, int>(m, "Axis");
-  bind_struct<Rows, int64_t, int64_t, int64_t>(m, "Rows");
+  bind_struct<Distances, int64_t, int64_t>(m, "Distances");
+  bind_struct<Rows, int64_t, int64_t, int64_t, int64_t, Distances, Distances>(m, "Rows");
   bind_struct<Strides, int64_t, int64_t, int64_t, int64_t>(m, "Strides");
   bind_struct<Pool2d, int64_t, int64_t, int64_t, Axis, Axis, int64_t>(m, "Pool2d");
   bind_struct<Lrn, int64_t, int64_t, int64_t, int, double, double, double>(m, "Lrn");
