@@ -1,44 +1,13 @@
 // The CUDA side of the ops: parameters, an output from torch's allocator, and one launch on torch's current stream.
-#include <dlfcn.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include <string>
 #include <tuple>
 
 #include "cuda/launchers.h"
-#include "operands.h"
+#include "on_device.h"
 
 namespace ebp::cuda {
-
-// The shim lives in libtorch_cuda, which a CPU torch lacks: looked up when the first CUDA tensor arrives, so that this
-// library loads under both.
-void* current_stream(const Tensor& t) {
-  using Getter = AOTITorchError (*)(int32_t, void**);
-  static const Getter getter = [] {
-    void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
-    return library == nullptr ? nullptr
-                              : reinterpret_cast<Getter>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
-  }();
-  EBP_REQUIRE(getter != nullptr, "ebp_cuda: this torch has no aoti_torch_get_current_cuda_stream; torch 2.10 or later with "
-          "CUDA is needed");
-  void* stream = nullptr;
-  EBP_REQUIRE(getter(t.get_device_index(), &stream) == 0, "ebp_cuda: torch names no current CUDA stream");
-  return stream;
-}
-
-// Calls launch(T{}, stream) on x's device, unless there is nothing to compute.
-template <class Launch>
-void on_device(const Operand& x, const Tensor& result, const Launch& launch) {
-  if (result.numel() == 0) return;
-  const torch::stable::accelerator::DeviceGuard guard(x.tensor.get_device_index());
-  for_dtype(x, [&](auto zero) {
-    const char* error = launch(zero, current_stream(x.tensor));
-    EBP_REQUIRE(error == nullptr, "ebp_cuda::", x.op, ": CUDA refused the launch: ", error == nullptr ? "" : error);
-  });
-}
 
 Tensor share(const Tensor& p, const Tensor& z) {
   const Operand operand{"share", "p", p};
@@ -180,7 +149,7 @@ Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, 
   return below;
 }
 
-STABLE_TORCH_LIBRARY_IMPL(ebp_cuda, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(ebp_cuda, EBP_CUDA_KEY, m) {
   m.impl("share", TORCH_BOX(&share));
   m.impl("gate", TORCH_BOX(&gate));
   m.impl("max_winner", TORCH_BOX(&max_winner));
