@@ -10,6 +10,7 @@ UnsupportedError (device).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -149,7 +150,8 @@ def conv2d_normalizer(x: Tensor, w_plus: Tensor, stride: Ints, padding: Ints, di
     On the CPU a channels_last w_plus makes the result channels_last too.
     """
     x, w_plus = _plane("conv2d_normalizer", "x", x), _weights("conv2d_normalizer", w_plus, x, groups)
-    size = _conv_size("conv2d_normalizer", x.shape[2:], w_plus, stride, padding, dilation)
+    geometry = tuple(stride), tuple(padding), tuple(dilation)
+    size = _conv_size("conv2d_normalizer", x.shape[2:], w_plus.shape[2:], *geometry)
     if x.shape[1] != w_plus.shape[1] * groups:
         raise ShapeError(f"conv2d_normalizer: x has {x.shape[1]} channels, wanted {w_plus.shape[1] * groups}")
     _indexable("conv2d_normalizer", "the result", x.shape[0] * w_plus.shape[0] * size[0] * size[1])
@@ -166,7 +168,8 @@ def conv2d_sweep(
     w_plus and the geometry are those of the convolution that went up.
     """
     r, w_plus = _plane("conv2d_sweep", "r", r), _weights("conv2d_sweep", w_plus, r, groups)
-    size = _conv_size("conv2d_sweep", in_size, w_plus, stride, padding, dilation)
+    geometry = tuple(stride), tuple(padding), tuple(dilation)
+    size = _conv_size("conv2d_sweep", tuple(in_size), w_plus.shape[2:], *geometry)
     if tuple(r.shape[1:]) != (w_plus.shape[0], *size):
         raise ShapeError(f"conv2d_sweep: r is {list(r.shape)}, wanted [N*K, {w_plus.shape[0]}, {size[0]}, {size[1]}]")
     _indexable("conv2d_sweep", "the result", r.shape[0] * w_plus.shape[1] * groups * in_size[0] * in_size[1])
@@ -233,6 +236,11 @@ def _plane(op: str, name: str, t: Tensor) -> Tensor:
 
 
 def _geometry(op: str, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints) -> None:
+    _check_geometry(op, tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), tuple(size))
+
+
+@functools.lru_cache(4096)  # a network asks the same few questions at every call
+def _check_geometry(op: str, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints) -> None:
     named = {"kernel": kernel, "stride": stride, "dilation": dilation, "padding": padding, "size": size}
     for name, values in named.items():
         least = 0 if name in ("padding", "size") else 1
@@ -248,12 +256,12 @@ def _weights(op: str, w_plus: Tensor, beside: Tensor, groups: int) -> Tensor:
     return w_plus.contiguous() if w_plus.is_cuda else w_plus
 
 
-def _conv_size(op: str, size: Ints, w_plus: Tensor, stride: Ints, padding: Ints, dilation: Ints) -> tuple[int, ...]:
+@functools.lru_cache(4096)
+def _conv_size(op: str, size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints) -> tuple[int, ...]:
     if len(padding) != 4:
         raise ShapeError(f"{op}: got padding={list(padding)}, wanted (top, left, bottom, right)")
-    kernel = w_plus.shape[2:]
-    _geometry(op, kernel, stride, padding[:2], dilation, size)
-    _geometry(op, kernel, stride, padding[2:], dilation, size)
+    _check_geometry(op, kernel, stride, padding[:2], dilation, size)
+    _check_geometry(op, kernel, stride, padding[2:], dilation, size)
     room = [size[i] + padding[i] + padding[2 + i] - dilation[i] * (kernel[i] - 1) - 1 for i in (0, 1)]
     if min(room) < 0:
         raise ShapeError(
