@@ -23,7 +23,7 @@ from ebp_cuda.rules import OPERATIONS, RULE_SETS
 CLASSES = 3
 TOLERANCE = 1e-9
 NOT_IN_CAFFE = ("mul", "resize")
-GIVEN = ("signed", "integers", "relu", "scaled")
+GIVEN = ("signed", "integers", "linear", "scaled", "relu linear", "relu scaled")
 
 
 def inputs_of(case: Case, given: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -37,21 +37,21 @@ def inputs_of(case: Case, given: str, rng: np.random.Generator) -> dict[str, np.
 
 
 def graph_around(case: Case, given: str, rng: np.random.Generator) -> Graph:
-    """The layer alone; behind ReLUs and below linear layers; or below linear layers that read it scaled."""
+    """The layer alone, or below linear layers that read it as it is or scaled, behind ReLUs or not."""
     node = case.node
     names = list(dict.fromkeys(node.inputs))
     inputs = dict.fromkeys(names, ())
     alone = Graph([node], inputs, node.outputs)
-    if given not in ("relu", "scaled"):
+    if given in ("signed", "integers"):
         return alone
     values = oracle.forward(alone, inputs_of(case, given, rng))
     below, above = [], []
-    if given == "relu":
+    if "relu" in given:
         below = [simple("relu", name, f"relu_{name}") for name in names]
         node = replace(node, inputs=tuple(f"relu_{name}" for name in node.inputs))
     for value in node.outputs:
         read = value
-        if given == "scaled":
+        if "scaled" in given:
             read = f"scaled_{value}"
             above.append(Node(read, "affine", (value,), (read,), {}, {"scale": torch.tensor(2.5)}))
         above.append(linear(rng, read, f"top_{value}", values[value].shape[-1], 4))
