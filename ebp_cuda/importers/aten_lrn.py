@@ -52,7 +52,7 @@ class LocalResponse:
 def local_response(node: Node) -> LocalResponse | None:
     """What `node` (the last call of the pattern) computes, or None where that is no local response normalisation."""
     for x, divisor, sign in _quotients(node):
-        if op_name(divisor) != "pow":
+        if op_name(divisor) != "pow" or divisor.meta["val"].shape[1:] != x.meta["val"].shape[1:]:
             continue
         power = bound_args(divisor)
         beta, base = power["exponent"], power["self"]
