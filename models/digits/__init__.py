@@ -1,0 +1,48 @@
+"""A small GoogLeNet in Caffe format that finds handwritten digits in photographic scenes, trained here.
+
+from ebp_cuda.models import digits
+net = digits.load()                       # deploy.prototxt + digits.caffemodel, through ONNX
+scene = digits.scenes.make_scene("test", seed=0, index=0)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import scenes
+
+if TYPE_CHECKING:
+    from ebp_cuda.net import Net
+
+__all__ = ["CONTRAST_LAYER", "DEPLOY", "LABELS", "LAYER", "PREPROCESS", "TOP", "WEIGHTS", "load", "scenes"]
+
+_FOLDER = Path(__file__).parent
+DEPLOY = _FOLDER / "deploy.prototxt"
+WEIGHTS = _FOLDER / "digits.caffemodel"
+
+LAYER = "pool2"
+"""Where maps are read."""
+CONTRAST_LAYER = "pool_ave"
+TOP = "classifier"
+
+LABELS = [str(label) for label in range(scenes.CLASSES)]
+PREPROCESS: dict[str, Any] = {
+    "size": [scenes.SIZE, scenes.SIZE],
+    "shortest_side": None,
+    "channel_order": "BGR",
+    "raw_scale": 255,
+    "mean": [104.0, 117.0, 123.0],
+    "std": [1.0, 1.0, 1.0],
+}
+
+
+def load() -> Net:
+    """The trained network, imported from its Caffe files through ONNX, with labels and preprocessing."""
+    from ebp_cuda.importers.caffe import to_onnx
+    from ebp_cuda.importers.onnx import load_onnx
+    from ebp_cuda.net import Net
+
+    graph = load_onnx(to_onnx(DEPLOY, WEIGHTS, labels=LABELS, preprocess=PREPROCESS))
+    graph.meta["origin"] = str(DEPLOY)
+    return Net(graph)
