@@ -141,9 +141,7 @@ Tensor lrn(const Tensor& x, int64_t size, double alpha, double beta, double k) {
   for_dtype(operand, [&](auto zero) {
     using T = decltype(zero);
     spread(d.outer * lrn_strips(d), d.channels * std::min(d.inner, lrn_strip_length) * 4,
-           [&](int64_t begin, int64_t end) {
-             cpu_kernels<T>().lrn(d, data<T>(x), mutable_data<T>(y), begin, end);
-           });
+           [&](int64_t begin, int64_t end) { cpu_kernels<T>().lrn(d, data<T>(x), mutable_data<T>(y), begin, end); });
   });
   return y;
 }

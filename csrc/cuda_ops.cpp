@@ -34,7 +34,7 @@ Tensor gate(const Tensor& s, const Tensor& x) {
 Tensor max_winner(const std::vector<Tensor>& xs) {
   check_alike("max_winner", xs);
   EBP_REQUIRE(xs.size() <= max_winner_inputs, "ebp_cuda::max_winner: xs may hold ", max_winner_inputs,
-          " tensors on CUDA, got ", xs.size());
+              " tensors on CUDA, got ", xs.size());
   Tensor winner = empty_as(xs[0], shape_of(xs[0]), torch::headeronly::ScalarType::Byte);
   on_device({"max_winner", "xs", xs[0]}, winner, [&](auto zero, void* stream) {
     using T = decltype(zero);
@@ -120,10 +120,10 @@ Tensor lrn(const Tensor& x, int64_t size, double alpha, double beta, double k) {
 Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stride, const Ints& padding,
                          const Ints& dilation, int64_t groups) {
   const Operand operand{"conv2d_normalizer", "x", x};
-  Conv2d d = conv_of(operand, {"conv2d_normalizer", "w_plus", w_plus}, plane_of(operand),
-                     {stride, padding, dilation, groups});
+  Conv2d d =
+      conv_of(operand, {"conv2d_normalizer", "w_plus", w_plus}, plane_of(operand), {stride, padding, dilation, groups});
   EBP_REQUIRE(x.size(1) == d.in_channels, "ebp_cuda::conv2d_normalizer: x has ", x.size(1), " channels, w_plus wants ",
-          d.in_channels);
+              d.in_channels);
   Tensor z = empty_as(x, {d.batch, d.out_channels, d.h.out, d.w.out});
   set_strides(d, x, z);
   on_device(operand, z, [&](auto zero, void* stream) {
@@ -133,13 +133,12 @@ Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stri
   return z;
 }
 
-Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, const Ints& stride,
-                    const Ints& padding, const Ints& dilation, int64_t groups) {
+Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, const Ints& stride, const Ints& padding,
+                    const Ints& dilation, int64_t groups) {
   const Operand operand{"conv2d_sweep", "r", r};
-  Conv2d d =
-      conv_of(operand, {"conv2d_sweep", "w_plus", w_plus}, in_size, {stride, padding, dilation, groups});
+  Conv2d d = conv_of(operand, {"conv2d_sweep", "w_plus", w_plus}, in_size, {stride, padding, dilation, groups});
   EBP_REQUIRE(r.dim() == 4 && r.size(1) == d.out_channels && r.size(2) == d.h.out && r.size(3) == d.w.out,
-          "ebp_cuda::conv2d_sweep: r must be [N, ", d.out_channels, ", ", d.h.out, ", ", d.w.out, "]");
+              "ebp_cuda::conv2d_sweep: r must be [N, ", d.out_channels, ", ", d.h.out, ", ", d.w.out, "]");
   Tensor below = empty_as(r, {d.batch, d.in_channels, d.h.in, d.w.in});
   set_strides(d, below, r);
   on_device(operand, below, [&](auto zero, void* stream) {

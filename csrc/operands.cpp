@@ -42,8 +42,8 @@ void check_dense(const Operand& x) {
 void check_together(const Operand& a, const Operand& b, bool same_dtype) {
   EBP_REQUIRE(a.tensor.device() == b.tensor.device(), prefix(a), " and ", b.name, " must be on one device");
   EBP_REQUIRE(!same_dtype || a.tensor.scalar_type() == b.tensor.scalar_type(), prefix(a), " and ", b.name,
-          " must have one dtype, got ", torch::headeronly::toString(a.tensor.scalar_type()), " and ",
-          torch::headeronly::toString(b.tensor.scalar_type()));
+              " must have one dtype, got ", torch::headeronly::toString(a.tensor.scalar_type()), " and ",
+              torch::headeronly::toString(b.tensor.scalar_type()));
 }
 
 // Whether t, whatever its strides say of axes of length 1, lies in memory as a tensor of this format does.
@@ -65,7 +65,7 @@ int64_t columns_of(const Operand& column, const Operand& shared) {
   EBP_REQUIRE(column.tensor.dim() >= 1 && shared.tensor.dim() >= 1, prefix(column), " needs a batch axis");
   const int64_t rows = column.tensor.size(0), images = shared.tensor.size(0);
   EBP_REQUIRE(images > 0 ? rows % images == 0 : rows == 0, prefix(column), " has ", rows,
-          " rows, which is no multiple of the ", images, " rows of ", shared.name);
+              " rows, which is no multiple of the ", images, " rows of ", shared.name);
   return images > 0 ? rows / images : 1;
 }
 
@@ -91,7 +91,8 @@ bool is_channel_slice(const Tensor& t) {
 Distances distances_of(const Operand& x, int64_t row, int64_t run) {
   const Tensor& t = x.tensor;
   if (is_channels_last(t)) return {row, run};
-  EBP_REQUIRE(is_channel_slice(t), prefix(x), " must be contiguous, channels_last, or a slice of the channels of such a ",
+  EBP_REQUIRE(is_channel_slice(t), prefix(x),
+              " must be contiguous, channels_last, or a slice of the channels of such a ",
               "tensor, like its partner; got shape ", text(t.sizes()), " with strides ", text(t.strides()));
   return {t.stride(0), t.stride(3)};
 }
@@ -99,7 +100,7 @@ Distances distances_of(const Operand& x, int64_t row, int64_t run) {
 int64_t checked(const Operand& x, const char* what, const Ints& values, std::size_t axis, int64_t least) {
   EBP_REQUIRE(values.size() == 2, prefix(x), ": ", what, " needs 2 entries, got ", text(values));
   EBP_REQUIRE(values[axis] >= least && values[axis] <= INT_MAX / 4, prefix(x), ": ", what, " must be at least ", least,
-          ", got ", text(values));
+              ", got ", text(values));
   return values[axis];
 }
 
@@ -111,7 +112,8 @@ Axis axis_of(const Operand& x, const Ints& in, const Ints& out, const Windows& w
   const int64_t below = checked(x, "in_size", in, axis, 0);
   const int64_t above = checked(x, "out_size", out, axis, 0);
   const int64_t reach = below + padding + above * stride + kernel * dilation;
-  EBP_REQUIRE(reach <= INT_MAX, prefix(x), ": kernel, stride, padding or dilation is out of range for planes of ", below);
+  EBP_REQUIRE(reach <= INT_MAX, prefix(x), ": kernel, stride, padding or dilation is out of range for planes of ",
+              below);
   return {int(below), int(above), int(kernel), int(stride), int(padding), int(dilation)};
 }
 
@@ -129,7 +131,8 @@ Tensor empty_as(const Tensor& like) { return empty_as(like, shape_of(like)); }
 Tensor empty_as(const Tensor& like, const Ints& shape) { return empty_as(like, shape, like.scalar_type()); }
 
 Tensor empty_as(const Tensor& like, const Ints& shape, ScalarType dtype) {
-  const auto format = is_channels_last(like) || is_channel_slice(like) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+  const auto format =
+      is_channels_last(like) || is_channel_slice(like) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
   return torch::stable::empty(shape, dtype, std::nullopt, like.device(), std::nullopt, format);
 }
 
@@ -167,8 +170,8 @@ void check_alike(const char* op, const std::vector<Tensor>& xs) {
     const Operand other{op, "xs", x};
     check_dense(other);
     check_together(other, first, true);
-    EBP_REQUIRE(shape_of(x) == shape_of(xs[0]), prefix(other), " must have one shape, got ", text(xs[0].sizes()), " and ",
-            text(x.sizes()));
+    EBP_REQUIRE(shape_of(x) == shape_of(xs[0]), prefix(other), " must have one shape, got ", text(xs[0].sizes()),
+                " and ", text(x.sizes()));
     EBP_REQUIRE(lies_as(x, is_channels_last(xs[0])), prefix(other), " must have one memory format");
   }
 }
@@ -189,7 +192,7 @@ Pool2d pool_of(const Operand& plane, const Ints& in, const Ints& out, const Wind
   const Axis h = axis_of(plane, in, out, windows, 0), w = axis_of(plane, in, out, windows, 1);
   const int64_t channels = t.size(1), pixels = std::max(in[0] * in[1], out[0] * out[1]);
   EBP_REQUIRE(pixels <= INT_MAX && t.size(0) * channels * pixels <= INT_MAX, prefix(plane), ": ", t.size(0), " x ",
-          channels, " planes of ", pixels, " pixels exceed 2^31 - 1 elements");
+              channels, " planes of ", pixels, " pixels exceed 2^31 - 1 elements");
   const bool last = is_channels_last(t);
   return {t.size(0), last ? 1 : channels, last ? channels : 1, h, w, 1};
 }
@@ -200,7 +203,7 @@ Pool2d route_of(const Operand& p, const Operand& winner, const Ints& in, const W
   check_together(p, winner, false);
   const ScalarType wanted = winner_type(windows.kernel);
   EBP_REQUIRE(winner.tensor.scalar_type() == wanted, prefix(winner), " must be ", torch::headeronly::toString(wanted),
-          " for this kernel, got ", torch::headeronly::toString(winner.tensor.scalar_type()));
+              " for this kernel, got ", torch::headeronly::toString(winner.tensor.scalar_type()));
   d.columns = std::max<int64_t>(columns_of(p, winner), 1);
   check_rest_of_shape(p, winner);
   check_format(p, winner);
@@ -212,12 +215,13 @@ Conv2d conv_of(const Operand& reach, const Operand& w_plus, const Ints& in, cons
   check_dense(w_plus);
   check_together(reach, w_plus, true);
   const Tensor& w = w_plus.tensor;
-  EBP_REQUIRE(w.dim() == 4 && w.is_contiguous(), prefix(w_plus), " must be contiguous [O, I / groups, kh, kw], got shape ",
-          text(w.sizes()), " with strides ", text(w.strides()));
+  EBP_REQUIRE(w.dim() == 4 && w.is_contiguous(), prefix(w_plus),
+              " must be contiguous [O, I / groups, kh, kw], got shape ", text(w.sizes()), " with strides ",
+              text(w.strides()));
   EBP_REQUIRE(shape.padding.size() == 4, prefix(reach), ": padding must be (top, left, bottom, right), got ",
-          text(shape.padding));
+              text(shape.padding));
   EBP_REQUIRE(shape.groups >= 1 && w.size(0) % shape.groups == 0, prefix(w_plus), " has ", w.size(0),
-          " rows, which is no multiple of groups = ", shape.groups);
+              " rows, which is no multiple of groups = ", shape.groups);
   const Ints kernel{w.size(2), w.size(3)}, before{shape.padding[0], shape.padding[1]};
   const Windows windows{kernel, shape.stride, before, shape.dilation};
   Axis axes[2];
@@ -231,7 +235,7 @@ Conv2d conv_of(const Operand& reach, const Operand& w_plus, const Ints& in, cons
   const int64_t batch = reach.tensor.size(0), lower = w.size(1) * shape.groups;
   const int64_t pixels = std::max(in[0] * in[1], int64_t(axes[0].out) * axes[1].out);
   EBP_REQUIRE(pixels <= INT_MAX && batch * std::max(lower, w.size(0)) * pixels <= INT_MAX, prefix(reach),
-          ": the convolution's tensors exceed 2^31 - 1 elements");
+              ": the convolution's tensors exceed 2^31 - 1 elements");
   return {int(batch), int(lower), int(w.size(0)), int(shape.groups), axes[0], axes[1], {}, {}};
 }
 

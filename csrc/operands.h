@@ -27,8 +27,8 @@ template <class... Parts>
 }
 
 // A macro so that the message is put together only when it is needed: a check costs less than the op it guards.
-#define EBP_REQUIRE(holds, ...) \
-  do {                          \
+#define EBP_REQUIRE(holds, ...)               \
+  do {                                        \
     if (!(holds)) ::ebp::refuse(__VA_ARGS__); \
   } while (false)
 
@@ -83,8 +83,10 @@ void set_strides(Conv2d& d, const Tensor& lower, const Tensor& upper);
 template <class Body>
 void for_dtype(const Operand& x, const Body& body) {
   switch (x.tensor.scalar_type()) {
-    case torch::headeronly::ScalarType::Float: return body(float{});
-    case torch::headeronly::ScalarType::Double: return body(double{});
+    case torch::headeronly::ScalarType::Float:
+      return body(float{});
+    case torch::headeronly::ScalarType::Double:
+      return body(double{});
     default:
       refuse("ebp_cuda::", x.op, ": ", x.name, " must be float32 or float64, got ",
              torch::headeronly::toString(x.tensor.scalar_type()));

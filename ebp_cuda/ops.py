@@ -3,9 +3,9 @@
 Throughout, x, z and winners have one row per image (N rows), probability p and its like one row per image and class
 (N * K rows, image-major: row n * K + k). Tensors are float32 or float64, on the CPU or on CUDA, contiguous or
 channels_last; anything else is copied into one of the two (share and gate also take slices of the channels of a
-channels_last tensor as they are). A result has the memory format of its first argument. All
-ops are functional, deterministic to the bit, and free of autograd. Refusals: ShapeError (shape, dtype, geometry),
-UnsupportedError (device).
+channels_last tensor as they are). A result has the memory format of its first argument; planes of 1 x 1 count as
+channels_last. All ops are functional and deterministic to the bit. They know no autograd: call them under
+torch.no_grad(). Refusals: ShapeError (shape, dtype, geometry), UnsupportedError (device).
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
 
 #include "kernels.h"
 
-#define EBP_DECLARE(isa)                           \
-  namespace isa {                                  \
-  extern const CpuKernels<float> float_kernels;    \
-  extern const CpuKernels<double> double_kernels;  \
+#define EBP_DECLARE(isa)                          \
+  namespace isa {                                 \
+  extern const CpuKernels<float> float_kernels;   \
+  extern const CpuKernels<double> double_kernels; \
   }
 
 namespace ebp {

@@ -6,7 +6,8 @@
 namespace ebp {
 namespace EBP_ISA {
 
-// Cuts [begin, end) of the result at the ends of runs: body(offset, offset in the column tensor, in the shared one, count).
+// Cuts [begin, end) of the result at the ends of runs: body(offset, offset in the column tensor, in the shared one,
+// count).
 template <class Body>
 EBP_HD void for_runs(const Rows& d, int64_t begin, int64_t end, const Body& body) {
   int64_t row = begin / d.row, at = begin - row * d.row;

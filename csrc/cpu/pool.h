@@ -68,9 +68,9 @@ EBP_HD void for_covered_pixels(const Pool2d& d, int64_t begin, int64_t end, cons
   });
 }
 
-// A plane of its own (inner == 1) has no neighbouring channels to fill a vector with, so each output hands its relevance
-// to its winner. One thread has the plane, and visits its outputs in the order in which an input would gather them: the
-// sums are those of a gather to the last bit.
+// A plane of its own (inner == 1) has no neighbouring channels to fill a vector with, so each output hands its
+// relevance to its winner. One thread has the plane, and visits its outputs in the order in which an input would gather
+// them: the sums are those of a gather to the last bit.
 template <class T, class W>
 EBP_HD void max_route_plane(const Pool2d& d, const T* p, const W* winner, T* below) {
   for (int64_t i = 0; i < input_plane(d); ++i) below[i] = T(0);
@@ -100,9 +100,8 @@ void max_route_rows(const Pool2d& d, const T* p, const W* winner, T* below, int6
     const T* upper = p + plane * output_plane(d);
     const W* codes = winner + winner_plane(d, plane) * output_plane(d);
     for (int64_t c = 0; c < d.inner; ++c) below[to + c] = T(0);
-    for_routes(d, row, col, rows, cols, [&](int64_t from, int tap) {
-      add_routed(d.inner, upper + from, codes + from, tap, below + to);
-    });
+    for_routes(d, row, col, rows, cols,
+               [&](int64_t from, int tap) { add_routed(d.inner, upper + from, codes + from, tap, below + to); });
   });
 }
 
