@@ -1,7 +1,12 @@
-"""Builds the emulator that runs the CUDA kernels on the CPU, once per content of its sources, and imports it."""
+"""Builds the emulator that runs the CUDA kernels on the CPU, once per content of its sources, and imports it.
+
+The module's launchers take numpy arrays; importing it also registers torch.ops.ebp_emulated, the ops of ebp_cuda with
+their CUDA side (csrc/cuda_ops.cpp) on CPU tensors.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -15,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "csrc"
@@ -23,6 +29,9 @@ COMMON = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-f
 # The two sanitizers' calls are answered by csrc/emu/hooks.cpp.
 KERNEL = ["-x", "c++", "-O1", "-g0", "-fsanitize=thread,undefined", "-fno-sanitize=vptr", f"-I{SOURCES / 'emu'}"]
 HOST = ["-O2", "-U_FORTIFY_SOURCE"]
+TORCH = Path(torch.__file__).parent
+BINDING = ["-O0", "-fvisibility=hidden", "-isystem", f"{TORCH}/include", "-Debp_cuda=ebp_emulated"]
+CPU_SIDE = ("build_info.cpp", "cpu_ops.cpp")  # of csrc/*.cpp; the others are the CUDA side or both sides'
 
 
 def compile_commands() -> dict[str, list[str]]:
@@ -31,12 +40,12 @@ def compile_commands() -> dict[str, list[str]]:
 
     cxx = [*os.environ.get("CXX", "g++").split(), *COMMON]
     python = ["-isystem", sysconfig.get_path("include"), "-isystem", pybind11.get_include()]
-    commands = {}
+    commands = {source.name: [*cxx, *BINDING] for source in SOURCES.glob("*.cpp") if source.name not in CPU_SIDE}
     for source in sorted([*SOURCES.glob("cuda/*.cu"), *SOURCES.glob("emu/*.cu")]):
         commands[str(source.relative_to(SOURCES))] = [*cxx, *KERNEL]
     for source in sorted(SOURCES.glob("emu/*.cpp")):
         binds = source.name == "bindings.cpp"
-        extra = [*python, "-fvisibility=hidden", "-O1", "-DEMU_MODULE=ebp_emulator"] if binds else []
+        extra = [*python, "-fvisibility=hidden", "-O0", "-DEMU_MODULE=ebp_emulator"] if binds else []
         commands[str(source.relative_to(SOURCES))] = [*cxx, *HOST, *extra]
     return commands
 
@@ -55,7 +64,7 @@ def compile_one(source: str, command: list[str]) -> Path:
     """The object file of a source, compiled unless command and all that it reads are as they were."""
     target = FOLDER / (source.replace("/", "_") + ".o")
     noted, record = target.with_suffix(".d"), target.with_suffix(".hash")
-    whole = [*command, "-MMD", "-MF", str(noted), "-c", str(SOURCES / source)]
+    whole = [*command, "-MMD", "-MF", str(noted), "-c", str(SOURCES / source), "-o", str(target)]
 
     def stamp() -> str:
         return hashlib.sha256((" ".join(whole) + _content(_read_by(noted))).encode()).hexdigest()
@@ -66,10 +75,9 @@ def compile_one(source: str, command: list[str]) -> Path:
                 return target
         except FileNotFoundError:
             pass  # a header is gone
-    partial, begun = target.with_suffix(f".{os.getpid()}"), time.time()
+    begun = time.time()
     record.unlink(missing_ok=True)
-    _run([*whole, "-o", str(partial)])
-    os.replace(partial, target)
+    _run(whole)
     if all(file.stat().st_mtime < begun for file in _read_by(noted)):  # else it was edited meanwhile
         record.write_text(stamp())
     return target
@@ -81,6 +89,19 @@ def _run(command: list[str]) -> None:
         raise RuntimeError(f"the emulator does not build:\n{' '.join(command)}\n{done.stderr}")
 
 
+def build() -> Path:
+    """The module's file."""
+    commands = compile_commands()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, commands, commands.values()))
+    target = FOLDER / f"ebp_emulator{sysconfig.get_config_var('EXT_SUFFIX')}"
+    if not target.is_file() or any(file.stat().st_mtime > target.stat().st_mtime for file in objects):
+        partial, libraries = target.with_suffix(".partial"), [f"-L{TORCH}/lib", "-ltorch_cpu", "-ldl"]
+        _run([*os.environ.get("CXX", "g++").split(), "-shared", *map(str, objects), *libraries, "-o", str(partial)])
+        os.replace(partial, target)  # a running process may hold the old one
+    return target
+
+
 @functools.cache
 def emulator() -> ModuleType:
     """The module `ebp_emulator` (csrc/emu/bindings.cpp). Skips the test where there is no compiler or no pybind11."""
@@ -88,14 +109,9 @@ def emulator() -> ModuleType:
     if shutil.which(os.environ.get("CXX", "g++").split()[0]) is None:
         pytest.skip("no C++ compiler")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    commands = compile_commands()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, commands, commands.values()))
-    target = FOLDER / f"ebp_emulator{sysconfig.get_config_var('EXT_SUFFIX')}"
-    if not target.is_file() or any(file.stat().st_mtime > target.stat().st_mtime for file in objects):
-        partial = target.with_suffix(f".{os.getpid()}")
-        _run([*os.environ.get("CXX", "g++").split(), "-shared", *map(str, objects), "-ldl", "-o", str(partial)])
-        os.replace(partial, target)
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        target = build()
     spec = importlib.util.spec_from_file_location("ebp_emulator", target)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

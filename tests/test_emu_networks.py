@@ -1,0 +1,69 @@
+"""Whole networks through the CUDA side of every op: its checks, its choice of kernels, and the kernels, emulated.
+
+The CPU takes short cuts that CUDA does not: straight to ATen, channels_last weights, flipped kernels. All are off here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from emu_build import emulator
+from test_golden_tiny import network, test_diffs_are_the_originals  # noqa: F401  (collected here a second time)
+
+import ebp_cuda
+from ebp_cuda import ops
+from ebp_cuda.models import digits
+from ebp_cuda.preprocess import prepare
+from ebp_cuda.rules.contraction import Window
+
+pytestmark = pytest.mark.emu
+
+
+class EmulatedOps:
+    """Stands in for torch.ops.ebp_cuda."""
+
+    def __init__(self, used: set[str]) -> None:
+        self.used = used
+
+    def __getattr__(self, name: str) -> Any:
+        op = getattr(torch.ops.ebp_emulated, name).default
+
+        def call(*args: Any) -> Any:
+            self.used.add(name)
+            weights_as_cuda_wants = (a.contiguous() if i == 1 and "conv" in name else a for i, a in enumerate(args))
+            return op(*weights_as_cuda_wants)
+
+        call.default = call  # type: ignore[attr-defined]
+        return call
+
+
+@pytest.fixture(autouse=True)
+def used(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """The ops that were called. New memory is filled with NaN, so that what no kernel writes shows."""
+    emulator()
+    names: set[str] = set()
+    emulated = EmulatedOps(names)
+    monkeypatch.setattr(ops, "_ops", emulated)
+    monkeypatch.setattr(ops, "normalizer_cpu", emulated.conv2d_normalizer)
+    monkeypatch.setattr(ops, "sweep_cpu", emulated.conv2d_sweep)
+    monkeypatch.setattr(Window, "flips", False)
+    torch.use_deterministic_algorithms(True)
+    yield names
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_trained_network_gives_the_map_of_the_cpu(used: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contrastive maps, a small difference of big numbers: within 1e-4 of the mass."""
+    pytest.importorskip("sklearn")
+    pytest.importorskip("skimage")
+    net, scene = digits.load(), digits.scenes.make_scene("test", seed=0, index=0)
+    explanation = ebp_cuda.ExcitationBackprop(net, layer=digits.LAYER, contrast_layer=digits.CONTRAST_LAYER)
+    x = prepare([scene.image], net.preprocess)
+    emulated = explanation.attribute(x, [[scene.labels[0], 9]])
+    assert {"conv2d_normalizer", "conv2d_sweep", "max_pool2d", "max_pool2d_route", "share"} <= used
+    monkeypatch.undo()
+    wanted = explanation.attribute(x, [[scene.labels[0], 9]])
+    assert (emulated - wanted).abs().sum() <= 1e-4 * wanted.abs().sum()
