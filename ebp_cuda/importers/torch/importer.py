@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
-from ..errors import InputError, ModelError, UnsupportedError
-from ..graph import Graph
-from .torch_program import first_line, read_program
+from ...errors import InputError, ModelError, UnsupportedError
+from ...graph import Graph
+from .program import first_line, read_program
 
 Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 

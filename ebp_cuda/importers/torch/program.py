@@ -13,12 +13,12 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx.node import map_arg
 
-from ..errors import ModelError, UnsupportedError
-from ..graph import Graph
-from . import aten_moves, aten_pointwise  # noqa: F401  (each enters its converters)
+from ...errors import ModelError, UnsupportedError
+from ...graph import Graph
+from . import moves, pointwise  # noqa: F401  (each enters its converters)
 from .aten import CONVERTERS, Activation, Call, Refusal
-from .aten_lrn import LocalResponse, bound_args, local_response, op_name
-from .torch_names import Converted, finish
+from .lrn import LocalResponse, bound_args, local_response, op_name
+from .names import Converted, finish
 
 
 def read_program(program: ExportedProgram, origin: str) -> Graph:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from ..graph import Node
+from ...graph import Node
 
 
 class Refusal(Exception):

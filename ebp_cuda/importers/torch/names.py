@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from torch import fx
 
-from ..graph import Graph, Node
+from ...graph import Graph, Node
 
 Calls: TypeAlias = "dict[tuple[str, ...], str]"
 
