@@ -2,7 +2,7 @@
 
 Batch norm and per-channel scales go into the layer before them: the excitatory part of a layer is that of the whole
 map from its input to the next non-linearity, and a negative batch norm gain turns inhibition into excitation.
-Zero padding goes into the convolution behind it: probability must not be spread onto pixels that do not exist.
+Zero padding goes into the convolution or pool behind it: probability must not be spread onto pixels that do not exist.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 
 from .graph import Graph, Node
+from .signs import non_negative_values
 
 _FOLDABLE = ("conv", "conv_transpose", "linear")
 
@@ -24,16 +25,21 @@ def fold(graph: Graph) -> Graph:
 
 
 def fold_padding(graph: Graph) -> Graph:
-    """A graph in which every zero padding of planes that only a convolution reads is that convolution's own."""
+    """A graph in which every zero padding of planes that a single convolution or pool reads is that layer's own,
+    wherever the layer computes the same that way."""
     readers = Counter(value for node in graph.nodes for value in node.inputs)
+    positive = non_negative_values(graph)
     pads = {node.outputs[0]: node for node in graph.nodes if _is_zero_padding(node) and readers[node.outputs[0]] == 1}
-    merged = {node.inputs[0] for node in graph.nodes if node.op == "conv" and node.inputs[0] in pads}
+    merged = {
+        node.inputs[0]
+        for node in graph.nodes
+        if node.inputs and node.inputs[0] in pads and _takes(node, pads[node.inputs[0]], positive)
+    }
     merged -= set(graph.outputs)
     nodes = []
     for node in graph.nodes:
-        if node.outputs[0] in merged:
-            continue
-        nodes.append(_padded(node, pads[node.inputs[0]]) if node.inputs and node.inputs[0] in merged else node)
+        if node.outputs[0] not in merged:
+            nodes.append(_padded(node, pads[node.inputs[0]]) if node.inputs and node.inputs[0] in merged else node)
     renamed = {value: pads[value].inputs[0] for value in merged}
     return Graph(nodes, graph.inputs, graph.outputs, _renamed_names(graph.names, renamed), graph.meta)
 
@@ -45,11 +51,26 @@ def _is_zero_padding(node: Node) -> bool:
     return all(pair == (0, 0) for pair in map(tuple, pads[:2])) and all(n >= 0 for pair in pads for n in pair)
 
 
-def _padded(conv: Node, pad: Node) -> Node:
-    attrs, pads = dict(conv.attrs), pad.attrs["pads"][2:]
+def _takes(node: Node, pad: Node, positive: frozenset[str]) -> bool:
+    """Whether `node` computes the same with the padding as its own."""
+    if node.op == "conv":
+        return True
+    if node.op not in ("max_pool", "avg_pool") or node.attrs["kernel"] is None or node.attrs.get("ceil_mode"):
+        return False
+    attrs = _padded(node, pad).attrs
+    sides = zip(attrs["padding"], attrs["padding_end"], attrs["kernel"], strict=True)
+    if node.op == "max_pool":  # a zero never beats what is not negative, and every window holds some of that
+        return pad.inputs[0] in positive and all(max(before, after) < kernel for before, after, kernel in sides)
+    return not any(node.attrs["padding"]) and all(before == after for before, after, _ in sides)
+
+
+def _padded(node: Node, pad: Node) -> Node:
+    attrs, pads = dict(node.attrs), pad.attrs["pads"][2:]
     for name, side in (("padding", 0), ("padding_end", 1)):
-        attrs[name] = tuple(own + pair[side] for own, pair in zip(conv.attrs[name], pads, strict=True))
-    return replace(conv, inputs=pad.inputs, attrs=attrs)
+        attrs[name] = tuple(own + pair[side] for own, pair in zip(node.attrs[name], pads, strict=True))
+    if node.op == "avg_pool":
+        attrs["count_include_pad"] = True
+    return replace(node, inputs=pad.inputs, attrs=attrs)
 
 
 def fold_affine(graph: Graph) -> Graph:

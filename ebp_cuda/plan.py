@@ -15,6 +15,7 @@ from .errors import InputError, UnsupportedError
 from .graph import Graph, Node
 from .ops import require_device
 from .rules import OPERATIONS, Forward, Operation, Rule, check_rule_set
+from .signs import non_negative_values
 
 Stamp = tuple[int, int]
 """Where a tensor's memory lies and how often torch wrote to it: another stamp, other weights."""
@@ -205,20 +206,3 @@ def operation_of(graph: Graph, node: Node) -> Operation:
     if entry is None:
         raise UnsupportedError(f"{graph.origin}: layer '{node.name}' of type '{node.source or node.op}' has no forward")
     return entry
-
-
-def non_negative_values(graph: Graph) -> frozenset[str]:
-    """Values that cannot be below zero whatever the input (behind a ReLU, say)."""
-    found: set[str] = set()
-    for node in graph.nodes:
-        entry = OPERATIONS.get(node.op)
-        if entry is None:
-            continue
-        kept = entry.keeps_non_negative and all(value in found for value in node.inputs)
-        if node.op == "clip":
-            kept = kept or float(node.attrs["min"]) >= 0
-        if node.op == "sum" and any(c < 0 for c in node.attrs.get("coefficients") or ()):
-            kept = False
-        if entry.always_non_negative or kept:
-            found.update(node.outputs)
-    return frozenset(found)
