@@ -28,6 +28,7 @@ def pytest_runtest_setup() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if "gpu" in getattr(report, "keywords", ())]
+    reports = terminalreporter.stats.get("skipped", [])
+    skipped = [report for report in reports if "gpu" in getattr(report, "keywords", ())]
     reason = "no CUDA device" if not torch.cuda.is_available() else "see the reasons above"
     terminalreporter.write_line(f"GPU tests skipped: {len(skipped)} ({reason})" if skipped else "GPU tests skipped: 0")
