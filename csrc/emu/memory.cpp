@@ -15,7 +15,7 @@ std::uint32_t first_block_of_launch = 0;
 namespace {
 
 // Buffers lie in one reserved range, far apart, so that an index gone wrong meets no other buffer.
-constexpr std::size_t heap_bytes = std::size_t{1} << 36, gap = std::size_t{1} << 20, page = 4096;
+constexpr std::size_t heap_bytes = std::size_t{1} << 33, gap = std::size_t{1} << 20, page = 4096;
 // Shared memory lies in the middle of a range of its own.
 constexpr std::size_t shared_range = std::size_t{4} << 20, shared_start = std::size_t{2} << 20;
 
@@ -30,7 +30,7 @@ struct Memory {
   unsigned char* shared = reserve(shared_range, PROT_READ | PROT_WRITE);
   std::size_t used = gap, misalignment = 0, shared_bytes = 0;
   std::vector<Buffer*> buffers;
-  std::unique_ptr<Shadow> shared_shadow = std::make_unique<Shadow>(shared_start);
+  std::unique_ptr<Shadow> shared_shadow = std::make_unique<Shadow>(most_shared_bytes);
 };
 
 Memory& memory() {

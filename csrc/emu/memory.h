@@ -66,6 +66,9 @@ class Buffer {
 // Buffers to come start this many bytes behind a 256-byte boundary.
 void set_misalignment(std::size_t bytes);
 
+// What a block may have at most on any GPU that we build for (sm_90, sm_100).
+constexpr std::size_t most_shared_bytes = 227 * 1024;
+
 // The shared memory of the block that runs, poisoned with 0xff.
 unsigned char* begin_shared(std::size_t bytes);
 

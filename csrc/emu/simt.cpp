@@ -51,9 +51,9 @@ void check(const Launch& launch) {
   if (b.x == 0 || b.y == 0 || b.z == 0 || per_block == 0) refuse("an empty grid or block");
   if (b.y > 65535 || b.z > 65535) refuse("a grid of more than 65535 blocks along y or z");
   if (per_block > most_threads || t.z > 64) refuse("a block of " + std::to_string(per_block) + " threads");
-  if (launch.shared_bytes > launch.shared_limit) {
-    refuse(std::to_string(launch.shared_bytes) + " bytes of shared memory, the limit is " +
-           std::to_string(launch.shared_limit));
+  const std::size_t limit = std::min(launch.shared_limit, most_shared_bytes);
+  if (launch.shared_bytes > limit) {
+    refuse(std::to_string(launch.shared_bytes) + " bytes of shared memory, the limit is " + std::to_string(limit));
   }
 }
 
