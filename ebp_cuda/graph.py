@@ -15,11 +15,16 @@ before the first element of an axis and `padding_end` the padding behind the las
                     there is one, is the winner's row-major index in its plane, as a float
     avg_pool        the same, count_include_pad (divisor: window clipped to the padded plane, as Caffe and torch)
     mean            axes keepdims
-    relu | leaky_relu (slope) | prelu (params weight [C] or [1]) | elu (alpha) | clip (min, max) | abs | exp | log
-    sqrt | sigmoid | tanh | softplus | silu | hard_sigmoid (alpha, beta) | hard_swish | gelu
+    reduce          kind ("sum" | "mean" | "asum" | "sumsq") axes coefficient: the axes go
+    relu | leaky_relu (slope) | prelu (params weight [C] or [1]) | elu (alpha) | clip (min, max) | abs
+    sqrt | sigmoid | tanh | softplus | silu (beta?) | hard_sigmoid (alpha, beta) | hard_swish | gelu
+    threshold       threshold: 1 above it, 0 elsewhere
+    exp | log       scale? shift?: exp(scale * x + shift), log(scale * x + shift) * factor?
     power           power scale shift: (shift + scale * x) ** power
     softmax         axis
     lrn             size alpha beta k region ("across" | "within"): x / (k + alpha / n * sum x^2) ** beta
+    mvn             axes eps: less the mean, over the deviation + eps; eps None: less the mean only
+    normalize       axes eps, params scale: x / sqrt(sum x^2 + eps) * scale
     batch_norm      params mean [C], var [C], weight [C]?, bias [C]?; eps
     affine          params scale?, shift? that broadcast against the input: x * scale + shift
     sum | max       two or more inputs; sum has coefficients (tuple of float) or None
@@ -31,7 +36,13 @@ before the first element of an axis and `padding_end` the padding behind the las
     squeeze         axes of size 1 to drop          unsqueeze  axes of the output to insert
     transpose       perm
     pad             pads: ((before, after), ...) per axis; value
-    resize          scale or size, mode ("nearest" | "linear"), align_corners
+    resize          scale or size or (zoom and shrink, Caffe's Interp) or a second input of the wanted height and width;
+                    mode ("nearest" | "linear"), align_corners
+    select          axis indices            tile  repeats           expand, crop  a second input gives the shape; crop
+                    has axis and offsets from there on
+    embed           params weight [rows, D], bias [D]?; the input holds row numbers
+    arg_max         axis (None: all but the batch) k gives ("indices" | "values" | "both")
+    unpool          a second input holds places in the output's planes; size, or scale and less: n * scale - less
     identity        dropout, cast, and whatever else changes nothing at inference
 """
 

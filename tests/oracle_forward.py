@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 from oracle_matrices import MATRICES, Array, apply_matrix, max_pool_winners, param
+from oracle_picking import FORWARD as PICKING
 
 from ebp_cuda.graph import Graph, Node
 
@@ -82,13 +84,14 @@ UNARY: dict[str, Callable[[Node, Array], Array]] = {
     "elu": lambda n, x: np.where(x > 0, x, n.attrs["alpha"] * np.expm1(np.minimum(x, 0))),
     "clip": lambda n, x: np.clip(x, n.attrs.get("min"), n.attrs.get("max")),
     "abs": lambda n, x: np.abs(x),
-    "exp": lambda n, x: np.exp(x),
-    "log": lambda n, x: np.log(x),
+    "exp": lambda n, x: np.exp(n.attrs.get("scale", 1) * x + n.attrs.get("shift", 0)),
+    "log": lambda n, x: np.log(n.attrs.get("scale", 1) * x + n.attrs.get("shift", 0)) * n.attrs.get("factor", 1),
     "sqrt": lambda n, x: np.sqrt(x),
     "sigmoid": lambda n, x: sigmoid(x),
     "tanh": lambda n, x: np.tanh(x),
     "softplus": lambda n, x: np.logaddexp(0, x),
-    "silu": lambda n, x: x * sigmoid(x),
+    "silu": lambda n, x: x * sigmoid(n.attrs.get("beta", 1) * x),
+    "threshold": lambda n, x: (x > n.attrs["threshold"]) * 1.0,
     "hard_sigmoid": lambda n, x: np.clip(n.attrs["alpha"] * x + n.attrs["beta"], 0, 1),
     "hard_swish": lambda n, x: x * np.clip(x / 6 + 0.5, 0, 1),
     "gelu": lambda n, x: x * normal_cdf(x),
@@ -137,10 +140,19 @@ MOVE: dict[str, Callable[[Node, Array], Array]] = {
 }
 
 
+def resize_to(node: Node, like: Array) -> Node:
+    """A resize whose second input gives the size, as one of that size."""
+    return replace(node, attrs={**node.attrs, "size": like.shape[2:]})
+
+
 def forward_node(node: Node, xs: Sequence[Array]) -> list[Array]:
     """The outputs of one node, float64."""
+    if node.op == "resize" and len(xs) > 1:
+        return forward_node(resize_to(node, xs[1]), xs[:1])
     if node.op in MATRICES:
         return [apply_matrix(node, xs[0])]
+    if node.op in PICKING:
+        return PICKING[node.op](node, xs)
     if node.op in UNARY:
         return [UNARY[node.op](node, xs[0])]
     if node.op in MOVE:

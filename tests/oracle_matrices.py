@@ -160,7 +160,10 @@ def resize_matrix(node: Node, shape: Sequence[int], ones: bool = False) -> tuple
     attrs, plane = node.attrs, shape[1:]
     scale = attrs.get("scale")
     scale = tuple(scale) if isinstance(scale, Sequence) else (scale,) * len(plane)
-    size = attrs.get("size") or tuple(math.floor(n * s) for n, s in zip(plane, scale, strict=True))
+    size = attrs.get("size")
+    if attrs.get("zoom"):
+        size = tuple((n - 1) // attrs["shrink"] * attrs["zoom"] + 1 for n in plane)
+    size = size or tuple(math.floor(n * s) for n, s in zip(plane, scale, strict=True))
     matrix = np.eye(shape[0])
     for a, n in enumerate(plane):
         ratio = scale[a] if scale[a] is not None else size[a] / n

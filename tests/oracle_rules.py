@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from oracle_forward import add, normal_cdf, sigmoid, slices, slope
+from oracle_forward import add, normal_cdf, resize_to, sigmoid, slices, slope
 from oracle_matrices import MATRICES, Array, max_pool_winners
+from oracle_picking import RULES as PICKING
 
 from ebp_cuda.graph import Node
 
@@ -108,9 +109,9 @@ def derivative(node: Node, x: Array, y: Array) -> Array:
         case "abs":
             return np.sign(x)
         case "exp":
-            return y
+            return a.get("scale", 1) * y
         case "log":
-            return 1 / x
+            return a.get("factor", 1) * a.get("scale", 1) / (a.get("scale", 1) * x + a.get("shift", 0))
         case "sqrt":
             return 0.5 / y
         case "sigmoid":
@@ -120,7 +121,8 @@ def derivative(node: Node, x: Array, y: Array) -> Array:
         case "softplus":
             return sigmoid(x)
         case "silu":
-            return sigmoid(x) * (1 + x * (1 - sigmoid(x)))
+            gate = sigmoid(a.get("beta", 1) * x)
+            return gate * (1 + a.get("beta", 1) * x * (1 - gate))
         case "hard_sigmoid":
             return np.where((y > 0) & (y < 1), a["alpha"], 0.0)
         case "hard_swish":
@@ -190,6 +192,11 @@ def layer_rule(
             return [max_pool_rule(node, xs[0], ps[0])]
         case "concat" | "split" | "slice" | "flatten" | "reshape" | "squeeze" | "unsqueeze" | "transpose" | "pad":
             return move_rule(node, xs, ps)
+    if node.op == "resize" and len(xs) > 1:
+        below = layer_rule(resize_to(node, xs[1]), xs[:1], ys, ps, rules)
+        return [*below, np.zeros_like(xs[1])]
+    if node.op in PICKING:
+        return PICKING[node.op](node, xs, ys[0], ps[0], rules)
     if node.op in MATRICES:
         return [share(node, xs[0], ps[0], rules, scale, inside, sign)]
     return [unary_rule(node, xs[0], ys[0], ps[0], rules)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ class Case:
     shapes: tuple[tuple[int, ...], ...]
     positive: bool = False
     """The layer is defined for positive inputs only."""
+    indices: dict[str, int] = field(default_factory=dict)
+    """Inputs that hold indices, and how many there are: each at most once in a plane, where there are enough."""
 
     def __str__(self) -> str:
         return self.name

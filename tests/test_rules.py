@@ -14,7 +14,9 @@ import oracle
 import pytest
 import torch
 from oracle_nets import agreed_values, conv, distance, engine_relevance, graph_of, linear, simple
-from rule_cases import CASES, IMAGES, Case
+from rule_cases import CASES as COMMON
+from rule_cases import IMAGES, Case
+from rule_cases_picking import CASES as PICKING
 
 from ebp_cuda.errors import UnsupportedError
 from ebp_cuda.graph import Graph, Node
@@ -22,7 +24,8 @@ from ebp_cuda.rules import OPERATIONS, RULE_SETS
 
 CLASSES = 3
 TOLERANCE = 1e-9
-NOT_IN_CAFFE = ("mul", "resize")
+CASES = [*COMMON, *PICKING]
+NOT_IN_CAFFE = ("mul", "resize", "embed", "arg_max", "unpool", "normalize", "threshold")
 GIVEN = ("signed", "integers", "linear", "scaled", "relu linear", "relu scaled")
 
 
@@ -33,6 +36,10 @@ def inputs_of(case: Case, given: str, rng: np.random.Generator) -> dict[str, np.
         x = rng.normal(size=shape)
         x = x if given == "signed" else np.round(1.2 * x)
         xs[name] = np.abs(x) + 0.5 if case.positive else x
+        if name in case.indices:
+            size = int(np.prod(shape[2:])) if len(shape) > 2 else shape[1]
+            drawn = [rng.permutation(case.indices[name])[:size] for _ in range(int(np.prod(shape)) // size)]
+            xs[name] = np.array(drawn, float).reshape(shape)
     return xs
 
 

@@ -1,6 +1,6 @@
 """Forward and top-down rule of every operation, by kind; `registry` is the table they all enter."""
 
-from . import contraction, eltwise, movement, pointwise, pooling
+from . import contraction, eltwise, movement, picking, pointwise, pooling, statistics
 from .registry import (
     KINDS,
     OPERATIONS,
@@ -27,7 +27,9 @@ __all__ = [
     "eltwise",
     "movement",
     "operation",
+    "picking",
     "pointwise",
     "pooling",
     "register_rule",
+    "statistics",
 ]

@@ -163,7 +163,17 @@ _BACKWARD = {
 }
 
 
-def _resized(node: Node, x: torch.Tensor) -> torch.Tensor:
+def _resize_size(node: Node, xs: Tensors) -> Sequence[int]:
+    """Height and width that a resize gives: as set, those of a second input, or by Caffe's rule for corner pixels."""
+    attrs = node.attrs
+    if len(xs) > 1:
+        return xs[1].shape[2:]
+    if attrs.get("zoom"):
+        return [(n - 1) // attrs["shrink"] * attrs["zoom"] + 1 for n in xs[0].shape[2:]]
+    return attrs.get("size") or ()
+
+
+def _resized(node: Node, x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     attrs = node.attrs
     if x.dim() != 4 or attrs["mode"] not in _BACKWARD:
         wanted = f"[N, C, H, W] and mode {' or '.join(_BACKWARD)}"
@@ -172,17 +182,17 @@ def _resized(node: Node, x: torch.Tensor) -> torch.Tensor:
     corners = bool(attrs.get("align_corners")) if mode == "bilinear" else None
     scale = _scale(node)  # a given scale is the ratio of coordinates, even where it rounds
     if scale is None:
-        return F.interpolate(x, list(attrs["size"]), mode=mode, align_corners=corners)
+        return F.interpolate(x, list(size), mode=mode, align_corners=corners)
     return F.interpolate(x, None, scale, mode, corners, recompute_scale_factor=False)
 
 
 def _scale(node: Node) -> list[float] | None:
-    return None if node.attrs.get("size") else [float(n) for n in node.attrs["scale"]]
+    return [float(n) for n in node.attrs["scale"]] if node.attrs.get("scale") else None
 
 
 @operation("resize", keeps_non_negative=True)
 def resize(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
-    return [_resized(node, xs[0])]
+    return [_resized(node, xs[0], _resize_size(node, xs))]
 
 
 @register_rule("resize", "share", rule_sets=["conserving"], needs="x")
@@ -190,10 +200,11 @@ def share_interpolation(step: Step, above: Sequence[Relevance | None]) -> list[R
     """Each output shares by interpolation weight times max(x, 0), and by the weight alone where that is 0."""
     rel, x = above[0], step.inputs[0].clamp(min=0)
     assert rel is not None
-    z = _resized(step.node, x)
+    z = _resized(step.node, x, rel.s.shape[2:])
     silent = (z == 0).to(z.dtype)
     shared = Relevance(_spread(step, rel.over(z)), x)
-    return [Relevance(shared.p() + _spread(step, rel.gated(silent).p()))]
+    unused = [None] * (len(step.shapes) - 1)
+    return [Relevance(shared.p() + _spread(step, rel.gated(silent).p())), *unused]
 
 
 def _spread(step: Step, r: torch.Tensor) -> torch.Tensor:

@@ -69,8 +69,14 @@ def _one_above_zero(x: torch.Tensor, below: torch.Tensor | float) -> torch.Tenso
 
 
 def _silu_slope(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    gate = x.sigmoid()
-    return gate * (1 + x * (1 - gate))
+    beta = a.get("beta", 1.0)
+    gate = (beta * x).sigmoid()
+    return gate * (1 + beta * x * (1 - gate))
+
+
+def _line(a: Attrs, x: torch.Tensor) -> torch.Tensor:
+    scale, shift = a.get("scale", 1.0), a.get("shift", 0.0)
+    return x if (scale, shift) == (1.0, 0.0) else scale * x + shift
 
 
 def _gelu_slope(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -108,13 +114,18 @@ FUNCTIONS = {
         keeps=True,
     ),
     "abs": Function(lambda a, p, x: x.abs(), lambda a, p, x, y: x.sign(), non_negative=True),
-    "exp": Function(lambda a, p, x: x.exp(), lambda a, p, x, y: y, non_negative=True),
-    "log": Function(lambda a, p, x: x.log(), lambda a, p, x, y: 1 / x),
+    "exp": Function(lambda a, p, x: _line(a, x).exp(), lambda a, p, x, y: a.get("scale", 1.0) * y, non_negative=True),
+    "log": Function(
+        lambda a, p, x: _line(a, x).log() * a.get("factor", 1.0),
+        lambda a, p, x, y: a.get("factor", 1.0) * a.get("scale", 1.0) / _line(a, x),
+    ),
     "sqrt": Function(lambda a, p, x: x.sqrt(), lambda a, p, x, y: 0.5 / y, non_negative=True),
     "sigmoid": Function(lambda a, p, x: x.sigmoid(), lambda a, p, x, y: y * (1 - y), non_negative=True),
     "tanh": Function(lambda a, p, x: x.tanh(), lambda a, p, x, y: 1 - y * y, keeps=True),
     "softplus": Function(lambda a, p, x: F.softplus(x), lambda a, p, x, y: x.sigmoid(), non_negative=True),
-    "silu": Function(lambda a, p, x: F.silu(x), _silu_slope, keeps=True),
+    "silu": Function(
+        lambda a, p, x: x * torch.sigmoid(a["beta"] * x) if "beta" in a else F.silu(x), _silu_slope, keeps=True
+    ),
     "gelu": Function(lambda a, p, x: F.gelu(x), _gelu_slope, keeps=True),
     "hard_sigmoid": Function(
         lambda a, p, x: (a["alpha"] * x + a["beta"]).clamp(0, 1),
@@ -195,6 +206,14 @@ def affine(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Te
 @operation("identity", keeps_non_negative=True)
 def identity(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
     return xs
+
+
+@operation("threshold", always_non_negative=True)
+def threshold(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [(xs[0] > node.attrs["threshold"]).to(xs[0].dtype)]
+
+
+register_rule("threshold", "pass", rule_sets=["conserving"], needs="")(hand_on)  # the original aborts on it
 
 
 for _name in ("lrn", "batch_norm", "affine", "identity"):

@@ -1,0 +1,160 @@
+"""Layers that copy activations or pick some of them: relevance goes back to where each number came from.
+
+A copy that is made several times (tile, expand) collects what its copies got; what nobody picked gets nothing. The
+second input of crop and expand is asked for its shape only. All of these are the ordinary gradient of the original,
+but for arg_max, embed and unpool, which it cannot go back through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import InputError, ShapeError
+from ..graph import Node
+from ..relevance import Relevance
+from .registry import Step, operation, register_rule
+
+Tensors = Sequence[torch.Tensor]
+Params = Mapping[str, torch.Tensor]
+Relevances = Sequence[Relevance | None]
+
+
+def _p(above: Relevances) -> torch.Tensor:
+    assert above[0] is not None
+    return above[0].p()
+
+
+@operation("select", keeps_non_negative=True)
+def select(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [xs[0].index_select(node.attrs["axis"], _indices(node, xs[0]))]
+
+
+def _indices(node: Node, like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(node.attrs["indices"], device=like.device)
+
+
+@register_rule("select", "move", needs="")
+def unselect(step: Step, above: Relevances) -> list[Relevance | None]:
+    p = _p(above)
+    whole = p.new_zeros(p.shape[0], *step.shapes[0][1:])
+    return [Relevance(whole.index_add_(step.node.attrs["axis"], _indices(step.node, p), p))]
+
+
+@operation("tile", keeps_non_negative=True)
+def tile(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [xs[0].tile(node.attrs["repeats"])]
+
+
+@register_rule("tile", "move", needs="")
+def untile(step: Step, above: Relevances) -> list[Relevance | None]:
+    p = _p(above)
+    pairs = [n for pair in zip(step.node.attrs["repeats"][1:], step.shapes[0][1:], strict=True) for n in pair]
+    return [Relevance(p.reshape(p.shape[0], *pairs).sum(dim=tuple(range(1, len(pairs), 2))))]
+
+
+@operation("expand", keeps_non_negative=True)
+def expand(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [xs[0].expand(xs[1].shape)]
+
+
+@register_rule("expand", "move", needs="")
+def unexpand(step: Step, above: Relevances) -> list[Relevance | None]:
+    p, shape = _p(above), step.shapes[0]
+    axes = tuple(axis for axis in range(1, p.dim()) if shape[axis] != p.shape[axis])
+    return [Relevance(p.sum(dim=axes, keepdim=True) if axes else p), None]
+
+
+def _crop_slices(node: Node, like: Sequence[int]) -> tuple[slice, ...]:
+    axis, offsets = node.attrs["axis"], node.attrs["offsets"]
+    return (slice(None),) * axis + tuple(slice(o, o + n) for o, n in zip(offsets, like[axis:], strict=True))
+
+
+@operation("crop", keeps_non_negative=True)
+def crop(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    inside = _crop_slices(node, xs[1].shape)
+    if any(s.stop is not None and s.stop > n for s, n in zip(inside, xs[0].shape, strict=True)):
+        got = f"offsets {list(node.attrs['offsets'])} and size {list(xs[1].shape)}"
+        raise ShapeError(f"layer '{node.name}': {got} reach out of {list(xs[0].shape)}")
+    return [xs[0][inside]]
+
+
+@register_rule("crop", "move", needs="")
+def uncrop(step: Step, above: Relevances) -> list[Relevance | None]:
+    p = _p(above)
+    whole = p.new_zeros(p.shape[0], *step.shapes[0][1:])
+    whole[_crop_slices(step.node, step.shapes[1])] = p
+    return [Relevance(whole), None]
+
+
+@operation("embed")
+def embed(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    index, rows = xs[0].long(), params["weight"].shape[0]
+    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= rows):
+        got = f"{int(index.min())} to {int(index.max())}"
+        raise InputError(f"layer '{node.name}': indices {got}, wanted 0 to {rows - 1}")
+    y = F.embedding(index, params["weight"])
+    return [y + params["bias"] if "bias" in params else y]
+
+
+@register_rule("embed", "move", rule_sets=["conserving"], needs="")
+def unembed(step: Step, above: Relevances) -> list[Relevance | None]:
+    return [Relevance(_p(above).sum(-1))]
+
+
+def _flat(node: Node, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The input as arg_max sorts it, and along which axis."""
+    axis = node.attrs["axis"]
+    return (x.flatten(1), 1) if axis is None else (x, axis)
+
+
+@operation("arg_max")
+def arg_max(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    flat, axis = _flat(node, xs[0])
+    length, k, kind = flat.shape[axis], node.attrs["k"], node.attrs["gives"]
+    if k > length:
+        raise ShapeError(f"layer '{node.name}': top_k {k} of {length} numbers")
+    # of equal numbers the last one comes first
+    order = flat.flip(axis).sort(dim=axis, descending=True, stable=True)
+    values, places = order.values.narrow(axis, 0, k), length - 1 - order.indices.narrow(axis, 0, k)
+    saved["winner"] = places
+    found = {"indices": [places.to(values.dtype)], "values": [values], "both": [places.to(values.dtype), values]}[kind]
+    if node.attrs["axis"] is not None:
+        return found
+    ones = (1,) * (max(xs[0].dim(), 3) - 3)
+    return [torch.stack(found, 1).reshape(flat.shape[0], len(found), k, *ones)]
+
+
+@register_rule("arg_max", "route", rule_sets=["conserving"], needs="")
+def route_to_maxima(step: Step, above: Relevances) -> list[Relevance | None]:
+    p, places, axis = _p(above), step.saved["winner"], step.node.attrs["axis"]
+    if axis is None:
+        p = p.flatten(2).sum(1)
+    shape = step.shapes[0][1:]
+    whole = p.new_zeros(p.shape[0], prod(shape)) if axis is None else p.new_zeros(p.shape[0], *shape)
+    winners = places.repeat_interleave(p.shape[0] // places.shape[0], 0)
+    return [Relevance(whole.scatter_add_(axis or 1, winners, p).reshape(p.shape[0], *shape))]
+
+
+@operation("unpool", keeps_non_negative=True)
+def unpool(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    x, places = xs[0], xs[1].long().flatten(2)
+    fixed, scale, less = (node.attrs[name] for name in ("size", "scale", "less"))
+    plane = fixed or [n * s - m for n, s, m in zip(x.shape[2:], scale, less, strict=True)]
+    size = plane[0] * plane[1]
+    if xs[1].shape != x.shape or int(places.min()) < 0 or int(places.max()) >= size:
+        got = f"a mask of shape {list(xs[1].shape)}, places {int(places.min())} to {int(places.max())}"
+        raise ShapeError(f"layer '{node.name}': {got}, for {list(x.shape)} on planes of {list(plane)}")
+    saved["places"] = places
+    return [x.new_zeros(*x.shape[:2], size).scatter_(2, places, x.flatten(2)).reshape(*x.shape[:2], *plane)]
+
+
+@register_rule("unpool", "move", rule_sets=["conserving"], needs="")
+def ununpool(step: Step, above: Relevances) -> list[Relevance | None]:
+    p, places = _p(above), step.saved["places"]
+    winners = places.repeat_interleave(p.shape[0] // places.shape[0], 0)
+    return [Relevance(p.flatten(2).gather(2, winners).reshape(p.shape[0], *step.shapes[0][1:])), None]

@@ -1,0 +1,110 @@
+"""Layers that take a sum over whole axes: reduce shares it out, mvn and normalize divide by one and hand p on.
+
+"caffe" has the ordinary gradient for reduce and mvn, as the original does, and no rule for normalize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..graph import Node
+from ..relevance import Relevance
+from .pointwise import hand_on
+from .registry import Step, operation, register_rule
+
+Tensors = Sequence[torch.Tensor]
+Params = Mapping[str, torch.Tensor]
+
+
+def _total(node: Node, x: torch.Tensor) -> torch.Tensor:
+    axes = tuple(node.attrs["axes"])
+    match node.attrs["kind"]:
+        case "sum":
+            return x.sum(axes)
+        case "mean":
+            return x.mean(axes)
+        case "asum":
+            return x.abs().sum(axes)
+        case _:
+            return (x * x).sum(axes)
+
+
+@operation("reduce")
+def reduce(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [_total(node, xs[0]) * node.attrs["coefficient"]]
+
+
+def _restored(step: Step, rel: Relevance | None) -> torch.Tensor:
+    """p with the reduced axes back, as long as the input's."""
+    assert rel is not None
+    p = rel.p()
+    for axis in sorted(step.node.attrs["axes"]):
+        p = p.unsqueeze(axis)
+    return p.expand(p.shape[0], *step.shapes[0][1:])
+
+
+@register_rule("reduce", "gradient", rule_sets=["caffe"], needs="x")
+def reduce_gradient(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    x, attrs = step.inputs[0], step.node.attrs
+    p = _restored(step, above[0]) * attrs["coefficient"]
+    if attrs["kind"] == "mean":
+        count = x.numel() // _total(step.node, x).numel()
+        return [Relevance(p / count)]
+    if attrs["kind"] == "sum":
+        return [Relevance(p)]
+    return [Relevance(p).gated(x.sign() if attrs["kind"] == "asum" else 2 * x)]
+
+
+@register_rule("reduce", "share", rule_sets=["conserving"], needs="x")
+def share_reduced(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    """By what each input added to the side of the coefficient's sign, evenly where nothing did."""
+    x, attrs = step.inputs[0], step.node.attrs
+    axes = tuple(attrs["axes"])
+    part = {"asum": torch.abs, "sumsq": torch.square}.get(attrs["kind"], torch.relu)(x)
+    z = part.sum(axes, keepdim=True)
+    part = torch.where(z == 0, torch.ones_like(part), part)
+    return [Relevance(_restored(step, above[0])).gated(part / part.sum(axes, keepdim=True))]
+
+
+@operation("mvn")
+def mvn(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    return [_centred(node, xs[0]) / _deviation(node, xs[0])]
+
+
+def _centred(node: Node, x: torch.Tensor) -> torch.Tensor:
+    return x - x.mean(tuple(node.attrs["axes"]), keepdim=True)
+
+
+def _deviation(node: Node, x: torch.Tensor) -> torch.Tensor | float:
+    if node.attrs["eps"] is None:
+        return 1.0
+    return (_centred(node, x) ** 2).mean(tuple(node.attrs["axes"]), keepdim=True).sqrt() + node.attrs["eps"]
+
+
+@register_rule("mvn", "gradient", rule_sets=["caffe"])
+def mvn_gradient(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+    """As the original has it: its derivative of the deviation leaves eps out."""
+    assert above[0] is not None
+    p, axes = above[0].p(), tuple(step.node.attrs["axes"])
+    if step.node.attrs["eps"] is None:
+        return [Relevance(p - p.mean(axes, keepdim=True))]
+    y, deviation = step.outputs[0], _deviation(step.node, step.inputs[0])
+    assert isinstance(deviation, torch.Tensor)
+    classes = p.shape[0] // y.shape[0]
+    y, deviation = y.repeat_interleave(classes, 0), deviation.repeat_interleave(classes, 0)
+    return [Relevance((p - p.mean(axes, keepdim=True) - y * (p * y).mean(axes, keepdim=True)) / deviation)]
+
+
+register_rule("mvn", "pass", rule_sets=["conserving"], needs="")(hand_on)
+
+
+@operation("normalize", keeps_non_negative=False)
+def normalize(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    square = (xs[0] * xs[0]).sum(tuple(node.attrs["axes"]), keepdim=True)
+    return [xs[0] / (square + node.attrs["eps"]).sqrt() * params["scale"]]
+
+
+register_rule("normalize", "pass", rule_sets=["conserving"], needs="")(hand_on)
