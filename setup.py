@@ -10,6 +10,7 @@ folder of the torch package to build against where the running interpreter's is 
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import platform
@@ -170,11 +171,16 @@ class BuildLibrary(build_ext):
         """Compiles what is older than any source, header or option it could depend on, then links."""
         folder = Path("build/objects")  # setuptools' own would be a new one for every pip install
         folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:  # one build at a time uses the folder
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.compile_and_link(folder, Path(self.get_ext_fullpath(ext.name)))
+
+    def compile_and_link(self, folder: Path, target: Path) -> None:
+        """Object files into `folder`, the library to `target`."""
         torch, nvcc = torch_folder(), Nvcc.find()
         steps = list(compile_steps(torch, nvcc, folder))
         with ThreadPoolExecutor(self.parallel or os.cpu_count()) as pool:
             list(pool.map(run, steps))
-        target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(f".{os.getpid()}")  # a running process may hold the old library
         run(link_step(torch, nvcc, [step.target for step in steps], partial))
