@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,10 @@ TOLERANCE = 4.0
 MANY = 3
 """A scene of so many digits is counted once more, among the hard ones."""
 
-Method = Callable[[torch.Tensor, list[int]], torch.Tensor]
+BATCH = 20
+
+Method = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(x float32 [N, 3, H, W], classes int64 [N, K]) -> maps [N, K, h, w]."""
 
 
 @dataclass(frozen=True)
@@ -39,26 +43,27 @@ class Row:
     trials_many: int
 
 
-def as_input(scene: scenes.Scene) -> torch.Tensor:
-    """The scene's image as the network wants it, float32 [1, 3, H, W]."""
-    return prepare(scene.image / np.float32(255), Preprocess.from_dict(PREPROCESS))
+def as_input(some: Sequence[scenes.Scene]) -> torch.Tensor:
+    """The scenes' images as the network wants them, float32 [N, 3, H, W]."""
+    return prepare([scene.image / np.float32(255) for scene in some], Preprocess.from_dict(PREPROCESS))
+
+
+def classes_of(some: Sequence[scenes.Scene]) -> torch.Tensor:
+    """The classes present in each scene, int64 [N, K]; a scene of fewer than K repeats its first one."""
+    most = max(len(scene.labels) for scene in some)
+    return torch.tensor([scene.labels + scene.labels[:1] * (most - len(scene.labels)) for scene in some])
 
 
 def methods(net: Net) -> dict[str, Method]:
-    """Name -> function (x [1, 3, H, W], classes) -> maps [K, h, w]."""
+    """The methods by name."""
     from ebp_cuda import ExcitationBackprop
 
-    size = (scenes.SIZE, scenes.SIZE)
-    plain = ExcitationBackprop(net, layer=LAYER)
-    contrastive = ExcitationBackprop(net, layer=LAYER, contrast_layer=CONTRAST_LAYER)
     twin = twin_of(net)
-    middle = torch.zeros(size)
-    middle[size[0] // 2, size[1] // 2] = 1
     return {
-        "c-MWP": lambda x, labels: contrastive.attribute(x, torch.tensor([labels]))[0],
-        "MWP": lambda x, labels: plain.attribute(x, torch.tensor([labels]))[0],
-        "gradient": lambda x, labels: gradient(twin, x, labels),
-        "centre": lambda x, labels: middle.expand(len(labels), -1, -1),
+        "c-MWP": ExcitationBackprop(net, layer=LAYER, contrast_layer=CONTRAST_LAYER).attribute,
+        "MWP": ExcitationBackprop(net, layer=LAYER).attribute,
+        "gradient": lambda x, classes: gradient(twin, x, classes),
+        "centre": centre,
     }
 
 
@@ -70,12 +75,19 @@ def twin_of(net: Net) -> network.Twin:
     return twin
 
 
-def gradient(twin: network.Twin, x: torch.Tensor, labels: list[int]) -> torch.Tensor:
-    """Maximum over the colours of |d score / d input| (Simonyan et al., 2014), [K, H, W]; not smoothed."""
+def gradient(twin: network.Twin, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Maximum over the colours of |d score / d input| (Simonyan et al., 2014), [N, K, H, W]; not smoothed."""
     x = x.clone().requires_grad_()
-    scores = twin(x).amax((2, 3))[0]
-    grads = [torch.autograd.grad(scores[label], x, retain_graph=True)[0][0] for label in labels]
-    return torch.stack([grad.abs().amax(0) for grad in grads])
+    scores = twin(x).amax((2, 3)).gather(1, classes)
+    slopes = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in scores.unbind(1)]
+    return torch.stack([slope.abs().amax(1) for slope in slopes], 1)
+
+
+def centre(x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Points at the middle of the image whatever it shows, [N, K, H, W]."""
+    maps = x.new_zeros(*classes.shape, *x.shape[2:])
+    maps[..., x.shape[2] // 2, x.shape[3] // 2] = 1
+    return maps
 
 
 def run(
@@ -87,23 +99,29 @@ def run(
 ) -> list[Row]:
     """Every method's accuracy over `n` held-out scenes, asked for every class that a scene shows.
 
-    The truth is the strokes, not boxes. progress: called with (scenes done, n) after each one.
+    The truth is the strokes, not boxes. progress: called with (scenes done, n) after every batch of 20.
     Raises UnsupportedError where scikit-learn or scikit-image is missing.
     """
     tried = methods(net or load())
     games = {name: (PointingGame(tolerance), PointingGame(tolerance)) for name in tried}
-    for done, scene in enumerate(scenes.held_out_scenes(n, seed), 1):
-        x = as_input(scene)
+    source = scenes.held_out_scenes(n, seed)
+    done = 0
+    while some := list(islice(source, BATCH)):
+        x, classes = as_input(some), classes_of(some)
         for name, method in tried.items():
-            maps = resize_maps(method(x, scene.labels), scene.image.shape[:2])
-            every, many = games[name]
-            for label, attribution in zip(scene.labels, maps, strict=True):
-                every.add(label, attribution, scene.mask_of(label))
-                if len(scene.digits) >= MANY:
-                    many.add(label, attribution, scene.mask_of(label))
+            _play(games[name], some, resize_maps(method(x, classes), (scenes.SIZE, scenes.SIZE)))
+        done += len(some)
         if progress is not None:
             progress(done, n)
     return _rows(games)
+
+
+def _play(games: tuple[PointingGame, PointingGame], some: Sequence[scenes.Scene], maps: torch.Tensor) -> None:
+    """Adds the trials of some scenes, maps [N, K, H, W], to the game of every scene and to that of the hard ones."""
+    for scene, of_scene in zip(some, maps, strict=True):
+        for label, attribution in zip(scene.labels, of_scene, strict=False):
+            for game in games if len(scene.digits) >= MANY else games[:1]:
+                game.add(label, attribution, scene.mask_of(label))
 
 
 def _rows(games: Mapping[str, tuple[PointingGame, PointingGame]]) -> list[Row]:
