@@ -85,24 +85,39 @@ void check_heap(const unsigned char* address, std::size_t bytes, Access kind, co
 
 }  // namespace
 
+// Makes the pieces so small that this access consists of whole ones.
+void Shadow::cut_for(std::size_t offset, std::size_t bytes) {
+  std::size_t parts = 1;
+  while ((offset | bytes) % (piece_ / parts) != 0) parts *= 2;
+  if (parts == 1) return;
+  std::vector<History> cut;
+  cut.reserve(pieces_.size() * parts);
+  for (const History& piece : pieces_) cut.insert(cut.end(), parts, piece);
+  pieces_ = std::move(cut);
+  piece_ /= parts;
+}
+
 const char* Shadow::access(std::size_t offset, std::size_t bytes, Access kind, const Moment& now, std::uint32_t since,
                            std::uint32_t written_since) {
-  for (Byte* b = &bytes_[offset]; b != &bytes_[offset] + bytes; ++b) {
-    if (b->in_flight == now.block) return "an asynchronous copy to it has not been waited for";
-    if (!before(b->write, now, since)) return "another thread wrote it and no barrier lies between";
+  cut_for(offset, bytes);
+  History* const end = &pieces_[0] + (offset + bytes) / piece_;
+  for (History* h = &pieces_[0] + offset / piece_; h != end; ++h) {
+    if (h->in_flight == now.block) return "an asynchronous copy to it has not been waited for";
+    if (!before(h->write, now, since)) return "another thread wrote it and no barrier lies between";
     if (kind == Access::read) {
-      if (b->write.block < written_since) return "nobody has written it";
-      note_read(b->read, now, since);
+      if (h->write.block < written_since) return "nobody has written it";
+      note_read(h->read, now, since);
     } else {
-      if (!before(b->read, now, since)) return "another thread reads it and no barrier lies between";
-      b->write = now;
+      if (!before(h->read, now, since)) return "another thread reads it and no barrier lies between";
+      h->write = now;
     }
   }
   return nullptr;
 }
 
 void Shadow::set_in_flight(std::size_t offset, std::size_t bytes, std::uint32_t block) {
-  for (std::size_t i = offset; i < offset + bytes; ++i) bytes_[i].in_flight = block;
+  cut_for(offset, bytes);
+  for (std::size_t i = offset / piece_; i < (offset + bytes) / piece_; ++i) pieces_[i].in_flight = block;
 }
 
 Buffer::Buffer(std::string name, std::size_t bytes, const void* content, bool writable)

@@ -19,16 +19,16 @@ struct Moment {
 
 enum class Access { read, write };
 
-// What is known of one byte. Where several threads read it, the last read has thread -1 (and warp -1 for several warps).
-struct Byte {
+// What is known of some bytes. Where several threads read them, the last read has thread -1 (warp -1 for several warps).
+struct History {
   Moment write, read;
   std::uint32_t in_flight = 0;  // the block in which an asynchronous copy to it has begun and not landed
 };
 
-// The history of a range of memory.
+// The history of a range of memory, in pieces as small as any access has needed so far.
 class Shadow {
  public:
-  explicit Shadow(std::size_t bytes) : bytes_(bytes) {}
+  explicit Shadow(std::size_t bytes) : pieces_((bytes + piece_ - 1) / piece_) {}
   // What is wrong with an access, or null. What happened before block `since` is ordered before the access; bytes that
   // were written before block `written_since` count as never written.
   const char* access(std::size_t offset, std::size_t bytes, Access kind, const Moment& now, std::uint32_t since,
@@ -36,7 +36,10 @@ class Shadow {
   void set_in_flight(std::size_t offset, std::size_t bytes, std::uint32_t block);
 
  private:
-  std::vector<Byte> bytes_;
+  void cut_for(std::size_t offset, std::size_t bytes);
+
+  std::size_t piece_ = 16;  // bytes
+  std::vector<History> pieces_;
 };
 
 // A copy of an argument on the emulated device.
