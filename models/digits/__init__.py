@@ -21,8 +21,10 @@ _FOLDER = Path(__file__).parent
 DEPLOY = _FOLDER / "deploy.prototxt"
 WEIGHTS = _FOLDER / "digits.caffemodel"
 
-LAYER = "pool2"
-"""Where maps are read."""
+LAYER = "pool1"
+"""Where maps are read: 28 x 28 places, whose centres lie within half a pixel of where resizing the map puts them.
+(Every 3x3/2 pooling without padding shifts them on: a map of pool2 resized to the image lies 2.5 pixels up and left.)
+"""
 CONTRAST_LAYER = "pool_ave"
 TOP = "classifier"
 
