@@ -10,12 +10,15 @@ from collections.abc import Sequence
 import onnx
 import onnx.parser
 
+from .function_bodies import BODIES
+
 DOMAIN = "ebp_cuda.caffe"
 OPSET = 18
 
 _HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>'
 
 _BODIES = {
+    **BODIES,
     # x * scale + shift, the parameters shaped to broadcast
     "Scale": """Scale (x, scale, shift) => (y) {
         scaled = Mul(x, scale)
@@ -96,4 +99,7 @@ def _eltwise(count: int) -> str:
 def function(name: str, inputs: Sequence[str]) -> onnx.FunctionProto:
     """The definition of a function as it is called with `inputs`."""
     body = _BODIES[name] if name in _BODIES else _eltwise(len(inputs))
-    return onnx.parser.parse_function(f"{_HEADER}\n{body}")
+    parsed = onnx.parser.parse_function(f"{_HEADER}\n{body}")
+    for node in parsed.node:  # the text has no word for an input that is left out
+        node.input[:] = ["" if name == "none" else name for name in node.input]
+    return parsed

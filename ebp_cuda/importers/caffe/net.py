@@ -33,6 +33,8 @@ class Layer:
     proto: Any
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
+    stored: int = 0
+    """Parameter blobs that the weights file holds for the layer."""
     dropped: bool = False
     """Only trains, measures or swallows (a loss, Accuracy, Silence), or feeds nothing but such layers."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def _stored(layer: Layer, params: Sequence[Param], weights: Weights, what: str) 
     if len(blobs) != len(params):
         raise ModelError(f"{what}: got {len(blobs)} parameter blobs, wanted {len(params)}")
     for index, (blob, param) in enumerate(zip(blobs, params, strict=True)):
-        if not blob.fits(param.shape):
+        if not (blob.data.size == prod(param.shape) if param.loose else blob.fits(param.shape)):
             raise ModelError(f"{what}: parameter {index} has shape {list(blob.shape)}, wanted {list(param.shape)}")
     return [blob.data.reshape(param.shape) for blob, param in zip(blobs, params, strict=True)]
 

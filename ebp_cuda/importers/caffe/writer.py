@@ -28,13 +28,17 @@ class OnnxWriter:
         self.graph = self._model.graph
         self.functions: dict[str, onnx.FunctionProto] = {}
         self._taken = taken
+        self._copies: dict[str, int] = {}
         self._node_names: set[str] = set()
 
-    def _unique(self, name: str) -> str:
-        while name in self._taken:
-            name += "'"
-        self._taken.add(name)
-        return name
+    def value(self, name: str) -> str:
+        """`name`, or a name like it that no value has yet; from now on it has one."""
+        found = name
+        while found in self._taken:
+            self._copies[name] = self._copies.get(name, 0) + 1
+            found = f"{name}'{self._copies[name]}"
+        self._taken.add(found)
+        return found
 
     def node(
         self,
@@ -49,7 +53,7 @@ class OnnxWriter:
     ) -> None:
         """A node named after the layer, from its bottoms to its tops unless told otherwise."""
         name = f"{layer.name}/{suffix}" if suffix else layer.name
-        if name in self._node_names:  # Caffe lets two layers have one name, onnxruntime does not
+        while name in self._node_names:  # Caffe lets two layers have one name, onnxruntime does not
             name += f"#{layer.index}"
         self._node_names.add(name)
         inputs = layer.inputs if inputs is None else inputs
@@ -77,13 +81,13 @@ class OnnxWriter:
 
     def helper(self, op: str, layer: Layer, suffix: str, inputs: Sequence[str], **attrs: Any) -> str:
         """A node LAYER/SUFFIX in front of the layer's own; returns the value it writes."""
-        value = self._unique(f"{layer.name}/{suffix}")
+        value = self.value(f"{layer.name}/{suffix}")
         self.node(op, layer, inputs, [value], suffix=suffix, **attrs)
         return value
 
     def tensor(self, name: str, array: np.ndarray) -> str:
         """An initializer; returns its name."""
-        name = self._unique(name)
+        name = self.value(name)
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         # tobytes copies a view in any order into C order; raw_data is what the file will hold
         self.graph.initializer.add(name=name, data_type=kind, dims=array.shape, raw_data=array.tobytes())
@@ -91,6 +95,9 @@ class OnnxWriter:
 
     def constant(self, name: str, numbers: Sequence[int]) -> str:
         return self.tensor(name, np.asarray(numbers, np.int64))
+
+    def floats(self, name: str, numbers: Sequence[float]) -> str:
+        return self.tensor(name, np.asarray(numbers, np.float32))
 
     def scalar(self, name: str, number: float) -> str:
         return self.tensor(name, np.asarray(number, np.float32))

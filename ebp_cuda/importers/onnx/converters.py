@@ -8,6 +8,7 @@ import numpy as np
 
 from ...errors import UnsupportedError
 from ...graph import Node
+from . import caffe_converters  # noqa: F401  it fills CONVERTERS too
 from .call import CONVERTERS, Call, axes_of, converter, spatial
 
 __all__ = ["CONVERTERS"]
@@ -65,12 +66,6 @@ def pool(call: Call) -> Node:
     if call.proto.op_type == "MaxPool":
         return replace(call.node("max_pool", attrs), outputs=tuple(call.outputs))
     return call.node("avg_pool", {**attrs, "count_include_pad": bool(call.attr("count_include_pad", 0))})
-
-
-@converter("caffe.PoolingMask")
-def pooling_mask(call: Call) -> Node:
-    node = call.node("identity")
-    return replace(node, inputs=node.inputs[:1])
 
 
 @converter("GlobalMaxPool", "GlobalAveragePool")
@@ -139,27 +134,6 @@ def softmax(call: Call) -> Node:
 def lrn(call: Call) -> Node:
     attrs = {"size": call.attr("size"), "alpha": call.attr("alpha", 1e-4), "beta": call.attr("beta", 0.75)}
     return call.node("lrn", {**attrs, "k": call.attr("bias", 1.0), "region": "across"})
-
-
-@converter("caffe.LRN")
-def lrn_within(call: Call) -> Node:
-    attrs = {"size": call.attr("local_size"), "region": "within"}
-    return call.node("lrn", {**attrs, **{name: call.attr(name) for name in ("alpha", "beta", "k")}})
-
-
-@converter("caffe.Scale")
-def caffe_scale(call: Call) -> Node:
-    return call.node("affine", params={"scale": call.required(1, "scale"), "shift": call.required(2, "shift")})
-
-
-@converter("caffe.Power")
-def caffe_power(call: Call) -> Node:
-    return call.node("power", {name: call.attr(name) for name in ("power", "scale", "shift")})
-
-
-@converter(*(f"caffe.{name}" for name in ("Eltwise", *(f"Eltwise{n}" for n in range(3, 65)))))
-def caffe_eltwise(call: Call) -> Node:
-    return call.node("sum", {"coefficients": tuple(call.attr("coeff"))})
 
 
 @converter("BatchNormalization")

@@ -6,7 +6,17 @@ small functions and enter them with `kind(...)`.
 
 from __future__ import annotations
 
-from . import combine, convolution, elementwise, normalise, pooling, reshaping  # noqa: F401  fill KINDS
+from . import (  # noqa: F401  they fill KINDS
+    combine,
+    convolution,
+    elementwise,
+    normalise,
+    picking,
+    pooling,
+    reshaping,
+    resizing,
+    statistics,
+)
 from .base import KINDS, Kind, Param, Site, Tensors
 
 __all__ = ["KINDS", "Kind", "Param", "Site", "Tensors"]

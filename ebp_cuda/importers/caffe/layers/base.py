@@ -21,11 +21,13 @@ class Param:
     """A parameter blob: its shape, and how it starts where no weights are given.
 
     `filler` is the FillerParameter of the prototxt or None; `default` is then the constant, or "msra" for weights.
+    `loose`: a stored blob fits by its size alone, because forks differ in the axes that they give it.
     """
 
     shape: Shape
     filler: Any = None
     default: float | str = 0.0
+    loose: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,11 @@ KINDS: dict[str, Kind] = {}
 def same_shape(site: Site) -> list[Shape]:
     """Every top has the shape of the first bottom."""
     return [site.shape] * len(site.layer.tops)
+
+
+def filler(param: Any, name: str) -> Any:
+    """The filler in a settings message, None where it is not given."""
+    return getattr(param, name) if param.HasField(name) else None
 
 
 def no_params(site: Site) -> list[Param]:

@@ -94,6 +94,24 @@ def split(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
         out.node("Identity", site.layer, outputs=[value], suffix=str(index) if index else "")
 
 
+def axpy_shape(site: Site) -> list[Shape]:
+    factor, x, y = site.shapes
+    if y != x or len(factor) not in (2, len(x)) or factor[:2] != x[:2] or any(n != 1 for n in factor[2:]):
+        raise ShapeError(f"{site.where}: bottoms of shapes {[list(s) for s in site.shapes]}; wanted [N, C], x and x")
+    return [x]
+
+
+def axpy(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    """a x + y with a factor a for every channel (SENet)."""
+    layer = site.layer
+    factor, x, y = layer.inputs
+    missing = list(range(len(site.shapes[0]), len(site.shapes[1])))
+    if missing:
+        factor = out.helper("Unsqueeze", layer, "factor", [factor, out.constant(f"{layer.name}/axes", missing)])
+    out.node("Add", layer, [out.helper("Mul", layer, "product", [x, factor]), y])
+
+
+kind("Axpy", axpy, shape=axpy_shape, bottoms=(3, 3))
 kind("Eltwise", eltwise, shape=eltwise_shape, settings="eltwise_param", bottoms=(2, MANY))
 kind("Concat", concat, shape=concat_shape, settings="concat_param", bottoms=(1, MANY))
 kind(

@@ -9,6 +9,8 @@ from ....errors import ModelError
 from ..writer import OnnxWriter
 from .base import Param, Shape, Site, Tensors, kind, unsupported
 
+DEPTHWISE = ("DepthwiseConvolution", "ConvolutionDepthwise", "DepthwiseConv")
+
 
 def geometry(site: Site) -> tuple[list[int], list[int], list[int], list[int]]:
     """kernel, stride, pad, dilation: one number for each spatial axis."""
@@ -16,7 +18,8 @@ def geometry(site: Site) -> tuple[list[int], list[int], list[int], list[int]]:
     kernel = _per_axis(site, param, "kernel_size", "kernel", count, None)
     stride = _per_axis(site, param, "stride", "stride", count, 1)
     pad = _per_axis(site, param, "pad", "pad", count, 0)
-    dilation = _per_axis(site, param, "dilation", "", count, 1)
+    hole = "hole" if param.hole or param.HasField("hole_h") else "dilation"  # DeepLab's older name
+    dilation = _per_axis(site, param, hole, "hole" if hole == "hole" else "", count, 1)
     for name, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
         if min(values) < 1:
             raise ModelError(f"{site.where}: {name} {values}; wanted at least 1")
@@ -40,21 +43,34 @@ def _per_axis(site: Site, param: Any, field: str, short: str, count: int, defaul
 
 def _check(site: Site) -> None:
     site.rank(3, 4, 5)
-    param = site.param
+    param, groups = site.param, group(site)
     if site.axis(param.axis) != 1:
         raise unsupported(site, f"channel axis {param.axis}", "1")
-    if not param.num_output or not param.group or param.num_output % param.group or site.shape[1] % param.group:
+    if not param.num_output or not groups or param.num_output % groups or site.shape[1] % groups:
         raise ModelError(
-            f"{site.where}: num_output {param.num_output}, {site.shape[1]} channels, group {param.group} do not divide"
+            f"{site.where}: num_output {param.num_output}, {site.shape[1]} channels, group {groups} do not divide"
         )
+
+
+def group(site: Site) -> int:
+    """The depthwise layers of forks have a group for each channel, whether the file says so or not."""
+    given = int(site.param.group)
+    return site.shape[1] if given == 1 and site.layer.type in DEPTHWISE else given
+
+
+def conv_sizes(site: Site, *geometry: list[int]) -> list[int]:
+    """Spatial sizes of a convolution's top."""
+    sizes = []
+    for n, k, s, p, d in zip(site.shape[2:], *geometry, strict=True):
+        sizes.append((n + 2 * p - (d * (k - 1) + 1)) // s + 1)
+    if min(sizes) < 1:
+        raise ModelError(f"{site.where}: its kernel does not fit into a bottom of shape {list(site.shape)}")
+    return sizes
 
 
 def conv_shape(site: Site) -> list[Shape]:
     _check(site)
-    sizes = []
-    for n, k, s, p, d in zip(site.shape[2:], *geometry(site), strict=True):
-        sizes.append((n + 2 * p - (d * (k - 1) + 1)) // s + 1)
-    return [_top(site, sizes)]
+    return [(site.shape[0], site.param.num_output, *conv_sizes(site, *geometry(site)))]
 
 
 def deconv_shape(site: Site) -> list[Shape]:
@@ -62,13 +78,9 @@ def deconv_shape(site: Site) -> list[Shape]:
     sizes = []
     for n, k, s, p, d in zip(site.shape[2:], *geometry(site), strict=True):
         sizes.append(s * (n - 1) + d * (k - 1) + 1 - 2 * p)
-    return [_top(site, sizes)]
-
-
-def _top(site: Site, sizes: list[int]) -> Shape:
     if min(sizes) < 1:
-        raise ModelError(f"{site.where}: its kernel does not fit into a bottom of shape {list(site.shape)}")
-    return (site.shape[0], site.param.num_output, *sizes)
+        raise ModelError(f"{site.where}: nothing is left of a bottom of shape {list(site.shape)}")
+    return [(site.shape[0], site.param.num_output, *sizes)]
 
 
 def _with_bias(site: Site, weight: Shape) -> list[Param]:
@@ -82,19 +94,19 @@ def _with_bias(site: Site, weight: Shape) -> list[Param]:
 
 def conv_params(site: Site) -> list[Param]:
     param = site.param
-    return _with_bias(site, (param.num_output, site.shape[1] // param.group, *geometry(site)[0]))
+    return _with_bias(site, (param.num_output, site.shape[1] // group(site), *geometry(site)[0]))
 
 
 def deconv_params(site: Site) -> list[Param]:
     param = site.param
-    return _with_bias(site, (site.shape[1], param.num_output // param.group, *geometry(site)[0]))
+    return _with_bias(site, (site.shape[1], param.num_output // group(site), *geometry(site)[0]))
 
 
 def _emit_conv(op: str, site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     kernel, stride, pad, dilation = geometry(site)
     out.node(
         op, site.layer, [site.layer.inputs[0], *out.weights(site.layer, tensors)],
-        kernel_shape=kernel, strides=stride, pads=pad + pad, dilations=dilation, group=site.param.group,
+        kernel_shape=kernel, strides=stride, pads=pad + pad, dilations=dilation, group=group(site),
     )  # fmt: skip
 
 
@@ -145,6 +157,7 @@ def _inner_product_at(site: Site, out: OnnxWriter, tensors: Tensors, axis: int) 
         out.call("InnerProduct", layer, [value, *weights])
 
 
-kind("Convolution", conv, shape=conv_shape, params=conv_params, settings="convolution_param")
+for _name in ("Convolution", *DEPTHWISE):
+    kind(_name, conv, shape=conv_shape, params=conv_params, settings="convolution_param")
 kind("Deconvolution", deconv, shape=deconv_shape, params=deconv_params, settings="convolution_param")
 kind("InnerProduct", inner_product, shape=inner_shape, params=inner_params, settings="inner_product_param")

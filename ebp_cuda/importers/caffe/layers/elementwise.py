@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from math import log
+
+from ....errors import ModelError
 from ..writer import OnnxWriter
-from .base import Param, Site, Tensors, kind, unsupported
+from .base import Param, Site, Tensors, kind
 
 
 def relu(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
@@ -43,11 +46,40 @@ def power(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
 
 
 def exp_or_log(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    """base ** (shift + scale * x), and the logarithm of shift + scale * x; base -1 stands for e."""
     param = site.param
-    if (param.base, param.scale, param.shift) != (-1, 1, 0):
-        got = f"base {param.base:g}, scale {param.scale:g}, shift {param.shift:g}"
-        raise unsupported(site, got, "the defaults (natural base, scale 1, shift 0)")
-    out.node(site.layer.type, site.layer)
+    if param.base != -1 and (param.base <= 0 or (param.base == 1 and site.layer.type == "Log")):
+        raise ModelError(f"{site.where}: base {param.base:g}; wanted -1 or a base")
+    base = 1.0 if param.base == -1 else log(param.base)
+    if (base, param.scale, param.shift) == (1, 1, 0):
+        out.node(site.layer.type, site.layer)
+    elif site.layer.type == "Exp":
+        out.call("Exp", site.layer, scale=param.scale * base, shift=param.shift * base)
+    else:
+        out.call("Log", site.layer, scale=param.scale, shift=param.shift, factor=1 / base)
+
+
+def clip(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    low, high = (0.0, 6.0) if site.layer.type == "ReLU6" else (site.param.min, site.param.max)
+    bounds = [out.scalar(f"{site.layer.name}/{name}", n) for name, n in (("min", low), ("max", high))]
+    out.node("Clip", site.layer, [*site.layer.inputs, *bounds])
+
+
+def swish(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    out.call("Swish", site.layer, beta=site.param.beta)
+
+
+def threshold(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    out.call("Threshold", site.layer, threshold=site.param.threshold)
+
+
+def dropout(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    """Caffe scales while it trains, so that nothing is left to do here; forks can put it off until now."""
+    if site.param.scale_train:
+        out.node("Dropout", site.layer)
+    else:
+        factor = out.scalar(f"{site.layer.name}/scale", 1 - site.param.dropout_ratio)
+        out.node("Mul", site.layer, [*site.layer.inputs, factor])
 
 
 def _plain(name: str, op: str) -> None:
@@ -65,5 +97,8 @@ _plain("Sigmoid", "Sigmoid")
 _plain("TanH", "Tanh")
 _plain("AbsVal", "Abs")
 _plain("BNLL", "Softplus")
-# Caffe scales while it trains, so a dropout at inference changes nothing; neither does it here in phase TRAIN
-_plain("Dropout", "Dropout")
+kind("Dropout", dropout, settings="dropout_param")
+kind("Clip", clip, settings="clip_param")
+kind("ReLU6", clip)
+kind("Swish", swish, settings="swish_param")
+kind("Threshold", threshold, settings="threshold_param")

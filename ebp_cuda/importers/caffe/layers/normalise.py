@@ -1,15 +1,13 @@
-"""LRN, BatchNorm, Scale, Bias."""
+"""LRN, BatchNorm, BN, Scale, Bias."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ....errors import ModelError
+from ....errors import ModelError, ShapeError
 from ..schema import enum_name
 from ..writer import OnnxWriter
-from .base import Param, Shape, Site, Tensors, kind, unsupported
+from .base import Param, Shape, Site, Tensors, filler, kind, unsupported
 
 
 def lrn(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
@@ -44,30 +42,61 @@ def batch_norm(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     out.node("BatchNormalization", layer, [layer.inputs[0], ones, zeros, mean, variance], epsilon=site.param.eps)
 
 
+def bn_params(site: Site) -> list[Param]:
+    """SegNet's BN holds scale and shift; PSPNet's holds slope, bias, mean and variance."""
+    param = site.param
+    shape = (1, site.shape[1] if len(site.shape) > 1 else 1, 1, 1)
+    if _is_segnet(site):
+        if enum_name(param, "bn_mode") != "INFERENCE":
+            raise unsupported(site, "bn_mode LEARN, which takes the statistics of the batch", "INFERENCE")
+        fillers = [("scale_filler", 1.0), ("shift_filler", 0.0)]
+    else:
+        fillers = [("slope_filler", 1.0), ("bias_filler", 0.0), ("", 0.0), ("", 1.0)]
+    return [Param(shape, filler(param, name) if name else None, start, loose=True) for name, start in fillers]
+
+
+def _is_segnet(site: Site) -> bool:
+    if site.layer.stored:
+        return site.layer.stored == 2
+    return any(site.param.HasField(name) for name in ("bn_mode", "scale_filler", "shift_filler"))
+
+
+def bn(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    layer = site.layer
+    if _is_segnet(site):
+        planes = [array.reshape(-1, *[1] * (len(site.shape) - 2)) for array in tensors]
+        out.call("Scale", layer, [*layer.inputs, *out.weights(layer, planes)])
+    else:
+        weights = out.weights(layer, [array.ravel() for array in tensors])
+        out.node("BatchNormalization", layer, [*layer.inputs, *weights], epsilon=site.param.eps)
+
+
 def _covered(site: Site) -> tuple[int, Shape]:
     """The axis at which a Scale or Bias starts and the shape of its parameter."""
     param = site.param
-    if len(site.layer.bottoms) > 1:
-        raise unsupported(site, "a second bottom as factor", "a learned parameter")
     axis = site.axis(param.axis)
+    if len(site.shapes) > 1:
+        other = site.shapes[1]
+        if site.shape[axis : axis + len(other)] != other:
+            raise ShapeError(
+                f"{site.where}: bottom '{site.layer.bottoms[1]}' has shape {list(other)}, which is no part of "
+                f"{list(site.shape)} from axis {axis} on"
+            )
+        return axis, other
     end = len(site.shape) if param.num_axes == -1 else axis + param.num_axes
     if end > len(site.shape):
         raise ModelError(f"{site.where}: axis {axis} and num_axes {param.num_axes} exceed shape {list(site.shape)}")
     return axis, site.shape[axis:end]
 
 
-def _filler(param: Any, name: str) -> Any:
-    return getattr(param, name) if param.HasField(name) else None
-
-
 def scale_params(site: Site) -> list[Param]:
     param, (_, shape) = site.param, _covered(site)
-    found = [Param(shape, _filler(param, "filler"), 1.0)]
-    return [*found, Param(shape, _filler(param, "bias_filler"))] if param.bias_term else found
+    found = [Param(shape, filler(param, "filler"), 1.0)] if len(site.shapes) == 1 else []
+    return [*found, Param(shape, filler(param, "bias_filler"))] if param.bias_term else found
 
 
 def bias_params(site: Site) -> list[Param]:
-    return [Param(_covered(site)[1], _filler(site.param, "filler"))]
+    return [Param(_covered(site)[1], filler(site.param, "filler"))] if len(site.shapes) == 1 else []
 
 
 def _broadcast(site: Site, tensors: Tensors) -> list[np.ndarray]:
@@ -78,7 +107,25 @@ def _broadcast(site: Site, tensors: Tensors) -> list[np.ndarray]:
     return [array.reshape(*shape, *[1] * behind) for array in tensors]
 
 
+def _second(site: Site, out: OnnxWriter) -> str:
+    """The second bottom with axes behind its own, so that it broadcasts against the first."""
+    axis, shape = _covered(site)
+    axes = [*range(axis), *range(axis + len(shape), len(site.shape))]
+    if not axes:
+        return site.layer.inputs[1]
+    constant = out.constant(f"{site.layer.name}/axes", axes)
+    return out.helper("Unsqueeze", site.layer, "unsqueeze", [site.layer.inputs[1], constant])
+
+
 def scale(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    if len(site.shapes) > 1:
+        inputs = [site.layer.inputs[0], _second(site, out)]
+        if not site.param.bias_term:
+            out.node("Mul", site.layer, inputs)
+            return
+        product = out.helper("Mul", site.layer, "product", inputs)
+        out.node("Add", site.layer, [product, *out.weights(site.layer, _broadcast(site, tensors))])
+        return
     inputs = [*site.layer.inputs, *out.weights(site.layer, _broadcast(site, tensors))]
     if site.param.bias_term:
         out.call("Scale", site.layer, inputs)
@@ -87,10 +134,19 @@ def scale(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
 
 
 def bias(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    if len(site.shapes) > 1:
+        other = _second(site, out)
+        if site.shapes[1] != site.shape:
+            value = out.value(f"{site.layer.outputs[0]}@expanded")
+            out.call("ExpandLike", site.layer, [other, site.layer.inputs[0]], [value], suffix="expand")
+            other = value
+        out.node("Add", site.layer, [site.layer.inputs[0], other])
+        return
     out.node("Add", site.layer, [*site.layer.inputs, *out.weights(site.layer, _broadcast(site, tensors))])
 
 
 kind("LRN", lrn, settings="lrn_param")
 kind("BatchNorm", batch_norm, params=batch_norm_params, settings="batch_norm_param")
+kind("BN", bn, params=bn_params, settings="bn_param")
 kind("Scale", scale, params=scale_params, settings="scale_param", bottoms=(1, 2))
 kind("Bias", bias, params=bias_params, settings="bias_param", bottoms=(1, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from ....errors import ModelError
@@ -33,7 +34,7 @@ def geometry(site: Site) -> tuple[list[int], list[int], list[int]]:
 
 
 def rounds_up(site: Site) -> bool:
-    return enum_name(site.param, "round_mode") == "CEIL"
+    return enum_name(site.param, "round_mode") == "CEIL" and site.param.ceil_mode
 
 
 def pool_shape(site: Site) -> list[Shape]:
@@ -44,13 +45,17 @@ def pool_shape(site: Site) -> list[Shape]:
         kernel, stride, pad = geometry(site)
         sizes = []
         for n, k, s, p in zip(site.shape[2:], kernel, stride, pad, strict=True):
-            span = n + 2 * p - k
-            size = (-(-span // s) if rounds_up(site) else span // s) + 1
-            # padding on either axis makes Caffe drop, on both, a last window that starts behind the image
-            sizes.append(size - 1 if any(pad) and (size - 1) * s >= n + p else size)
+            sizes.append(_windows(n, k, s, p, any(pad), rounds_up(site)))
         if min(sizes) < 1:
             raise ModelError(f"{site.where}: kernel {kernel} does not fit into a bottom of shape {list(site.shape)}")
     return [(*site.shape[:2], *sizes)] * len(site.layer.tops)
+
+
+def _windows(n: int, kernel: int, stride: int, pad: int, clip: bool, up: bool = True) -> int:
+    span = n + 2 * pad - kernel
+    size = (-(-span // stride) if up else span // stride) + 1
+    # padding on either axis makes Caffe drop, on both, a last window that starts behind the image
+    return size - 1 if clip and (size - 1) * stride >= n + pad else size
 
 
 def end_padding(kernel: list[int], stride: list[int], pad: list[int]) -> list[int]:
@@ -96,7 +101,7 @@ def _max_pool(site: Site, out: OnnxWriter) -> None:
                 raise unsupported(site, "a mask of windows that may be empty", "one top")
     outputs = layer.outputs[:1]
     if len(layer.tops) > 1:
-        outputs = [outputs[0], f"{layer.outputs[1]}@indices"]
+        outputs = [outputs[0], out.value(f"{layer.outputs[1]}@indices")]
     attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": stride, "pads": [*pad, *ends], "ceil_mode": int(up)}
     out.node("MaxPool", layer, [value], outputs, **attrs)
     if len(layer.tops) > 1:
@@ -104,18 +109,89 @@ def _max_pool(site: Site, out: OnnxWriter) -> None:
 
 
 def _average_pool(site: Site, out: OnnxWriter) -> None:
-    layer = site.layer
     kernel, stride, pad = geometry(site)
-    attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": stride, "pads": pad + pad, "count_include_pad": 1}
     if not rounds_up(site) or max(stride) == 1:
-        out.node("AveragePool", layer, ceil_mode=0, **attrs)
-        return
-    # onnxruntime before 1.21 divides by the whole kernel where Caffe divides by the window clipped to the padded image
-    ends = end_padding(kernel, stride, pad)
+        attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": stride, "pads": pad + pad}
+        out.node("AveragePool", site.layer, ceil_mode=0, count_include_pad=1, **attrs)
+    else:
+        _average_with_overhang(site, out, site.layer.outputs, "", end_padding(kernel, stride, pad), kernel, stride, pad)
+
+
+def _average_with_overhang(
+    site: Site,
+    out: OnnxWriter,
+    outputs: list[str],
+    suffix: str,
+    ends: list[int],
+    kernel: list[int],
+    stride: list[int],
+    pad: list[int],
+) -> None:
+    """Onnxruntime before 1.21 divides by the whole kernel where Caffe divides by the window clipped to the padded
+    image: a function divides by what is inside."""
+    name = f"{site.layer.name}/{suffix}" if suffix else site.layer.name
     extra = [e - p for e, p in zip(ends, pad, strict=True)]
     pads = {"image": [*pad, 0, 0, *ends], "ones": [*pad, 0, 0, *pad], "end": [0, 0, 0, 0, *extra]}
-    inputs = [out.constant(f"{layer.name}/{name}_pads", [0, 0, *numbers]) for name, numbers in pads.items()]
-    out.call("Pooling", layer, [*layer.inputs, *inputs], ceil_mode=1, **attrs)
+    inputs = [out.constant(f"{name}/{key}_pads", [0, 0, *numbers]) for key, numbers in pads.items()]
+    out.call(
+        "Pooling", site.layer, [*site.layer.inputs, *inputs], outputs, suffix=suffix,
+        kernel_shape=kernel, strides=stride, pads=pad + pad, ceil_mode=1, count_include_pad=1,
+    )  # fmt: skip
+
+
+def spp_levels(site: Site) -> list[tuple[list[int], list[int]]]:
+    """kernel and pad of each level of the pyramid: 1, 2, 4, ... bins on either axis."""
+    site.rank(4)
+    height = site.param.pyramid_height
+    levels = []
+    for level in range(height):
+        bins = 1 << level
+        if bins > min(site.shape[2:]):
+            raise ModelError(f"{site.where}: {bins} bins at level {level} for a bottom of shape {list(site.shape)}")
+        kernel = [-(-n // bins) for n in site.shape[2:]]
+        levels.append((kernel, [(bins * k - n + 1) // 2 for k, n in zip(kernel, site.shape[2:], strict=True)]))
+        if any(p >= k for k, p in zip(*levels[-1], strict=True)):
+            raise ModelError(f"{site.where}: pad {levels[-1][1]} of level {level} reaches its kernel {kernel}")
+    if not levels:
+        raise ModelError(f"{site.where}: pyramid_height {height}; wanted at least 1")
+    return levels
+
+
+def spp_shape(site: Site) -> list[Shape]:
+    bins = [1 if level == 0 else _count(site, *pair) for level, pair in enumerate(spp_levels(site))]
+    if len(bins) == 1:
+        return [(*site.shape[:2], 1, 1)]
+    return [(site.shape[0], site.shape[1] * sum(bins))]
+
+
+def _count(site: Site, kernel: list[int], pad: list[int]) -> int:
+    return prod(_windows(n, k, k, p, any(pad)) for n, k, p in zip(site.shape[2:], kernel, pad, strict=True))
+
+
+def spp(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    """A pooling for every level of the pyramid, each flattened, side by side."""
+    layer, levels = site.layer, spp_levels(site)
+    method = enum_name(site.param, "pool")
+    if method == "STOCHASTIC":
+        raise unsupported(site, "stochastic pooling", "pool MAX or AVE")
+    flat = []
+    for level, (kernel, pad) in enumerate(levels):
+        value = layer.outputs[0] if len(levels) == 1 else out.value(f"{layer.outputs[0]}@level{level}")
+        suffix = "" if len(levels) == 1 else f"level{level}"
+        ends = end_padding(kernel, kernel, pad)
+        if level == 0:
+            op = "GlobalMaxPool" if method == "MAX" else "GlobalAveragePool"
+            out.node(op, layer, layer.inputs, [value], suffix=suffix)
+        elif method == "MAX":
+            attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": kernel, "pads": [*pad, *ends]}
+            out.node("MaxPool", layer, layer.inputs, [value], suffix=suffix, **attrs)
+        else:
+            _average_with_overhang(site, out, [value], suffix, ends, kernel, kernel, pad)
+        if len(levels) > 1:
+            flat.append(out.helper("Flatten", layer, f"flatten{level}", [value], axis=1))
+    if flat:
+        out.node("Concat", layer, flat, axis=1)
 
 
 kind("Pooling", pool, shape=pool_shape, settings="pooling_param", tops=(1, 2))
+kind("SPP", spp, shape=spp_shape, settings="spp_param", bakes_size=lambda site: True)

@@ -1,0 +1,168 @@
+"""Converters of the functions that the Caffe importer writes: a layer is read as what it is, its body is ignored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ...errors import UnsupportedError
+from ...graph import Node
+from .call import Call, converter
+
+ALL_AXES = tuple(f"caffe.ArgMax{name}" for name in ("Indices", "Both"))
+ONE_AXIS = tuple(f"caffe.ArgMaxAlong{name}" for name in ("Indices", "Values"))
+
+
+def _attrs(call: Call, *names: str) -> dict[str, Any]:
+    return {name: call.attr(name) for name in names}
+
+
+@converter("caffe.LRN")
+def lrn_within(call: Call) -> Node:
+    attrs = {"size": call.attr("local_size"), "region": "within"}
+    return call.node("lrn", {**attrs, **_attrs(call, "alpha", "beta", "k")})
+
+
+@converter("caffe.Scale")
+def scale(call: Call) -> Node:
+    return call.node("affine", params={"scale": call.required(1, "scale"), "shift": call.required(2, "shift")})
+
+
+@converter("caffe.Power")
+def power(call: Call) -> Node:
+    return call.node("power", _attrs(call, "power", "scale", "shift"))
+
+
+@converter("caffe.Exp")
+def exp(call: Call) -> Node:
+    return call.node("exp", _attrs(call, "scale", "shift"))
+
+
+@converter("caffe.Log")
+def log(call: Call) -> Node:
+    return call.node("log", _attrs(call, "scale", "shift", "factor"))
+
+
+@converter("caffe.Swish")
+def swish(call: Call) -> Node:
+    return call.node("silu", _attrs(call, "beta"))
+
+
+@converter("caffe.Threshold")
+def threshold(call: Call) -> Node:
+    return call.node("threshold", _attrs(call, "threshold"))
+
+
+@converter(*(f"caffe.{name}" for name in ("Eltwise", *(f"Eltwise{n}" for n in range(3, 65)))))
+def eltwise(call: Call) -> Node:
+    return call.node("sum", {"coefficients": tuple(call.attr("coeff"))})
+
+
+@converter("caffe.PoolingMask")
+def pooling_mask(call: Call) -> Node:
+    node = call.node("identity")
+    return replace(node, inputs=node.inputs[:1])
+
+
+@converter("caffe.MVN", "caffe.MVNMean")
+def mvn(call: Call) -> Node:
+    return call.node("mvn", {"axes": tuple(call.attr("axes")), "eps": call.attr("eps")})
+
+
+@converter("caffe.Normalize")
+def normalize(call: Call) -> Node:
+    attrs = {"axes": tuple(call.attr("axes")), "eps": call.attr("eps")}
+    return call.node("normalize", attrs, {"scale": call.required(2, "scale")})
+
+
+@converter(*(f"caffe.Reduction{name}" for name in ("SUM", "MEAN", "ASUM", "SUMSQ")))
+def reduction(call: Call) -> Node:
+    kind = call.proto.op_type.removeprefix("Reduction").lower()
+    return call.node("reduce", {"kind": kind, "axes": tuple(call.attr("axes")), "coefficient": call.attr("coeff")})
+
+
+@converter(*ALL_AXES, *ONE_AXIS)
+def arg_max(call: Call) -> Node:
+    kind = call.proto.op_type.removeprefix("ArgMax")
+    along = kind.startswith("Along")
+    attrs = {"axis": call.attr("axis") if along else None, "k": call.attr("top_k")}
+    return call.node("arg_max", {**attrs, "gives": kind.removeprefix("Along").lower()})
+
+
+@converter("caffe.Embed")
+def embed(call: Call) -> Node:
+    return call.node("embed", params={"weight": call.required(1, "weight"), "bias": call.required(2, "bias")})
+
+
+@converter("caffe.BatchReindex")
+def batch_reindex(call: Call) -> Node:
+    raise UnsupportedError(f"{call.where}: it exchanges the images of a batch; wanted layers that keep them apart")
+
+
+@converter("caffe.Crop")
+def crop(call: Call) -> Node:
+    return call.node("crop", {"axis": call.attr("axis"), "offsets": tuple(call.attr("offset"))})
+
+
+@converter("caffe.ExpandLike")
+def expand_like(call: Call) -> Node:
+    return call.node("expand")
+
+
+@converter("caffe.Upsample", "caffe.UpsampleTo")
+def upsample(call: Call) -> Node:
+    return call.node("unpool", {"size": call.attr("size"), "scale": call.attr("scale"), "less": call.attr("pad_out")})
+
+
+@converter("caffe.Interp", "caffe.InterpTo", "caffe.InterpLike")
+def interp(call: Call) -> Node:
+    attrs: dict[str, Any] = {"mode": "linear", "align_corners": True}
+    if call.proto.op_type == "InterpTo":
+        attrs["size"] = (call.attr("height"), call.attr("width"))
+    elif call.proto.op_type == "Interp":
+        attrs |= {"zoom": call.attr("zoom_factor"), "shrink": call.attr("shrink_factor")}
+    return call.node("resize", attrs)
+
+
+@converter("Gather")
+def gather(call: Call) -> Node:
+    """Of a constant list of indices; that is how channels are shuffled."""
+    indices, axis = call.required(1, "indices"), call.attr("axis", 0)
+    if call.constant(0) is not None or indices.ndim != 1 or axis == 0:
+        raise UnsupportedError(f"{call.where}: indices of shape {list(indices.shape)} on axis {axis}; wanted one list")
+    return call.node("select", {"axis": axis, "indices": tuple(int(n) for n in indices)})
+
+
+@converter("Tile")
+def tile(call: Call) -> Node:
+    repeats = tuple(int(n) for n in call.required(1, "repeats"))
+    if repeats[0] != 1:
+        raise UnsupportedError(f"{call.where}: it repeats the images of a batch {repeats[0]} times; wanted 1")
+    return call.node("tile", {"repeats": repeats})
+
+
+_SETTINGS = {
+    ("nearest", "asymmetric", "floor"): ("nearest", False),
+    ("linear", "half_pixel", ""): ("linear", False),
+    ("linear", "pytorch_half_pixel", ""): ("linear", False),
+    ("linear", "align_corners", ""): ("linear", True),
+}
+
+
+@converter("Resize")
+def resize(call: Call) -> Node:
+    mode, corners = call.attr("mode", "nearest"), call.attr("coordinate_transformation_mode", "half_pixel")
+    rounding = call.attr("nearest_mode", "round_prefer_floor") if mode == "nearest" else ""
+    found = _SETTINGS.get((mode, corners, rounding))
+    if found is None or call.attr("axes") or call.attr("antialias"):
+        raise UnsupportedError(f"{call.where}: {mode} interpolation, {corners} {rounding}: there is no such resize")
+    attrs: dict[str, Any] = {"mode": found[0], "align_corners": found[1]}
+    for index, name in ((2, "scale"), (3, "size")):
+        given = call.optional(index, name)
+        if given is not None and given.size:
+            if given.size != 4 or (name == "scale" and not np.all(given[:2] == 1)):
+                raise UnsupportedError(f"{call.where}: {name} {given.tolist()}; wanted [1, 1, height, width]")
+            attrs[name] = tuple(given[2:].tolist())
+    return call.node("resize", attrs)
