@@ -1,4 +1,5 @@
-// The CUDA side of the ops: parameters, an output from torch's allocator, and one launch on torch's current stream.
+// The CUDA side of the ops but the convolutions (contraction_ops.cpp): parameters, an output from torch's allocator, and
+// one launch on torch's current stream.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -117,37 +118,6 @@ Tensor lrn(const Tensor& x, int64_t size, double alpha, double beta, double k) {
   return y;
 }
 
-Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stride, const Ints& padding,
-                         const Ints& dilation, int64_t groups) {
-  const Operand operand{"conv2d_normalizer", "x", x};
-  Conv2d d =
-      conv_of(operand, {"conv2d_normalizer", "w_plus", w_plus}, plane_of(operand), {stride, padding, dilation, groups});
-  EBP_REQUIRE(x.size(1) == d.in_channels, "ebp_cuda::conv2d_normalizer: x has ", x.size(1), " channels, w_plus wants ",
-              d.in_channels);
-  Tensor z = empty_as(x, {d.batch, d.out_channels, d.h.out, d.w.out});
-  set_strides(d, x, z);
-  on_device(operand, z, [&](auto zero, void* stream) {
-    using T = decltype(zero);
-    return launch_conv_normalizer(d, data<T>(x), data<T>(w_plus), mutable_data<T>(z), stream);
-  });
-  return z;
-}
-
-Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, const Ints& stride, const Ints& padding,
-                    const Ints& dilation, int64_t groups) {
-  const Operand operand{"conv2d_sweep", "r", r};
-  Conv2d d = conv_of(operand, {"conv2d_sweep", "w_plus", w_plus}, in_size, {stride, padding, dilation, groups});
-  EBP_REQUIRE(r.dim() == 4 && r.size(1) == d.out_channels && r.size(2) == d.h.out && r.size(3) == d.w.out,
-              "ebp_cuda::conv2d_sweep: r must be [N, ", d.out_channels, ", ", d.h.out, ", ", d.w.out, "]");
-  Tensor below = empty_as(r, {d.batch, d.in_channels, d.h.in, d.w.in});
-  set_strides(d, below, r);
-  on_device(operand, below, [&](auto zero, void* stream) {
-    using T = decltype(zero);
-    return launch_conv_sweep(d, data<T>(r), data<T>(w_plus), mutable_data<T>(below), stream);
-  });
-  return below;
-}
-
 STABLE_TORCH_LIBRARY_IMPL(ebp_cuda, EBP_CUDA_KEY, m) {
   m.impl("share", TORCH_BOX(&share));
   m.impl("gate", TORCH_BOX(&gate));
@@ -158,8 +128,6 @@ STABLE_TORCH_LIBRARY_IMPL(ebp_cuda, EBP_CUDA_KEY, m) {
   m.impl("window_spread", TORCH_BOX(&window_spread));
   m.impl("avg_pool2d", TORCH_BOX(&avg_pool2d));
   m.impl("lrn", TORCH_BOX(&lrn));
-  m.impl("conv2d_normalizer", TORCH_BOX(&conv2d_normalizer));
-  m.impl("conv2d_sweep", TORCH_BOX(&conv2d_sweep));
 }
 
 }  // namespace ebp::cuda

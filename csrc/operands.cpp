@@ -215,9 +215,7 @@ Conv2d conv_of(const Operand& reach, const Operand& w_plus, const Ints& in, cons
   check_dense(w_plus);
   check_together(reach, w_plus, true);
   const Tensor& w = w_plus.tensor;
-  EBP_REQUIRE(w.dim() == 4 && w.is_contiguous(), prefix(w_plus),
-              " must be contiguous [O, I / groups, kh, kw], got shape ", text(w.sizes()), " with strides ",
-              text(w.strides()));
+  EBP_REQUIRE(w.dim() == 4, prefix(w_plus), " must be [O, I / groups, kh, kw], got shape ", text(w.sizes()));
   EBP_REQUIRE(shape.padding.size() == 4, prefix(reach), ": padding must be (top, left, bottom, right), got ",
               text(shape.padding));
   EBP_REQUIRE(shape.groups >= 1 && w.size(0) % shape.groups == 0, prefix(w_plus), " has ", w.size(0),

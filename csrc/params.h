@@ -74,6 +74,10 @@ struct Strides {
   int64_t n, c, h, w;
 };
 
+EBP_HD int64_t at(const Strides& s, int64_t n, int64_t c, int64_t h, int64_t w) {
+  return n * s.n + c * s.c + h * s.h + w * s.w;
+}
+
 // A convolution between an upper tensor [batch, out_channels, h.out, w.out] and a lower one
 // [batch, in_channels, h.in, w.in]; weights [out_channels, in_channels / groups, h.kernel, w.kernel], contiguous.
 struct Conv2d {

@@ -20,9 +20,9 @@ STABLE_TORCH_LIBRARY(ebp_cuda, m) {
       "-> Tensor");
   m.def("lrn(Tensor x, int size, float alpha, float beta, float k) -> Tensor");
   m.def(
-      "conv2d_normalizer(Tensor x, Tensor w_plus, int[2] stride, int[4] padding, int[2] dilation, int groups) "
-      "-> Tensor");
+      "conv2d_normalizer(Tensor x, Tensor w_plus, int[2] stride, int[4] padding, int[2] dilation, int groups, "
+      "str precision='fp32') -> Tensor");
   m.def(
       "conv2d_sweep(Tensor r, Tensor w_plus, int[2] in_size, int[2] stride, int[4] padding, int[2] dilation, "
-      "int groups) -> Tensor");
+      "int groups, Tensor? gate=None, str precision='fp32') -> Tensor");
 }

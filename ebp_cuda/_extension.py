@@ -112,7 +112,13 @@ def _fake_lrn(x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -
 
 @torch.library.register_fake("ebp_cuda::conv2d_normalizer")
 def _fake_normalizer(
-    x: torch.Tensor, w_plus: torch.Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+    x: torch.Tensor,
+    w_plus: torch.Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    precision: str = "fp32",
 ) -> torch.Tensor:
     size = [
         (x.shape[2 + i] + padding[i] + padding[2 + i] - dilation[i] * (w_plus.shape[2 + i] - 1) - 1) // stride[i] + 1
@@ -131,9 +137,16 @@ def _fake_sweep(
     padding: list[int],
     dilation: list[int],
     groups: int,
+    gate: torch.Tensor | None = None,
+    precision: str = "fp32",
 ) -> torch.Tensor:
     shape, format_ = (r.shape[0], w_plus.shape[1] * groups, *in_size), _conv_format(r, w_plus)
     return torch.empty(shape, dtype=r.dtype, device=r.device, memory_format=format_)
+
+
+def _check_precision(precision: str) -> None:
+    if precision != "fp32":
+        raise RuntimeError(f"precision='{precision}' is one of CUDA; the CPU computes in the tensors' dtype, 'fp32'")
 
 
 def normalizer_cpu(
@@ -143,8 +156,10 @@ def normalizer_cpu(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    precision: str = "fp32",
 ) -> torch.Tensor:
     """conv2d_normalizer by ATen's convolution, the best CPU implementation there is."""
+    _check_precision(precision)
     top, left, bottom, right = padding
     if top != bottom or left != right:
         x, top, left = torch.nn.functional.pad(x, (left, right, top, bottom)), 0, 0
@@ -160,8 +175,11 @@ def sweep_cpu(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    gate: torch.Tensor | None = None,
+    precision: str = "fp32",
 ) -> torch.Tensor:
-    """conv2d_sweep by ATen's transposed convolution."""
+    """conv2d_sweep by ATen's transposed convolution, and the gate after it."""
+    _check_precision(precision)
     before, after = tuple(padding[:2]), tuple(padding[2:])
     crop = before if before == after else (0, 0)
     reached = [(r.shape[2 + i] - 1) * stride[i] + dilation[i] * (w_plus.shape[2 + i] - 1) + 1 for i in (0, 1)]
@@ -170,7 +188,11 @@ def sweep_cpu(
     if crop != before or crop != after:
         top, left = before[0] - crop[0], before[1] - crop[1]
         t = t[:, :, top : top + in_size[0], left : left + in_size[1]]
-    return t.contiguous(memory_format=_conv_format(r, w_plus))
+    t = t.contiguous(memory_format=_conv_format(r, w_plus))
+    if gate is None:
+        return t
+    gated: torch.Tensor = torch.ops.ebp_cuda.gate.default(t, gate.contiguous(memory_format=memory_format(t)))
+    return gated
 
 
 _CPU = torch.library.Library("ebp_cuda", "IMPL", "CPU")

@@ -144,10 +144,20 @@ def lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     return _ops.lrn.default(_dense(_checked("lrn", "x", x)), size, alpha, beta, k)
 
 
-def conv2d_normalizer(x: Tensor, w_plus: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int) -> Tensor:
+def conv2d_normalizer(
+    x: Tensor,
+    w_plus: Tensor,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    *,
+    precision: str = "fp32",
+) -> Tensor:
     """z = W+ x. x [N, I, H, W], w_plus [O, I/groups, kh, kw], padding (top, left, bottom, right) -> [N, O, h, w].
 
-    On the CPU a channels_last w_plus makes the result channels_last too.
+    On the CPU a channels_last w_plus makes the result channels_last too. On CUDA float32 is fastest where both are
+    channels_last, and `precision` "tf32" or "bf16" lets tensor cores round x and w_plus to that, summing in float32.
     """
     x, w_plus = _plane("conv2d_normalizer", "x", x), _weights("conv2d_normalizer", w_plus, x, groups)
     geometry = tuple(stride), tuple(padding), tuple(dilation)
@@ -156,16 +166,27 @@ def conv2d_normalizer(x: Tensor, w_plus: Tensor, stride: Ints, padding: Ints, di
         raise ShapeError(f"conv2d_normalizer: x has {x.shape[1]} channels, wanted {w_plus.shape[1] * groups}")
     _indexable("conv2d_normalizer", "the result", x.shape[0] * w_plus.shape[0] * size[0] * size[1])
     if x.is_cpu:  # the dispatcher's way back into Python takes longer than a small convolution
-        return normalizer_cpu(x, w_plus, stride, padding, dilation, groups)
-    return _ops.conv2d_normalizer.default(x, w_plus, stride, padding, dilation, groups)
+        return normalizer_cpu(x, w_plus, stride, padding, dilation, groups, *_unless_fp32(precision))
+    return _ops.conv2d_normalizer.default(x, w_plus, stride, padding, dilation, groups, *_unless_fp32(precision))
 
 
 def conv2d_sweep(
-    r: Tensor, w_plus: Tensor, in_size: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+    r: Tensor,
+    w_plus: Tensor,
+    in_size: Ints,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    *,
+    gate: Tensor | None = None,
+    precision: str = "fp32",
 ) -> Tensor:
     """t = W+^T r, the transposed convolution: r [N*K, O, h, w] -> [N*K, I, *in_size]; p below is x * t.
 
-    w_plus and the geometry are those of the convolution that went up.
+    w_plus, the geometry and `precision` are those of the convolution that went up; "tf32" and "bf16" round w_plus and
+    split r into two summands, so that hardly anything of it is lost. With a gate [N, I, *in_size] (such as x) the
+    result is gate * t, in one kernel on CUDA; it counts rounded to `precision` too.
     """
     r, w_plus = _plane("conv2d_sweep", "r", r), _weights("conv2d_sweep", w_plus, r, groups)
     geometry = tuple(stride), tuple(padding), tuple(dilation)
@@ -173,9 +194,25 @@ def conv2d_sweep(
     if tuple(r.shape[1:]) != (w_plus.shape[0], *size):
         raise ShapeError(f"conv2d_sweep: r is {list(r.shape)}, wanted [N*K, {w_plus.shape[0]}, {size[0]}, {size[1]}]")
     _indexable("conv2d_sweep", "the result", r.shape[0] * w_plus.shape[1] * groups * in_size[0] * in_size[1])
+    more = () if gate is None and precision == "fp32" else (_factor(r, w_plus, in_size, groups, gate), precision)
     if r.is_cpu:
-        return sweep_cpu(r, w_plus, in_size, stride, padding, dilation, groups)
-    return _ops.conv2d_sweep.default(r, w_plus, in_size, stride, padding, dilation, groups)
+        return sweep_cpu(r, w_plus, in_size, stride, padding, dilation, groups, *more)
+    return _ops.conv2d_sweep.default(r, w_plus, in_size, stride, padding, dilation, groups, *more)
+
+
+def _unless_fp32(precision: str) -> tuple[str, ...]:
+    return () if precision == "fp32" else (precision,)
+
+
+def _factor(r: Tensor, w_plus: Tensor, in_size: Ints, groups: int, gate: Tensor | None) -> Tensor | None:
+    """The gate of a sweep, checked against the result, which lies as r does."""
+    if gate is None:
+        return None
+    result = r.new_empty(1).expand(r.shape[0], w_plus.shape[1] * groups, *in_size)
+    _check_columns("conv2d_sweep", "the result", result, "gate", gate)
+    if gate.dtype != r.dtype:
+        raise ShapeError(f"conv2d_sweep: gate is {gate.dtype}, r is {r.dtype}; they must be of one dtype")
+    return gate if memory_format(r) == torch.channels_last and is_channel_slice(gate) else _lying_as(r, gate)
 
 
 def _kind(t: Tensor) -> str:
@@ -253,7 +290,7 @@ def _weights(op: str, w_plus: Tensor, beside: Tensor, groups: int) -> Tensor:
         raise ShapeError(f"{op}: w_plus is {_kind(w_plus)}, wanted [O, I/groups, kh, kw] beside {_kind(beside)}")
     if groups < 1 or w_plus.shape[0] % groups:
         raise ShapeError(f"{op}: w_plus has {w_plus.shape[0]} rows, wanted a multiple of groups={groups}")
-    return w_plus.contiguous() if w_plus.is_cuda else w_plus
+    return _dense(w_plus) if w_plus.is_cuda else w_plus
 
 
 @functools.lru_cache(4096)

@@ -6,10 +6,6 @@
 
 namespace ebp {
 
-EBP_HD int64_t at(const Strides& s, int64_t n, int64_t c, int64_t h, int64_t w) {
-  return n * s.n + c * s.c + h * s.h + w * s.w;
-}
-
 // The element of a [batch, channels, rows, cols] tensor that a flat thread number stands for; neighbouring threads
 // take neighbouring addresses, whichever axis that is.
 struct Element {

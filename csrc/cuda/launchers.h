@@ -2,7 +2,7 @@
 // Pointers are to device memory. They return nullptr, or what CUDA says went wrong. `T` is float or double.
 #pragma once
 
-#include "../params.h"
+#include "../contraction.h"
 
 namespace ebp {
 
@@ -35,5 +35,40 @@ template <class T>
 const char* launch_conv_normalizer(const Conv2d&, const T* x, const T* w_plus, T* z, void* stream);
 template <class T>
 const char* launch_conv_sweep(const Conv2d&, const T* r, const T* w_plus, T* below, void* stream);
+
+// How neighbouring operands of a contraction lie: `single` makes no assumption; the others are read four at a time, the
+// weights along the terms or along the columns.
+enum class Loads { single, along_terms, along_columns };
+
+// What the factors of a sum are rounded to; all sums are fp32.
+enum class Precision { fp32, tf32, bf16 };
+
+inline const char* name_of(Precision p) {
+  return p == Precision::fp32 ? "fp32" : p == Precision::tf32 ? "tf32" : "bf16";
+}
+
+// In the order of preference, the last first. naive is launch_conv_normalizer and launch_conv_sweep.
+enum class Method { naive, simt, depthwise };
+
+// The current device's compute capability, such as 90.
+int current_arch();
+
+// How a contraction is computed; see schedule.h for who may be asked for what.
+struct Schedule {
+  Method method;
+  Loads loads;
+  bool large;  // tiles
+  int splits;  // parts of the terms that blocks of their own sum up
+};
+
+// to = W source, times gate[image / columns] unless that is null. partial: partial_total(d, schedule, 1) elements.
+const char* launch_contraction(const Contraction&, const Schedule&, const float* source, const float* weight,
+                               const float* gate, const Strides& gate_at, int columns, float* to, float* partial,
+                               void* stream);
+// Up: to = W source + bias (which may be null), through a ReLU where `relu`; side = z = W+ source, or to / z where
+// `side_is_gate`; it lies as `to`. partial: partial_total(d, schedule, 2) elements.
+const char* launch_excitation(const Contraction&, const Schedule&, const float* source, const float* weight,
+                              const float* weight_plus, const float* bias, bool relu, bool side_is_gate, float* to,
+                              float* side, float* partial, void* stream);
 
 }  // namespace ebp

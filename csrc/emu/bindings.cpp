@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "../cuda/launchers.h"
+#include "../cuda/schedule.h"
 #include "binding.h"
 #include "rounding.h"
 #include "specimens.h"
@@ -45,6 +46,26 @@ void bind_params(py::module_& m) {
   bind_struct<Pool2d, int64_t, int64_t, int64_t, Axis, Axis, int64_t>(m, "Pool2d");
   bind_struct<Lrn, int64_t, int64_t, int64_t, int, double, double, double>(m, "Lrn");
   bind_struct<Conv2d, int, int, int, int, Axis, Axis, Strides, Strides>(m, "Conv2d");
+  py::class_<Schedule>(m, "Schedule")
+      .def(py::init([](Method method, Loads loads, bool large, int splits) {
+        return Schedule{method, loads, large, splits};
+      }))
+      .def_readonly("method", &Schedule::method)
+      .def_readonly("loads", &Schedule::loads)
+      .def_readonly("large", &Schedule::large)
+      .def_readonly("splits", &Schedule::splits);
+  py::enum_<Method>(m, "Method")
+      .value("naive", Method::naive)
+      .value("depthwise", Method::depthwise)
+      .value("simt", Method::simt);
+  py::enum_<Precision>(m, "Precision")
+      .value("fp32", Precision::fp32)
+      .value("tf32", Precision::tf32)
+      .value("bf16", Precision::bf16);
+  py::enum_<Loads>(m, "Loads")
+      .value("single", Loads::single)
+      .value("along_terms", Loads::along_terms)
+      .value("along_columns", Loads::along_columns);
   py::enum_<Divisor>(m, "Divisor")
       .value("none", Divisor::none)
       .value("inside", Divisor::inside)
@@ -64,6 +85,20 @@ void bind_launchers(py::module_ m) {
   bind(m, "lrn", launch_lrn<T>);
   bind(m, "conv_normalizer", launch_conv_normalizer<T>);
   bind(m, "conv_sweep", launch_conv_sweep<T>);
+}
+
+void bind_contraction(py::module_& m) {
+  using namespace ebp;
+  py::class_<Contraction>(m, "Contraction");
+  m.def("contraction_up", &contraction_up);
+  m.def("contraction_down", &contraction_down);
+  m.def("partial_total", &partial_total);
+  m.def("schedule_of", [](const Contraction& d, int sums, Precision precision, int arch) {
+    alignas(16) static const float aligned[4] = {};
+    return schedule_of(d, precision, arch, aligned, aligned, sums == 2 ? aligned : nullptr);
+  });
+  bind(m, "contraction", launch_contraction);
+  bind(m, "excitation", launch_excitation);
 }
 
 template <class Function>
@@ -100,6 +135,7 @@ void bind_specimens(py::module_ m) {
 PYBIND11_MODULE(EMU_MODULE, m) {
   bind_emulator(m);
   bind_params(m);
+  bind_contraction(m);
   bind_launchers<float>(m.def_submodule("f32"));
   bind_launchers<double>(m.def_submodule("f64"));
   bind_specimens(m.def_submodule("specimens"));

@@ -1,0 +1,114 @@
+// The convolutions on CUDA: parameters, the choice of a kernel, an output and partial sums from torch's allocator, and the
+// launches on torch's current stream.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <optional>
+#include <string>
+#include <type_traits>
+
+#include "cuda/schedule.h"
+#include "on_device.h"
+
+namespace ebp::cuda {
+
+namespace {
+
+using torch::headeronly::ScalarType;
+
+Precision precision_of(const Operand& x, const std::string& name) {
+  for (const Precision p : {Precision::fp32, Precision::tf32, Precision::bf16}) {
+    if (name == name_of(p)) {
+      EBP_REQUIRE(p == Precision::fp32 || x.tensor.scalar_type() == ScalarType::Float, "ebp_cuda::", x.op, ": precision='",
+                  name, "' is one of float32 tensors, got ", x.name, " of ",
+                  torch::headeronly::toString(x.tensor.scalar_type()));
+      return p;
+    }
+  }
+  refuse("ebp_cuda::", x.op, ": precision must be fp32, tf32 or bf16, got '", name, "'");
+}
+
+Strides strides_of(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
+
+// The factor of a result, shared by the columns of an image; or none.
+struct Gate {
+  const std::optional<Tensor>& tensor;
+  Rows rows{};
+
+  Gate(const char* op, const std::optional<Tensor>& tensor, const Tensor& result) : tensor(tensor) {
+    if (tensor.has_value()) rows = rows_of({op, "the result", result}, {op, "gate", *tensor});
+  }
+};
+
+// The tiled kernels, or nothing where none of them can.
+bool contract(const Contraction& d, Precision precision, const Tensor& source, const Tensor& w, const Gate& gate,
+              Tensor& to, void* stream, const char** error) {
+  const Schedule schedule = schedule_of(d, precision, current_arch(), data<float>(source), data<float>(w), nullptr);
+  if (schedule.method == Method::naive) return false;
+  const int64_t needed = partial_total(d, schedule, 1);
+  Tensor partial = empty_as(to, {needed, 1, 1, 1});
+  const bool gated = gate.tensor.has_value();
+  *error = launch_contraction(d, schedule, data<float>(source), data<float>(w), gated ? data<float>(*gate.tensor) : nullptr,
+                              gated ? strides_of(*gate.tensor) : Strides{}, int(gate.rows.columns), mutable_data<float>(to),
+                              needed > 0 ? mutable_data<float>(partial) : nullptr, stream);
+  return true;
+}
+
+}  // namespace
+
+Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stride, const Ints& padding,
+                         const Ints& dilation, int64_t groups, const std::string& precision) {
+  const Operand operand{"conv2d_normalizer", "x", x};
+  const Precision wanted = precision_of(operand, precision);
+  Conv2d d =
+      conv_of(operand, {"conv2d_normalizer", "w_plus", w_plus}, plane_of(operand), {stride, padding, dilation, groups});
+  EBP_REQUIRE(x.size(1) == d.in_channels, "ebp_cuda::conv2d_normalizer: x has ", x.size(1), " channels, w_plus wants ",
+              d.in_channels);
+  Tensor z = empty_as(x, {d.batch, d.out_channels, d.h.out, d.w.out});
+  set_strides(d, x, z);
+  on_device(operand, z, [&](auto zero, void* stream) {
+    using T = decltype(zero);
+    if constexpr (std::is_same_v<T, float>) {
+      const Contraction up = contraction_up(d, strides_of(w_plus));
+      const char* error = nullptr;
+      if (contract(up, wanted, x, w_plus, {operand.op, std::nullopt, z}, z, stream, &error)) return error;
+    }
+    const Tensor dense = torch::stable::contiguous(w_plus);
+    return launch_conv_normalizer(d, data<T>(x), data<T>(dense), mutable_data<T>(z), stream);
+  });
+  return z;
+}
+
+Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, const Ints& stride, const Ints& padding,
+                    const Ints& dilation, int64_t groups, const std::optional<Tensor>& gate,
+                    const std::string& precision) {
+  const Operand operand{"conv2d_sweep", "r", r};
+  const Precision wanted = precision_of(operand, precision);
+  Conv2d d = conv_of(operand, {"conv2d_sweep", "w_plus", w_plus}, in_size, {stride, padding, dilation, groups});
+  EBP_REQUIRE(r.dim() == 4 && r.size(1) == d.out_channels && r.size(2) == d.h.out && r.size(3) == d.w.out,
+              "ebp_cuda::conv2d_sweep: r must be [N, ", d.out_channels, ", ", d.h.out, ", ", d.w.out, "]");
+  Tensor below = empty_as(r, {d.batch, d.in_channels, d.h.in, d.w.in});
+  const Gate factor(operand.op, gate, below);
+  set_strides(d, below, r);
+  on_device(operand, below, [&](auto zero, void* stream) {
+    using T = decltype(zero);
+    const char* error = nullptr;
+    if constexpr (std::is_same_v<T, float>) {
+      const Contraction down = contraction_down(d, strides_of(w_plus));
+      if (contract(down, wanted, r, w_plus, factor, below, stream, &error)) return error;
+    }
+    const Tensor dense = torch::stable::contiguous(w_plus);
+    Tensor t = gate.has_value() ? empty_as(below) : below;
+    error = launch_conv_sweep(d, data<T>(r), data<T>(dense), mutable_data<T>(t), stream);
+    if (error != nullptr || !gate.has_value()) return error;
+    return launch_gate(factor.rows, data<T>(t), data<T>(*gate), mutable_data<T>(below), stream);
+  });
+  return below;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ebp_cuda, EBP_CUDA_KEY, m) {
+  m.impl("conv2d_normalizer", TORCH_BOX(&conv2d_normalizer));
+  m.impl("conv2d_sweep", TORCH_BOX(&conv2d_sweep));
+}
+
+}  // namespace ebp::cuda

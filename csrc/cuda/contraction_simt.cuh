@@ -1,0 +1,186 @@
+// The contraction on ordinary fp32 units: a block computes a tile of rows x columns, every thread a small tile of that
+// in registers. Tiles of the operands are fetched from global memory into registers while the ones before are
+// multiplied, and wait in two stages of shared memory, so that a block meets once per step.
+//
+// The kernel likes channels_last best: the terms of a tap then lie next to each other, and so do the columns of the
+// result; one test of the borders serves four channels. Other layouts are read element by element.
+#pragma once
+
+#include "ending.cuh"
+#include "fetch.cuh"
+#include "shared.cuh"
+
+namespace ebp {
+
+// A tile of `depth` terms. Every thread sums row_run x column_run elements, in runs of 4.
+template <int rows_, int columns_, int row_run_, int column_run_>
+struct SimtTile {
+  static constexpr int rows = rows_, columns = columns_, depth = 16, row_run = row_run_, column_run = column_run_;
+  static constexpr int across = columns / column_run, threads = rows / row_run * across;
+  static constexpr int blocks = threads == 128 ? 3 : 2;  // that a processor holds: at least 384 threads
+  static constexpr int row_step = rows / row_run * 4, column_step = across * 4;  // between runs of a thread
+  static_assert(row_run % 4 == 0 && column_run % 4 == 0);
+};
+
+template <class Tile, int sums>
+struct alignas(16) SimtStage {
+  float source[Tile::depth][Tile::rows + 4];
+  float weight[sums][Tile::depth][Tile::columns + 4];
+};
+template <class Tile, int sums>
+struct SimtStages {
+  SimtStage<Tile, sums> at[2];
+};
+
+template <int columns, int stride>
+__device__ __forceinline__ void store_turned(float (&to)[columns][stride], int term, int line, const float4& v) {
+  to[term][line] = v.x;
+  to[term + 1][line] = v.y;
+  to[term + 2][line] = v.z;
+  to[term + 3][line] = v.w;
+}
+
+// Brings tile after tile of the terms to a stage: fetch, then (after the multiplication) store. A thread fetches quads of
+// four terms, always the same four of a tile, from rows and columns that lie `step` apart; of weights that lie along the
+// columns it fetches quads of four columns, of one term.
+template <class Tile, int sums, Loads loads>
+class Fetcher {
+  static constexpr bool by_column = loads == Loads::along_columns;
+  static constexpr int quads = Tile::depth / 4, step = Tile::threads / quads, per_term = Tile::threads / Tile::depth;
+  static constexpr int row_count = Tile::rows / step;
+  static constexpr int column_count = by_column ? Tile::columns / (4 * per_term) : Tile::columns / step;
+  static_assert(Tile::rows % step == 0 && Tile::columns % step == 0 && Tile::columns % (4 * per_term) == 0);
+
+ public:
+  __device__ __forceinline__ Fetcher(const Contraction& d, const Part& part, const Operands& from, int first_row,
+                                     int first_column, int first_term)
+      : d_(d), part_(part), term_(term_of(d, part, first_term + quad())), first_column_(first_column) {
+#pragma unroll
+    for (int i = 0; i < row_count; ++i) row_[i] = source_row(d, part, from.source, first_row + line(i));
+#pragma unroll
+    for (int s = 0; s < sums; ++s) weights_[s] = from.weight[s] + part.group * d.weight_group;
+    if constexpr (by_column) weight_term_ = term_of(d, part, first_term + int(threadIdx.x) / per_term);
+  }
+
+  __device__ __forceinline__ void fetch() {
+#pragma unroll
+    for (int i = 0; i < row_count; ++i) source_[i] = fetch_source<loads>(d_, part_, row_[i], term_);
+    const Term& term = by_column ? weight_term_ : term_;
+#pragma unroll
+    for (int i = 0; i < column_count; ++i) {
+#pragma unroll
+      for (int s = 0; s < sums; ++s) {
+        weight_[s][i] = fetch_weight<loads>(d_, part_, weights_[s], term, first_column_ + column(i));
+      }
+    }
+    advance(d_, part_, term_, Tile::depth);
+    if constexpr (by_column) advance(d_, part_, weight_term_, Tile::depth);
+  }
+
+  __device__ __forceinline__ void store(SimtStage<Tile, sums>& to) const {
+#pragma unroll
+    for (int i = 0; i < row_count; ++i) store_turned(to.source, quad(), line(i), source_[i]);
+#pragma unroll
+    for (int s = 0; s < sums; ++s) {
+#pragma unroll
+      for (int i = 0; i < column_count; ++i) {
+        if constexpr (by_column) store4(&to.weight[s][threadIdx.x / per_term][column(i)], weight_[s][i]);
+        else store_turned(to.weight[s], quad(), column(i), weight_[s][i]);
+      }
+    }
+  }
+
+ private:
+  __device__ static __forceinline__ int quad() { return int(threadIdx.x) % quads * 4; }
+  __device__ static __forceinline__ int line(int i) { return int(threadIdx.x) / quads + i * step; }
+  __device__ static __forceinline__ int column(int i) {
+    return by_column ? int(threadIdx.x) % per_term * 4 + i * 4 * per_term : line(i);
+  }
+
+  const Contraction& d_;
+  const Part& part_;
+  const float* weights_[sums];
+  SourceRow row_[row_count];
+  Term term_, weight_term_{};
+  int first_column_;
+  float4 source_[row_count], weight_[sums][column_count];
+};
+
+// Runs of four, `step` apart.
+template <int step, int count>
+__device__ __forceinline__ void load_runs(float (&to)[count], const float* from) {
+#pragma unroll
+  for (int i = 0; i < count; i += 4) {
+    const float4 v = load4(from + i / 4 * step);
+    to[i] = v.x;
+    to[i + 1] = v.y;
+    to[i + 2] = v.z;
+    to[i + 3] = v.w;
+  }
+}
+
+template <class Tile, int sums>
+using Sums = float[sums][Tile::row_run][Tile::column_run];
+
+template <class Tile, int sums>
+__device__ __forceinline__ void multiply(const SimtStage<Tile, sums>& from, int row, int column,
+                                         Sums<Tile, sums>& sum) {
+#pragma unroll
+  for (int term = 0; term < Tile::depth; ++term) {
+    float a[Tile::row_run], b[Tile::column_run];
+    load_runs<Tile::row_step>(a, &from.source[term][row]);
+#pragma unroll
+    for (int s = 0; s < sums; ++s) {
+      load_runs<Tile::column_step>(b, &from.weight[s][term][column]);
+#pragma unroll
+      for (int i = 0; i < Tile::row_run; ++i) {
+#pragma unroll
+        for (int j = 0; j < Tile::column_run; ++j) {
+          sum[s][i][j] = fmaf(a[i], b[j], sum[s][i][j]);
+        }
+      }
+    }
+  }
+}
+
+template <class Tile, int sums, Loads loads>
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks) contraction_simt_kernel(Contraction d, Operands from, Ending ending,
+                                                                        Split split) {
+  const int z = int(blockIdx.z), split_part = z / (phases(d) * d.groups);
+  const Part part = part_of(d, z / phases(d) % d.groups, z % phases(d));
+  const int first_row = int(blockIdx.x) * Tile::rows, first_column = int(blockIdx.y) * Tile::columns;
+  if (first_row >= part.rows) return;
+  auto& stages = shared_memory<SimtStages<Tile, sums>>();
+  const int row = int(threadIdx.x) / Tile::across * 4, column = int(threadIdx.x) % Tile::across * 4;
+  const int begin = split_part * split.chunks;
+  const int chunks = smaller((part.terms + Tile::depth - 1) / Tile::depth - begin, split.chunks);
+  Sums<Tile, sums> sum = {};
+  Fetcher<Tile, sums, loads> fetcher(d, part, from, first_row, first_column, begin * Tile::depth);
+  if (chunks > 0) {
+    fetcher.fetch();
+    fetcher.store(stages.at[0]);
+  }
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    __syncthreads();
+    const bool more = chunk + 1 < chunks;
+    if (more) fetcher.fetch();
+    multiply<Tile, sums>(stages.at[chunk % 2], row, column, sum);
+    if (more) fetcher.store(stages.at[(chunk + 1) % 2]);
+  }
+#pragma unroll
+  for (int i = 0; i < Tile::row_run; ++i) {
+    const int r = first_row + row + i / 4 * Tile::row_step + i % 4;
+    if (r >= part.rows) continue;
+    const Pixel pixel = pixel_of(d, part, r);
+#pragma unroll
+    for (int j = 0; j < Tile::column_run; ++j) {
+      const int c = first_column + column + j / 4 * Tile::column_step + j % 4;
+      float one[sums];
+#pragma unroll
+      for (int s = 0; s < sums; ++s) one[s] = sum[s][i][j];
+      if (c < d.targets) keep(d, ending, split, split_part, pixel, part.group * d.targets + c, one);
+    }
+  }
+}
+
+}  // namespace ebp
