@@ -51,10 +51,7 @@ def excite(
     problem: Any,
     to: Tensor,
     schedule: Any,
-    x: Tensor,
-    w: Tensor,
-    w_plus: Tensor,
-    bias: Tensor | None,
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor | None],
     relu: bool,
     gates: bool,
 ) -> tuple[Tensor, Tensor]:
