@@ -34,6 +34,10 @@ BINDING = ["-O0", "-fvisibility=hidden", "-isystem", f"{TORCH}/include", "-Debp_
 CPU_SIDE = ("build_info.cpp", "cpu_ops.cpp")  # of csrc/*.cpp; the others are the CUDA side or both sides'
 
 
+class BuildError(Exception):
+    """What the compiler said."""
+
+
 def compile_commands() -> dict[str, list[str]]:
     """The compiler call, without source and output, for every source by its path below csrc."""
     import pybind11
@@ -86,7 +90,7 @@ def compile_one(source: str, command: list[str]) -> Path:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise RuntimeError(f"the emulator does not build:\n{' '.join(command)}\n{done.stderr}")
+        raise BuildError(f"the emulator does not build:\n{' '.join(command)}\n{done.stderr}")
 
 
 def build() -> Path:
@@ -102,16 +106,27 @@ def build() -> Path:
     return target
 
 
-@functools.cache
 def emulator() -> ModuleType:
     """The module `ebp_emulator` (csrc/emu/bindings.cpp). Skips the test where there is no compiler or no pybind11."""
     pytest.importorskip("pybind11")
     if shutil.which(os.environ.get("CXX", "g++").split()[0]) is None:
         pytest.skip("no C++ compiler")
+    module = _module()
+    if isinstance(module, BuildError):
+        pytest.fail(str(module), pytrace=False)
+    return module
+
+
+@functools.cache
+def _module() -> ModuleType | BuildError:
+    """Built and imported at most once: what does not build for the first test does not for the others."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        target = build()
+        try:
+            target = build()
+        except BuildError as error:
+            return error
     spec = importlib.util.spec_from_file_location("ebp_emulator", target)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

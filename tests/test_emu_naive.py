@@ -41,7 +41,10 @@ def assert_same(got, wanted):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("shape", "columns"), [((1, 1), 1), ((2, 7), 3), ((3, 17, 3, 5), 1), ((2, 33, 1, 4), 20)])
+@pytest.mark.parametrize(
+    ("shape", "columns"),
+    [((1, 1), 1), ((2, 7), 3), ((3, 17, 3, 5), 1), ((2, 33, 1, 4), 20), ((1, 255), 1), ((2, 128), 2), ((1, 257), 1)],
+)  # the last three about whole blocks of threads
 @pytest.mark.parametrize("op", ["share", "gate"])
 def test_pointwise(op, shape, columns, dtype):
     for layout in LAYOUTS if len(shape) == 4 else LAYOUTS[:1]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from emu_build import emulator
@@ -61,7 +62,7 @@ def test_a_trained_network_gives_the_map_of_the_cpu(used: set[str], monkeypatch:
     pytest.importorskip("skimage")
     net, scene = digits.load(), digits.scenes.make_scene("test", seed=0, index=0)
     explanation = ebp_cuda.ExcitationBackprop(net, layer=digits.LAYER, contrast_layer=digits.CONTRAST_LAYER)
-    x = prepare([scene.image], net.preprocess)
+    x = prepare([scene.image / np.float32(255)], net.preprocess)
     emulated = explanation.attribute(x, [[scene.labels[0], 9]])
     assert {"conv2d_normalizer", "conv2d_sweep", "max_pool2d", "max_pool2d_route", "share"} <= used
     monkeypatch.undo()
