@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli_options import (
+    InputShapes,
     Labels,
     Like,
     Mean,
     Model,
     Order,
+    Outputs,
     RawScale,
     Shortest,
     Size,
@@ -28,6 +30,8 @@ from .cli_options import (
     option,
     preprocess_changes,
     read_labels,
+    read_outputs,
+    read_shapes,
 )
 from .errors import EBPError, InputError
 
@@ -69,9 +73,12 @@ def _options(
 @app.command("import")
 def import_model(
     prototxt: Annotated[Path, typer.Argument(metavar="DEPLOY.prototxt")],
-    caffemodel: Annotated[Path, typer.Argument(metavar="WEIGHTS.caffemodel")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="NET.onnx")],
+    caffemodel: Annotated[Path | None, typer.Argument(metavar="WEIGHTS.caffemodel")] = None,
     phase: Annotated[str, typer.Option(help="TEST or TRAIN: which layers' include rules hold")] = "TEST",
+    outputs: Outputs = None,
+    input_shape: InputShapes = None,
+    ignore_unknown: Annotated[bool, typer.Option(help="import layers with unknown fields as if without")] = False,
     labels: Labels = None,
     like: Like = None,
     mean: Mean = None,
@@ -81,17 +88,28 @@ def import_model(
     size: Size = None,
     shortest_side: Shortest = None,
 ) -> None:
-    """Write a Caffe model as ONNX, with its names, labels and preprocessing inside."""
+    """Write a Caffe model as ONNX, with its names, labels and preprocessing inside.
+
+    Without WEIGHTS.caffemodel the parameters are made up by the prototxt's fillers, always the same.
+    """
     from .files import check_writable
-    from .importers.caffe import import_file
+    from .importers.caffe import ImportReport, import_file
     from .preprocess import Preprocess
 
     check_writable(out)
     changes = preprocess_changes(like, mean, std, raw_scale, channel_order, size, shortest_side)
     described = Preprocess().override(**changes).to_dict() if changes else None
     names = read_labels(labels or like)
-    report = import_file(prototxt, caffemodel, out, phase=phase, labels=names, preprocess=described)
-    _print_report(report)
+    options: dict[str, Any] = {"phase": phase, "labels": names, "preprocess": described}
+    options |= {"outputs": read_outputs(outputs), "input_shapes": read_shapes(input_shape)}
+    report = ImportReport()
+    try:
+        with _progress() as progress:
+            task = progress.add_task("importing", total=1.0)
+            options["done"] = lambda part: progress.advance(task, part)
+            import_file(prototxt, caffemodel, out, ignore_unknown=ignore_unknown, report=report, **options)
+    finally:
+        _print_report(report)
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
@@ -215,10 +233,12 @@ def _print_report(report: ImportReport) -> None:
     for words, names in (
         ("left out, for training only", report.dropped),
         ("in the weights file, but not in the network", report.unused),
+        ("unknown to the format", report.unknown),
+        ("made up by fillers", report.missing),
         ("parameters shared by name", [f"{one} = {other}" for one, other in report.shared.items()]),
     ):
         if names:
-            typer.echo(f"{words}: {', '.join(names)}")
+            typer.echo(f"{words}: {', '.join(names)}", err=True)
 
 
 def _print_scores(result: Any, names: list[str], labels: list[str] | None) -> None:

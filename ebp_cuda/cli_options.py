@@ -26,6 +26,26 @@ Order = Annotated[str | None, option("--channel-order", "ORDER", "RGB, BGR or GR
 Size = Annotated[str | None, option("--size", "SIZE", "resize photos to HEIGHTxWIDTH; one number is a square")]
 Shortest = Annotated[int | None, option("--shortest-side", "PIXELS", "resize photos, aspect ratio kept")]
 
+Outputs = Annotated[list[str] | None, option("--outputs", "BLOBS", "import what these blobs or layers need, no more")]
+InputShapes = Annotated[list[str] | None, option("--input-shape", "SHAPE", "data=1,3,224,224; one for every input")]
+
+
+def read_outputs(given: list[str] | None) -> list[str] | None:
+    """The names in `--outputs a,b --outputs c`; None stays None."""
+    return [name for text in given for name in text.split(",") if name] if given else None
+
+
+def read_shapes(given: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """Input name -> shape, from NAME=N,C,H,W. Raises InputError."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in given or ():
+        name, _, numbers = text.rpartition("=")
+        parts = numbers.split(",")
+        if not name or not all(part.strip().isdigit() for part in parts):
+            raise InputError(f"--input-shape {text!r}: wanted NAME=N,C,H,W, such as data=1,3,224,224")
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes
+
 
 def preprocess_changes(
     like: str | None,

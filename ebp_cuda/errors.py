@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 
 
 class EBPError(Exception):
@@ -28,5 +29,7 @@ class InputError(EBPError):
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:
     """The part of an error message that suggests names: "; nearest: a, b" or an empty string."""
-    found = difflib.get_close_matches(name, list(known), n=count, cutoff=0.4)
+    # the search is quadratic in the length of the names and linear in their number: hostile files have long ones
+    likely = [text for text in islice(known, 5000) if len(text) <= 100]
+    found = difflib.get_close_matches(name[:100], likely, n=count, cutoff=0.4)
     return f"; nearest: {', '.join(found)}" if found else ""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
-from ...errors import ModelError, UnsupportedError, nearest_names
+from ...errors import ModelError
 from ...files import check_writable
+from .checking import check
+from .data_layers import DATA_TYPES, stated_preprocess
 from .layers import KINDS
-from .net import DATA_TYPES, CaffeNet, listing, read_net, stated_preprocess
+from .net import CaffeNet, listing, read_net
 from .parameters import ImportReport, parameters
+from .reading import read_weights
 from .saving import EXTERNAL_LIMIT, save
 from .shapes import Shapes, free_axes, infer_shapes, site
+from .text import Unknown
 from .writer import Dims, OnnxWriter
 
 
@@ -27,9 +31,12 @@ def to_onnx(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     labels: Sequence[str] | None = None,
     preprocess: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] | None = None,
+    ignore_unknown: bool = False,
     allow_missing: bool = False,
     seed: int = 0,
     report: ImportReport | None = None,
+    done: Callable[[float], None] | None = None,
 ) -> onnx.ModelProto:
     """The network of a Caffe prototxt, with its weights, as an ONNX model.
 
@@ -40,24 +47,37 @@ def to_onnx(
     input_shapes: input blob -> shape, over what the file declares.
     labels, preprocess: stored as metadata "ebp_cuda.labels" and "ebp_cuda.preprocess". Without `preprocess`, what
         the data layer of a training prototxt says about mean, scale and crop is stored.
+    outputs: names of blobs or layers; only what they depend on is imported. They become the model's outputs, in place
+        of everything that nothing reads.
+    ignore_unknown: import layers with fields that the schema does not know as if these were not there. Such a field
+        may change what a layer computes; by default it is a refusal. Fields about training are never one.
     allow_missing: let layers without weights in the file keep filler values, instead of refusing.
-    report: filled with what was left out, missing, unused or shared.
+    report: filled with what was left out, unknown, missing, unused or shared.
+    done: called with the part of the work that a step was, 1 in all.
 
     Every blob is a value of its name; what an in-place layer overwrites is BLOB@LAYER with the layer that wrote it. The
     batch is a free axis of every input, and so are height and width unless a parameter's shape depends on them.
 
     Raises ModelError (unreadable or inconsistent files, weights that do not fit: the first such layer is named),
-    ShapeError (shapes that do not fit together), UnsupportedError (a layer type or setting without a translation).
+    ShapeError (shapes that do not fit together), InputError (outputs that there are not), UnsupportedError (settings
+    without a translation; layer types and fields that are unknown: all of them are listed, with their lines).
     """
     net = read_net(prototxt, phase)
-    _check_types(net)
     report = ImportReport() if report is None else report
     report.dropped += [layer.name for layer in net.layers if layer.dropped]
+    report.unknown += [_unknown(net, item) for item in net.unknown]
+    if outputs:
+        net.restrict(outputs)
+    check(net, ignore_unknown)
+    weights = read_weights(caffemodel) if caffemodel is not None else None
+    for layer in net.layers:
+        layer.stored = len(weights.get(layer.name, ())) if weights else 0
     inputs = _input_shapes(net, input_shapes)
     shapes = infer_shapes(net, inputs)
     free = free_axes(net, inputs)
     writer = OnnxWriter({*shapes})
-    _emit(net, shapes, parameters(net, shapes, caffemodel, allow_missing, seed, report), writer)
+    arrays = parameters(net, shapes, caffemodel, allow_missing, seed, report, weights)
+    _emit(net, shapes, arrays, writer, done)
     return writer.model(
         net.name,
         _input_dims(inputs, free),
@@ -83,22 +103,6 @@ def import_file(
     report = options.pop("report", None) or ImportReport()
     save(to_onnx(prototxt, caffemodel, report=report, **options), out_path, external_limit)
     return report
-
-
-def _check_types(net: CaffeNet) -> None:
-    unknown = [layer for layer in net.kept() if layer.type not in KINDS]
-    if unknown:
-        listed = ", ".join(f"'{layer.name}' ({layer.type})" for layer in unknown)
-        raise UnsupportedError(f"{net.origin}: no translation for {listed}{nearest_names(unknown[0].type, KINDS)}")
-    for layer in net.kept():
-        kind = KINDS[layer.type]
-        for what, names, (least, most) in (("bottom", layer.bottoms, kind.bottoms), ("top", layer.tops, kind.tops)):
-            if len(names) < least:
-                raise ModelError(f"{net.where(layer)}: {len(names)} {what}s; wanted at least {least}")
-            if len(names) > most:
-                raise ModelError(f"{net.where(layer)}: {len(names)} {what}s; wanted at most {most}")
-    if not net.kept():
-        raise ModelError(f"{net.origin}: no layer is left in phase {net.phase}")
 
 
 def _input_shapes(net: CaffeNet, given: Mapping[str, Sequence[int]] | None) -> Shapes:
@@ -143,14 +147,30 @@ def _output_dims(shape: tuple[int, ...], free: set[int], batch: int) -> Dims:
     return ["N", *dims[1:]] if 0 in free and shape[0] == batch else dims
 
 
-def _emit(net: CaffeNet, shapes: Shapes, arrays: dict[int, list[np.ndarray]], writer: OnnxWriter) -> None:
-    for layer in net.kept():
-        KINDS[layer.type].emit(site(net, layer, shapes), writer, arrays.get(layer.index, []))
+def _unknown(net: CaffeNet, item: Unknown) -> str:
+    layer = f" layer '{item.layer}':" if item.entry is not None else ""
+    return f"{net.where_line(item.line)}:{layer} {item}"
+
+
+def _emit(
+    net: CaffeNet,
+    shapes: Shapes,
+    arrays: dict[int, list[np.ndarray]],
+    writer: OnnxWriter,
+    done: Callable[[float], None] | None,
+) -> None:
+    kept = net.kept()
+    for layer in kept:
+        KINDS[layer.type].emit(site(net, layer, shapes), writer, arrays.pop(layer.index, []))
+        if done is not None:
+            done(1 / len(kept))
 
 
 def _metadata(net: CaffeNet, labels: Sequence[str] | None, preprocess: Mapping[str, Any] | None) -> dict[str, Any]:
     layers = [layer for layer in net.layers if not layer.dropped and layer.type not in DATA_TYPES]
-    names = {blob: values for blob, values in net.versions.items() if _computed(net, values)}
+    computed = {value for layer in net.kept() for value in layer.outputs} | set(net.inputs)
+    stated = stated_preprocess(layer.proto for layer in net.layers if not layer.dropped)
+    names = {blob: values for blob, values in net.versions.items() if not computed.isdisjoint(values)}
     for layer in net.kept():
         names.setdefault(layer.name, layer.outputs[:1])
     return {
@@ -158,10 +178,5 @@ def _metadata(net: CaffeNet, labels: Sequence[str] | None, preprocess: Mapping[s
         "ebp_cuda.layers": listing(layers),
         "ebp_cuda.phase": net.phase,
         "ebp_cuda.labels": None if labels is None else list(labels),
-        "ebp_cuda.preprocess": stated_preprocess(net) if preprocess is None else dict(preprocess),
+        "ebp_cuda.preprocess": stated if preprocess is None else dict(preprocess),
     }
-
-
-def _computed(net: CaffeNet, values: Sequence[str]) -> bool:
-    kept = {value for layer in net.kept() for value in layer.outputs}
-    return any(value in kept or value in net.inputs for value in values)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, ModelError, nearest_names
-from .reading import parse_prototxt, read_prototxt
+from .data_layers import DATA_TYPES, data_shape
+from .reading import parse_scanned, scanned_prototxt
 from .schema import enum_name
+from .text import Scan, Unknown
 from .upgrade import upgrade
 
-DATA_TYPES = frozenset({"Data", "ImageData", "HDF5Data", "WindowData", "MemoryData", "DummyData"})
 SINK_TYPES = frozenset({"Accuracy", "Silence", "HDF5Output"})
 
 
@@ -36,7 +37,12 @@ class Layer:
     stored: int = 0
     """Parameter blobs that the weights file holds for the layer."""
     dropped: bool = False
-    """Only trains, measures or swallows (a loss, Accuracy, Silence), or feeds nothing but such layers."""
+    """Only trains, measures or swallows (a loss, Accuracy, Silence), feeds nothing but such layers, or is not needed
+    for the outputs that were asked for."""
+    line: int = 0
+    """Where the layer starts in its file; 0 for the inputs that are fields of the net."""
+    unknown: list[Unknown] = field(default_factory=list)
+    """Its fields that no schema knows and that may say what it computes."""
 
 
 @dataclass
@@ -55,13 +61,19 @@ class CaffeNet:
     """Network inputs and their declared shapes; None where the file gives none."""
     versions: dict[str, list[str]] = field(default_factory=dict)
     """Blob -> its values, first to last."""
+    unknown: list[Unknown] = field(default_factory=list)
+    """Everything in the file that no schema knows."""
+    wanted: list[str] = field(default_factory=list)
+    """Values that were asked for by name; empty for all that nothing reads."""
 
     def kept(self) -> list[Layer]:
         """The layers that compute something, in file order."""
         return [layer for layer in self.layers if not layer.dropped and layer.type not in (*DATA_TYPES, "Input")]
 
     def outputs(self) -> list[str]:
-        """Values that no layer of `kept` reads."""
+        """The values that were asked for, or those that no layer of `kept` reads."""
+        if self.wanted:
+            return self.wanted
         kept = self.kept()
         read = {value for layer in kept for value in layer.inputs}
         return [value for layer in kept for value in layer.outputs if value not in read]
@@ -70,30 +82,69 @@ class CaffeNet:
         """The layer for a message: FILE: layer 'conv1' (Convolution)."""
         return f"{self.origin}: layer '{layer.name}' ({layer.type})"
 
+    def where_line(self, line: int) -> str:
+        return f"{self.origin}:{line}" if line else self.origin
+
+    def restrict(self, names: Sequence[str]) -> None:
+        """Keeps only what the named blobs or layers depend on. Raises InputError for a name that there is not."""
+        tops = {layer.name: layer.outputs for layer in self.kept() if layer.outputs}
+        for name in names:
+            values = self.versions.get(name) or tops.get(name)
+            if not values:
+                raise InputError(
+                    f"{self.origin}: no blob or layer '{name}'{nearest_names(name, [*self.versions, *tops])}"
+                )
+            self.wanted.append(values[-1])
+        needed = set(self.wanted)
+        for layer in reversed(self.layers):
+            if needed.isdisjoint(layer.outputs):
+                layer.dropped = True
+            else:
+                layer.dropped = False
+                needed.update(layer.inputs)
+        made = {value for layer in self.kept() for value in layer.outputs}
+        for name, value in zip(names, self.wanted, strict=True):
+            if value not in made:
+                raise InputError(f"{self.origin}: nothing computes '{name}'; wanted the blob of a layer")
+        self.inputs.clear()
+        _collect_inputs(self)
+
 
 def read_net(prototxt: str | Path, phase: str = "TEST") -> CaffeNet:
     """The network that `phase` ("TEST" or "TRAIN") of a prototxt file runs. Raises ModelError, InputError."""
-    return build_net(read_prototxt(prototxt), str(prototxt), phase)
+    return _built(scanned_prototxt(prototxt), str(prototxt), phase)
 
 
 def parse_net(text: str, phase: str = "TEST", origin: str = "prototxt") -> CaffeNet:
     """`read_net` for prototxt text."""
-    return build_net(parse_prototxt(text, origin), origin, phase)
+    return _built(parse_scanned(text, origin), origin, phase)
 
 
-def build_net(message: Any, origin: str, phase: str) -> CaffeNet:
-    """The network of a `NetParameter`, any format that `upgrade` takes."""
+def _built(parsed: tuple[Any, Scan], origin: str, phase: str) -> CaffeNet:
+    return build_net(parsed[0], origin, phase, parsed[1])
+
+
+def build_net(message: Any, origin: str, phase: str, scan: Scan | None = None) -> CaffeNet:
+    """The network of a `NetParameter`, any format that `upgrade` takes; `scan` tells what its text held besides."""
     if phase not in ("TEST", "TRAIN"):
         raise InputError(f"phase '{phase}'; wanted 'TEST' or 'TRAIN'{nearest_names(str(phase), ('TEST', 'TRAIN'))}")
-    message = upgrade(message, origin)
+    scan = Scan() if scan is None else scan
+    message, entries = upgrade(message, origin, scan.types)
+    unknown: dict[int | None, list[Unknown]] = {}
+    for item in scan.unknown:
+        if not item.harmless:
+            unknown.setdefault(item.entry, []).append(item)
     state = (phase, message.state.level, set(message.state.stage))
     layers: list[Layer] = []
-    for proto in message.layer:
+    for proto, entry in zip(message.layer, entries, strict=True):
         if not _included(proto, state, origin):
             continue
         name = proto.name or (proto.top[0] if proto.top else f"layer{len(layers)}")
-        layers.append(Layer(len(layers), name, proto.type, tuple(proto.bottom), tuple(proto.top), proto))
-    net = CaffeNet(origin, message.name, phase, layers)
+        layer = Layer(len(layers), name, proto.type, tuple(proto.bottom), tuple(proto.top), proto)
+        if entry is not None:
+            layer.line, layer.unknown = scan.lines[entry] if scan.lines else 0, unknown.get(entry, [])
+        layers.append(layer)
+    net = CaffeNet(origin, message.name, phase, layers, unknown=scan.unknown)
     _assign_values(net)
     _drop_training_parts(net)
     _collect_inputs(net)
@@ -168,6 +219,7 @@ def _assign_values(net: CaffeNet) -> None:
                 )
             writes.setdefault(blob, []).append(layer)
     current: dict[str, str] = {}
+    taken = set(writes)
     for layer in net.layers:
         for blob in layer.bottoms:
             if blob not in current:
@@ -177,19 +229,22 @@ def _assign_values(net: CaffeNet) -> None:
                 )
             layer.inputs.append(current[blob])
         for blob in layer.tops:
-            value = _value_name(blob, layer, writes[blob], net.versions)
+            value = _value_name(blob, layer, writes[blob], taken)
+            taken.add(value)
             current[blob] = value
             layer.outputs.append(value)
             net.versions.setdefault(blob, []).append(value)
 
 
-def _value_name(blob: str, layer: Layer, writers: Sequence[Layer], versions: Mapping[str, list[str]]) -> str:
+def _value_name(blob: str, layer: Layer, writers: Sequence[Layer], taken: Collection[str]) -> str:
     input_first = writers[0].type in (*DATA_TYPES, "Input")
     plain = writers[0] if input_first else writers[-1]
     if layer is plain:
         return blob
     name = f"{blob}@{layer.name}"
-    return name if name not in versions.get(blob, ()) else f"{name}#{layer.index}"
+    while name in taken:
+        name = f"{name}#{layer.index}"
+    return name
 
 
 def _drop_training_parts(net: CaffeNet) -> None:
@@ -218,41 +273,4 @@ def _collect_inputs(net: CaffeNet) -> None:
         elif layer.type in DATA_TYPES:
             for value in layer.outputs:
                 if value in read:
-                    net.inputs[value] = data_shape(layer)
-
-
-def data_shape(layer: Layer) -> tuple[int, ...] | None:
-    """Shape that a data layer's first top has by the file alone: known from crop_size or explicit sizes, else None."""
-    proto = layer.proto
-    if layer.type == "MemoryData":
-        memory = proto.memory_data_param
-        return (memory.batch_size, memory.channels, memory.height, memory.width)
-    if layer.type == "DummyData" and proto.dummy_data_param.shape:
-        return tuple(int(n) for n in proto.dummy_data_param.shape[0].dim)
-    options = proto.image_data_param if layer.type == "ImageData" else proto.data_param
-    crop = proto.transform_param.crop_size or options.crop_size
-    channels = 1 if proto.transform_param.force_gray or not getattr(options, "is_color", True) else 3
-    return (max(options.batch_size, 1), channels, crop, crop) if crop else None
-
-
-def stated_preprocess(net: CaffeNet) -> dict[str, Any] | None:
-    """What a data layer says about turning a BGR photo into the input, as metadata "ebp_cuda.preprocess".
-
-    None where there is no such layer, or it takes its mean from a file of its own.
-    """
-    for layer in net.layers:
-        transform = layer.proto.transform_param
-        if layer.dropped or layer.type not in ("Data", "ImageData") or not layer.proto.HasField("transform_param"):
-            continue
-        mean = list(transform.mean_value) or [0.0]
-        if transform.mean_file or transform.force_gray or len(mean) not in (1, 3) or not transform.scale:
-            return None
-        return {
-            "size": [transform.crop_size] * 2 if transform.crop_size else None,
-            "shortest_side": None,
-            "channel_order": "BGR",
-            "raw_scale": 255,
-            "mean": mean * 3 if len(mean) == 1 else mean,
-            "std": [1 / transform.scale] * 3,
-        }
-    return None
+                    net.inputs[value] = data_shape(layer.proto)

@@ -16,6 +16,9 @@ from .net import CaffeNet, Layer
 from .reading import Weights, read_weights
 from .shapes import Shapes, site
 
+MAX_FILLED = 160_000_000
+"""Parameters that fillers may make up: VGG16 has 138 million."""
+
 
 @dataclass
 class ImportReport:
@@ -27,15 +30,28 @@ class ImportReport:
     """Layers of the weights file, with parameters, that the network does not have."""
     dropped: list[str] = field(default_factory=list)
     """Layers that only train or measure, and were left out."""
+    unknown: list[str] = field(default_factory=list)
+    """Fields that the schema does not know, with file, line and layer."""
     shared: dict[str, str] = field(default_factory=dict)
     """Parameter "LAYER/I" -> the "LAYER/I" whose array it shares by name."""
 
 
 def parameters(
-    net: CaffeNet, shapes: Shapes, caffemodel: str | Path | None, allow_missing: bool, seed: int, report: ImportReport
+    net: CaffeNet,
+    shapes: Shapes,
+    caffemodel: str | Path | None,
+    allow_missing: bool,
+    seed: int,
+    report: ImportReport,
+    weights: Weights | None = None,
 ) -> dict[int, list[np.ndarray]]:
-    """Layer.index -> the arrays of its parameters, for every layer that has some, from the file or the fillers."""
-    weights = read_weights(caffemodel) if caffemodel is not None else None
+    """Layer.index -> the arrays of its parameters, for every layer that has some, from the file or the fillers.
+
+    weights: what the file holds, where it has been read already.
+    """
+    if weights is None and caffemodel is not None:
+        weights = read_weights(caffemodel)
+    room = MAX_FILLED
     rng = np.random.default_rng(seed)
     owners: dict[str, tuple[str, np.ndarray]] = {}
     found: dict[int, list[np.ndarray]] = {}
@@ -49,6 +65,9 @@ def parameters(
             arrays = _stored(layer, params, weights, f"{caffemodel} does not fit {where}")
         else:
             missing.append(layer.name)
+            room -= sum(prod(p.shape) for p in params)
+            if room < 0:
+                raise ModelError(f"{where}: more than {MAX_FILLED} parameters without weights; wanted a weights file")
             arrays = [fill(p.shape, p.filler, p.default, rng, where) for p in params]
         found[layer.index] = _share(layer, arrays, owners, report, where)
     if weights is not None:

@@ -16,6 +16,13 @@ from ...errors import ModelError, UnsupportedError, nearest_names
 from ...files import atomic_path
 from . import wire
 from .schema import NetParameter
+from .text import Scan, scan
+
+MAX_TEXT = 16_000_000
+"""Bytes of a prototxt."""
+
+MAX_LAYERS = 20_000
+"""Layers that a prototxt may have: the longest of any use has a few thousand."""
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -45,25 +52,45 @@ Weights = dict[str, list[WeightBlob]]
 def read_prototxt(path: str | Path) -> Any:
     """The `NetParameter` of a prototxt file, as written (nothing upgraded, no layer left out).
 
-    Fields that the schema does not know are skipped, as Caffe's own tools do across versions.
+    Fields that the schema does not know are left out; `scanned_prototxt` tells which.
     Raises ModelError: no such file, no prototxt (with the line), no layers.
     """
+    return scanned_prototxt(path)[0]
+
+
+def scanned_prototxt(path: str | Path) -> tuple[Any, Scan]:
+    """`read_prototxt`, and what in the file its message leaves out."""
     path = Path(path)
-    raw = _bytes(path)
+    with _open(path) as file:
+        raw = file.read(MAX_TEXT + 1)
+    if len(raw) > MAX_TEXT and b"\0" not in raw:
+        raise ModelError(f"{path}: more than {MAX_TEXT} bytes of text; wanted a prototxt")
     if b"\0" in raw:
         raise ModelError(f"{path}: binary data; wanted a text prototxt (are prototxt and caffemodel swapped?)")
-    return parse_prototxt(raw.decode("utf-8-sig", errors="replace"), str(path))
+    return parse_scanned(raw.decode("utf-8-sig", errors="replace"), str(path))
 
 
 def parse_prototxt(text: str, origin: str = "prototxt") -> Any:
     """The `NetParameter` of prototxt text; `origin` stands for the file in messages."""
+    return parse_scanned(text, origin)[0]
+
+
+def parse_scanned(text: str, origin: str = "prototxt") -> tuple[Any, Scan]:
+    """`parse_prototxt`, and what in the text its message leaves out."""
+    found = scan(text, NetParameter.DESCRIPTOR)
+    if len(found.lines) > MAX_LAYERS:
+        raise ModelError(f"{origin}: {len(found.lines)} layers; wanted at most {MAX_LAYERS}")
     try:
-        net = text_format.Parse(text, NetParameter(), allow_unknown_field=True)
-    except text_format.ParseError as error:
+        net = text_format.Parse(found.text, NetParameter())
+    except (text_format.ParseError, UnicodeError, RecursionError) as error:
         raise ModelError(f"{origin}:{error}: not a Caffe network description") from None
     if not net.layer and not net.layers:
         raise ModelError(f"{origin}: no layers; wanted a network description with `layer {{ ... }}` entries")
-    return net
+    for unknown in found.unknown:
+        if unknown.entry is not None:
+            entry = net.layer[unknown.entry] if net.layer else net.layers[unknown.entry]
+            unknown.layer = entry.name
+    return net, found
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -117,11 +144,6 @@ def _open(path: Path) -> Any:
         raise ModelError(f"{path}: {error.strerror}") from None
 
 
-def _bytes(path: Path) -> bytes:
-    with _open(path) as file:
-        return bytes(file.read())
-
-
 # --- binary ---------------------------------------------------------------------------------------------------------
 
 
@@ -131,15 +153,7 @@ def _binary_weights(view: memoryview, path: Path) -> Weights:
         if number not in (100, 2) or kind != wire.BYTES:
             continue
         # (number of the name, number of the blobs) in LayerParameter and in V1LayerParameter
-        name_field, blobs_field = (1, 7) if number == 100 else (4, 6)
-        name, blobs = "", []
-        for inner, inner_kind, first, last in wire.fields(view, start, end):
-            if inner_kind != wire.BYTES:
-                continue
-            if inner == name_field:
-                name = bytes(view[first:last]).decode("utf-8", errors="replace")
-            elif inner == blobs_field:
-                blobs.append((first, last))
+        name, blobs = _layer_fields(view, start, end, (1, 7) if number == 100 else (4, 6), number == 2)
         parsed = [
             _blob(view, first, last, f"{path}: layer '{name}', blob {i}") for i, (first, last) in enumerate(blobs)
         ]
@@ -147,6 +161,23 @@ def _binary_weights(view: memoryview, path: Path) -> Weights:
         if parsed or name not in weights:
             weights[name] = parsed
     return weights
+
+
+def _layer_fields(
+    view: memoryview, start: int, end: int, numbers: tuple[int, int], older: bool
+) -> tuple[str, list[tuple[int, int]]]:
+    """Name and blobs of a layer whose fields have the `numbers`; `older`: field 1 may hold a layer of format V0."""
+    name, blobs = "", []
+    for number, kind, first, last in wire.fields(view, start, end):
+        if kind != wire.BYTES:
+            continue
+        if number == numbers[0]:
+            name = bytes(view[first:last]).decode("utf-8", errors="replace")
+        elif number == numbers[1]:
+            blobs.append((first, last))
+        elif number == 1 and older:
+            name, blobs = _layer_fields(view, first, last, (1, 50), False)
+    return name, blobs
 
 
 def _blob(view: memoryview, start: int, end: int, where: str) -> WeightBlob:

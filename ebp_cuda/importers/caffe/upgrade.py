@@ -1,15 +1,18 @@
-"""Older ways of writing a network -> the current one: V1 `layers`, and inputs given as fields of the net."""
+"""Older ways of writing a network -> the current one: V0 and V1 `layers`, and inputs given as fields of the net."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ...errors import ModelError, UnsupportedError
+from ...errors import ModelError
+from . import version0
 from .schema import NetParameter, enum_name
 
 _IRREGULAR = {
-    "ABSVAL": "AbsVal", "ARGMAX": "ArgMax", "BNLL": "BNLL", "HDF5_DATA": "HDF5Data", "HDF5_OUTPUT": "HDF5Output",
-    "IM2COL": "Im2col", "LRN": "LRN", "MVN": "MVN", "RELU": "ReLU", "SOFTMAX_LOSS": "SoftmaxWithLoss", "TANH": "TanH",
+    "ABSVAL": "AbsVal", "ARGMAX": "ArgMax", "BN": "BN", "BNLL": "BNLL", "ELU": "ELU", "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output", "IM2COL": "Im2col", "LRN": "LRN", "MVN": "MVN", "PRELU": "PReLU", "RELU": "ReLU",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss", "SPP": "SPP", "TANH": "TanH",
 }  # fmt: skip
 
 
@@ -18,10 +21,12 @@ def v1_type(name: str) -> str:
     return _IRREGULAR.get(name) or "".join(part.capitalize() for part in name.split("_"))
 
 
-def upgrade(net: Any, origin: str) -> Any:
-    """A new `NetParameter` with current layers only, its inputs as a layer "input" of type Input, as Caffe does.
+def upgrade(net: Any, origin: str, types: Mapping[int, str] | None = None) -> tuple[Any, list[int | None]]:
+    """A new `NetParameter` with current layers only, its inputs as a layer "input" of type Input, as Caffe does; and
+    for each of its layers, which entry of the file it was (None for the inputs).
 
-    Raises ModelError: both `layer` and `layers`, an input without a shape; UnsupportedError: layers of format V0.
+    types: entry -> type name of V1 layers whose type has no number in the schema.
+    Raises ModelError: both `layer` and `layers`, V0 and V1 mixed, an input without a shape; UnsupportedError.
     """
     if net.layer and net.layers:
         raise ModelError(f"{origin}: both `layer` and `layers` entries; Caffe takes one of the two formats")
@@ -30,16 +35,19 @@ def upgrade(net: Any, origin: str) -> Any:
     del result.layer[:], result.layers[:], result.input[:], result.input_dim[:], result.input_shape[:]
     if net.input:
         _input_layer(net, result, origin)
+    entries: list[int | None] = [None] * len(result.layer)
     if net.layer:
         result.layer.extend(net.layer)
-    for old in net.layers:
-        if old.HasField("layer"):
-            raise UnsupportedError(
-                f"{origin}: layer '{old.layer.name}' is in Caffe's format V0 (2013); "
-                "wanted V1 or newer (Caffe's upgrade_net_proto_text converts it)"
-            )
-        _v1_layer(old, result.layer.add())
-    return result
+        return result, [*entries, *range(len(net.layer))]
+    oldest = [old.HasField("layer") for old in net.layers]
+    if all(oldest):
+        return result, [*entries, *version0.convert(list(net.layers), result.layer.add, origin)]
+    if any(oldest):
+        raise ModelError(f"{origin}: layers of format V0 and V1 in one file; wanted one format")
+    for index, old in enumerate(net.layers):
+        _v1_layer(old, result.layer.add(), (types or {}).get(index) or enum_name(old, "type"))
+        entries.append(index)
+    return result, entries
 
 
 def _input_layer(net: Any, result: Any, origin: str) -> None:
@@ -59,9 +67,9 @@ def _input_layer(net: Any, result: Any, origin: str) -> None:
         )
 
 
-def _v1_layer(old: Any, new: Any) -> None:
+def _v1_layer(old: Any, new: Any, kind: str) -> None:
     new.name = old.name
-    new.type = v1_type(enum_name(old, "type"))
+    new.type = v1_type(kind)
     new.bottom.extend(old.bottom)
     new.top.extend(old.top)
     new.loss_weight.extend(old.loss_weight)

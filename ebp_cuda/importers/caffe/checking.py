@@ -1,0 +1,87 @@
+"""Whether a network can be imported; if not, everything that stands in the way at once, with file, line and layer."""
+
+from __future__ import annotations
+
+from ...errors import ModelError, UnsupportedError, nearest_names
+from .layers import KINDS
+from .net import CaffeNet, Layer
+
+_REASONS = {
+    "Filter": "which images of the batch pass depends on their values",
+    "LSTM": "recurrent layers are not imported",
+    "LSTMUnit": "recurrent layers are not imported",
+    "RNN": "recurrent layers are not imported",
+    "Recurrent": "recurrent layers are not imported",
+    "Parameter": "its top is a parameter, which no image decides",
+    "ROIPooling": "its regions come from outside the network",
+    "ROIAlign": "its regions come from outside the network",
+    "PSROIPooling": "its regions come from outside the network",
+    "Proposal": "it selects regions, and how many depends on their values",
+    "DetectionOutput": "it selects boxes, and how many depends on their values",
+    "PriorBox": "it computes boxes from shapes alone",
+}
+
+
+def check(net: CaffeNet, ignore_unknown: bool) -> None:
+    """Raises UnsupportedError that lists every layer type without a translation and, unless `ignore_unknown`, every
+    field that the schema does not know in a layer that is needed; ModelError where a layer has too many ends."""
+    problems = {}
+    for layer in net.kept():
+        found = [] if layer.type in KINDS else [_no_translation(layer)]
+        found += [] if ignore_unknown else [(item.line, str(item)) for item in layer.unknown]
+        if found:
+            problems[layer.index] = found
+    if problems:
+        raise UnsupportedError(_listed(net, problems))
+    for layer in net.kept():
+        _check_ends(net, layer)
+    if not net.kept():
+        raise ModelError(f"{net.origin}: no layer is left in phase {net.phase}")
+
+
+def _check_ends(net: CaffeNet, layer: Layer) -> None:
+    kind = KINDS[layer.type]
+    for what, names, (least, most) in (("bottom", layer.bottoms, kind.bottoms), ("top", layer.tops, kind.tops)):
+        if len(names) < least:
+            raise ModelError(f"{net.where(layer)}: {len(names)} {what}s; wanted at least {least}")
+        if len(names) > most:
+            raise ModelError(f"{net.where(layer)}: {len(names)} {what}s; wanted at most {most}")
+
+
+def _no_translation(layer: Layer) -> tuple[int, str]:
+    if layer.type == "Python":
+        python = layer.proto.python_param
+        return layer.line, f"it runs Python code, {python.module}.{python.layer}, which is not in the file"
+    why = _REASONS.get(layer.type)
+    text = f": {why}" if why else nearest_names(layer.type, KINDS)
+    return layer.line, f"no translation for this type{text}"
+
+
+def _listed(net: CaffeNet, problems: dict[int, list[tuple[int, str]]]) -> str:
+    lines = [
+        f"{net.where_line(line)}: layer '{layer.name}' ({layer.type}): {text}"
+        for layer in net.layers
+        for line, text in problems.get(layer.index, ())
+    ]
+    tail = ""
+    if any(layer.unknown and layer.index in problems for layer in net.layers):
+        tail = "; ignore_unknown (--ignore-unknown) imports as if the unknown fields were not there"
+    free = _independent(net, set(problems))
+    if free:
+        tail += f"; outputs (--outputs) imports what does not depend on these layers: {', '.join(free)}"
+    return ";\n".join(lines) + tail
+
+
+def _independent(net: CaffeNet, blocked: set[int], most: int = 5) -> list[str]:
+    """The last blobs that do not depend on the blocked layers."""
+    tainted: set[str] = set()
+    ends: dict[str, None] = {}
+    for layer in net.kept():
+        if layer.index in blocked or not tainted.isdisjoint(layer.inputs):
+            tainted.update(layer.outputs)
+            continue
+        for value in layer.inputs:
+            ends.pop(value, None)
+        ends.update(dict.fromkeys(layer.outputs))
+    blobs = {values[-1]: blob for blob, values in net.versions.items()}
+    return [blobs[value] for value in reversed(ends) if value in blobs][:most]
