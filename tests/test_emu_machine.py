@@ -123,6 +123,8 @@ def test_launches_that_a_gpu_would_refuse():
     emu, x, y = emulator(), floats(4096), floats(4096)
     with pytest.raises(emu.Fault, match="reverse_kernel: a block of 2048 threads"):
         emu.specimens.reverse(x, y, 1, 2048)
+    with pytest.raises(emu.Fault, match="mistake_kernel: 232449 bytes of shared memory, the limit is 232448"):
+        emu.specimens.mistake("too_much_shared", x[:64], y[:64])
     with pytest.raises(emu.Fault, match="an empty grid"):
         emu.specimens.reverse(x, y, 0, 32)
     with pytest.raises(emu.Fault, match=r"votes_kernel: .*out of bounds"):

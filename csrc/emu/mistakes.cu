@@ -4,6 +4,7 @@
 
 #include "../cuda/launch.h"
 #include "../cuda/shared.cuh"
+#include "memory.h"
 #include "ptx_model.h"
 #include "specimens.h"
 
@@ -123,6 +124,7 @@ const std::map<std::string, Kernel*> mistakes{
     {"unwritten_shared", unwritten_shared},
     {"shared_out_of_bounds", shared_out_of_bounds},
     {"shared_too_small", shared_too_small},
+    {"too_much_shared", unwritten_shared},
     {"read_out_of_bounds", read_out_of_bounds},
     {"read_before", read_before},
     {"read_far_away", read_far_away},
@@ -150,7 +152,8 @@ __global__ void mistake_kernel(Kernel* body, const float* x, float* y) { body(x,
 const char* launch_mistake(const std::string& name, const float* x, float* y, void* stream) {
   const auto found = mistakes.find(name);
   if (found == mistakes.end()) return "there is no mistake of this name";
-  return ebp::launch(mistake_kernel, {1, threads, sizeof(Line)}, stream, found->second, x, y);
+  const std::size_t shared_bytes = name == "too_much_shared" ? most_shared_bytes + 1 : sizeof(Line);
+  return ebp::launch(mistake_kernel, {1, threads, shared_bytes}, stream, found->second, x, y);
 }
 
 }  // namespace emu
