@@ -55,7 +55,7 @@ struct Multiply {
 };
 
 // The sum of a group of exact products and an accumulator as tensor cores form it: all terms are cut to a common
-// exponent with one bit beyond float's 24, and so is the sum. Measured on A100s in the literature (Fasi et al., 2021).
+// exponent with one bit beyond float's 24, and so is the sum: after the measurements of an A100 by Fasi et al., 2021.
 float accumulate(float c, const double* products, int count) {
   double largest = std::fabs(double(c));
   for (int i = 0; i < count; ++i) largest = std::fmax(largest, std::fabs(products[i]));
