@@ -41,9 +41,8 @@ struct Gate {
 };
 
 // The tiled kernels, or nothing where none of them can.
-bool contract(const Contraction& d, Precision precision, const Tensor& source, const Tensor& w, const Gate& gate,
+bool contract(const Contraction& d, const Schedule& schedule, const Tensor& source, const Tensor& w, const Gate& gate,
               Tensor& to, void* stream, const char** error) {
-  const Schedule schedule = schedule_of(d, precision, current_arch(), data<float>(source), data<float>(w), nullptr);
   if (schedule.method == Method::naive) return false;
   const int64_t needed = partial_total(d, schedule, 1);
   Tensor partial = empty_as(to, {needed, 1, 1, 1});
@@ -70,8 +69,9 @@ Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stri
     using T = decltype(zero);
     if constexpr (std::is_same_v<T, float>) {
       const Contraction up = contraction_up(d, strides_of(w_plus));
+      const Schedule how = schedule_of(up, wanted, false, current_arch(), data<T>(x), data<T>(w_plus), nullptr);
       const char* error = nullptr;
-      if (contract(up, wanted, x, w_plus, {operand.op, std::nullopt, z}, z, stream, &error)) return error;
+      if (contract(up, how, x, w_plus, {operand.op, std::nullopt, z}, z, stream, &error)) return error;
     }
     const Tensor dense = torch::stable::contiguous(w_plus);
     return launch_conv_normalizer(d, data<T>(x), data<T>(dense), mutable_data<T>(z), stream);
@@ -95,7 +95,8 @@ Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, 
     const char* error = nullptr;
     if constexpr (std::is_same_v<T, float>) {
       const Contraction down = contraction_down(d, strides_of(w_plus));
-      if (contract(down, wanted, r, w_plus, factor, below, stream, &error)) return error;
+      const Schedule how = schedule_of(down, wanted, true, current_arch(), data<T>(r), data<T>(w_plus), nullptr);
+      if (contract(down, how, r, w_plus, factor, below, stream, &error)) return error;
     }
     const Tensor dense = torch::stable::contiguous(w_plus);
     Tensor t = gate.has_value() ? empty_as(below) : below;

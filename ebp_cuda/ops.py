@@ -185,8 +185,8 @@ def conv2d_sweep(
     """t = W+^T r, the transposed convolution: r [N*K, O, h, w] -> [N*K, I, *in_size]; p below is x * t.
 
     w_plus, the geometry and `precision` are those of the convolution that went up; "tf32" and "bf16" round w_plus and
-    split r into two summands, so that hardly anything of it is lost. With a gate [N, I, *in_size] (such as x) the
-    result is gate * t, in one kernel on CUDA; it counts rounded to `precision` too.
+    split r into two summands, so that hardly anything of it is lost. With a gate [N, I, *in_size] the result is
+    gate * t, in one kernel on CUDA; an x for gate must be `rounding.rounded`, as it was for the normaliser.
     """
     r, w_plus = _plane("conv2d_sweep", "r", r), _weights("conv2d_sweep", w_plus, r, groups)
     geometry = tuple(stride), tuple(padding), tuple(dilation)

@@ -69,7 +69,7 @@ def excite(
 def schedules(problem: Any, sums: int, splits: Sequence[int] = (1, 3)) -> Iterator[Any]:
     """Every schedule of fp32 sums that a contraction admits."""
     emu = emulator()
-    chosen = emu.schedule_of(problem, sums, emu.Precision.fp32, 90)
+    chosen = emu.schedule_of(problem, sums, emu.Precision.fp32, False, 90)
     if chosen.method == emu.Method.depthwise:
         yield chosen
         chosen = emu.Schedule(emu.Method.simt, emu.Loads.single, False, 1)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from emu_contraction import contract, downward, excite, schedules, upward
 from emu_ops import in_all_orders
+from test_emu_naive import kernels_in
 
 from ebp_cuda import ops
 from ebp_cuda.errors import ShapeError
@@ -138,7 +139,7 @@ def test_slices_of_channels():
     geometry = ((1, 1), (1, 1, 1, 1), (1, 1), 1)
     problem, to = upward(x, w, geometry)
     memory = x.as_strided((2 * 12 * 5 * 6 - 4,), (1,), 4).numpy()
-    schedule = emu.schedule_of(problem, 1, emu.Precision.fp32, 90)
+    schedule = emu.schedule_of(problem, 1, emu.Precision.fp32, False, 90)
     assert schedule.loads == emu.Loads.along_terms
     ungated = (None, emu.Strides(0, 0, 0, 0), 1)
     weights, result = (t.permute(0, 2, 3, 1).numpy() for t in (w, to))
@@ -181,9 +182,25 @@ def test_what_is_chosen(channels, outs, side, batch, method, loads, large, split
     x, z = (emu.Strides(c * side * side, 1, c * side, c) for c in (channels, outs))
     w = emu.Strides(k * k * channels, 1, k * channels, channels)
     problem = emu.contraction_up(emu.Conv2d(batch, channels, outs, 1, axis, axis, x, z), w)
-    chosen = emu.schedule_of(problem, 1, emu.Precision.fp32, 90)
+    chosen = emu.schedule_of(problem, 1, emu.Precision.fp32, False, 90)
     assert (chosen.method, chosen.loads) == (getattr(emu.Method, method), getattr(emu.Loads, loads))
     assert (chosen.large, chosen.splits > 1) == (large, split)
+
+
+def test_every_instance_runs():
+    """Whatever the objects of the shipped launchers hold has been launched, by these small calls alone."""
+    emu = emu_build.emulator()
+    geometry = ((1, 1), (1, 1, 1, 1), (1, 1), 1)
+    for channels, groups in ((8, 1), (3, 1), (3, 3)):
+        x, w = whole((1, channels, 4, 4)), whole((channels, channels // groups, 3, 3))
+        up, down = upward(x, w, (*geometry[:3], groups)), downward(x, w, (4, 4), (*geometry[:3], groups))
+        for problem, to in (up, down):
+            for schedule in schedules(problem, 1, [2]):
+                contract(problem, to, schedule, x, w)
+        for schedule in schedules(up[0], 2, [2]):
+            excite(*up, schedule, (x, w, w, None), True, True)
+    shipped = kernels_in("cuda/contraction.cu")
+    assert len(shipped) == 12 and shipped <= emu.launched()
 
 
 class TestOps:

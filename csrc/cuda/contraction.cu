@@ -1,6 +1,5 @@
 #include "contraction_simt.cuh"
 #include "depthwise.cuh"
-#include "schedule.h"
 
 namespace ebp {
 namespace {
@@ -9,20 +8,10 @@ using Large = SimtTile<128, 64, 8, 8>;
 using LargePair = SimtTile<128, 64, 8, 4>;
 using Small = SimtTile<64, 64, 4, 4>;
 
-// What a launch needs beside the contraction.
-struct Job {
-  Operands from;
-  Ending ending;
-  Split split;
-  void* stream;
-};
-
 template <class Tile, int sums, Loads loads>
 const char* launch_simt(const Contraction& d, const Job& job) {
-  static_assert(Tile::depth == simt_depth);
-  const int rows = most_rows(d);
-  const dim3 blocks(unsigned((rows + Tile::rows - 1) / Tile::rows), unsigned((d.targets + Tile::columns - 1) / Tile::columns),
-                    unsigned(phases(d) * d.groups * job.split.count));
+  static_assert(Tile::depth == tile_depth && sizeof(SimtStages<Tile, sums>) <= 48 * 1024, "two blocks a processor of 100 KB");
+  const dim3 blocks = grid_of(d, Tile::rows, Tile::columns, job.split.count);
   const Grid grid{blocks, Tile::threads, sizeof(SimtStages<Tile, sums>)};
   return launch(contraction_simt_kernel<Tile, sums, loads>, grid, job.stream, d, job.from, job.ending, job.split);
 }
@@ -54,9 +43,11 @@ const char* run(const Contraction& d, const Schedule& schedule, Job job, float* 
     const char* reason = quads_refused(d, schedule.loads, job.from.source, job.from.weight);
     if (reason != nullptr) return reason;
   }
-  const int chunks = (most_terms(d) + simt_depth - 1) / simt_depth;
+  const int chunks = (most_terms(d) + tile_depth - 1) / tile_depth;
   job.split = {schedule.splits, larger(1, (chunks + schedule.splits - 1) / schedule.splits), partial};
-  const char* error = launch_tiles<sums>(d, schedule, job);
+  if (schedule.method == Method::mma && sums == 2) return "tensor cores compute one sum";
+  const bool mma = schedule.method == Method::mma;
+  const char* error = mma ? launch_mma(d, schedule, job) : launch_tiles<sums>(d, schedule, job);
   if (error != nullptr || schedule.splits == 1) return error;
   return launch_elements(split_end_kernel<sums>, target_total(d), job.stream, d, job.ending, job.split);
 }

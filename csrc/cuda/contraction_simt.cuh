@@ -40,70 +40,47 @@ __device__ __forceinline__ void store_turned(float (&to)[columns][stride], int t
   to[term + 3][line] = v.w;
 }
 
-// Brings tile after tile of the terms to a stage: fetch, then (after the multiplication) store. A thread fetches quads of
-// four terms, always the same four of a tile, from rows and columns that lie `step` apart; of weights that lie along the
-// columns it fetches quads of four columns, of one term.
+// Brings tile after tile of the terms to a stage: fetch into registers, then (after the multiplication) store.
 template <class Tile, int sums, Loads loads>
 class Fetcher {
-  static constexpr bool by_column = loads == Loads::along_columns;
-  static constexpr int quads = Tile::depth / 4, step = Tile::threads / quads, per_term = Tile::threads / Tile::depth;
-  static constexpr int row_count = Tile::rows / step;
-  static constexpr int column_count = by_column ? Tile::columns / (4 * per_term) : Tile::columns / step;
-  static_assert(Tile::rows % step == 0 && Tile::columns % step == 0 && Tile::columns % (4 * per_term) == 0);
+  using Read = Reader<Tile::rows, Tile::columns, Tile::depth, Tile::threads, loads>;
 
  public:
   __device__ __forceinline__ Fetcher(const Contraction& d, const Part& part, const Operands& from, int first_row,
                                      int first_column, int first_term)
-      : d_(d), part_(part), term_(term_of(d, part, first_term + quad())), first_column_(first_column) {
-#pragma unroll
-    for (int i = 0; i < row_count; ++i) row_[i] = source_row(d, part, from.source, first_row + line(i));
+      : reader_(d, part, from.source, first_row, first_column, first_term) {
 #pragma unroll
     for (int s = 0; s < sums; ++s) weights_[s] = from.weight[s] + part.group * d.weight_group;
-    if constexpr (by_column) weight_term_ = term_of(d, part, first_term + int(threadIdx.x) / per_term);
   }
 
   __device__ __forceinline__ void fetch() {
 #pragma unroll
-    for (int i = 0; i < row_count; ++i) source_[i] = fetch_source<loads>(d_, part_, row_[i], term_);
-    const Term& term = by_column ? weight_term_ : term_;
+    for (int i = 0; i < Read::row_count; ++i) source_[i] = reader_.source(i);
 #pragma unroll
-    for (int i = 0; i < column_count; ++i) {
+    for (int i = 0; i < Read::column_count; ++i) {
 #pragma unroll
-      for (int s = 0; s < sums; ++s) {
-        weight_[s][i] = fetch_weight<loads>(d_, part_, weights_[s], term, first_column_ + column(i));
-      }
+      for (int s = 0; s < sums; ++s) weight_[s][i] = reader_.weight(weights_[s], i);
     }
-    advance(d_, part_, term_, Tile::depth);
-    if constexpr (by_column) advance(d_, part_, weight_term_, Tile::depth);
+    reader_.advance();
   }
 
   __device__ __forceinline__ void store(SimtStage<Tile, sums>& to) const {
 #pragma unroll
-    for (int i = 0; i < row_count; ++i) store_turned(to.source, quad(), line(i), source_[i]);
+    for (int i = 0; i < Read::row_count; ++i) store_turned(to.source, Read::quad(), Read::line(i), source_[i]);
 #pragma unroll
     for (int s = 0; s < sums; ++s) {
 #pragma unroll
-      for (int i = 0; i < column_count; ++i) {
-        if constexpr (by_column) store4(&to.weight[s][threadIdx.x / per_term][column(i)], weight_[s][i]);
-        else store_turned(to.weight[s], quad(), column(i), weight_[s][i]);
+      for (int i = 0; i < Read::column_count; ++i) {
+        if constexpr (Read::by_column) store4(&to.weight[s][Read::weight_line()][Read::column(i)], weight_[s][i]);
+        else store_turned(to.weight[s], Read::quad(), Read::column(i), weight_[s][i]);
       }
     }
   }
 
  private:
-  __device__ static __forceinline__ int quad() { return int(threadIdx.x) % quads * 4; }
-  __device__ static __forceinline__ int line(int i) { return int(threadIdx.x) / quads + i * step; }
-  __device__ static __forceinline__ int column(int i) {
-    return by_column ? int(threadIdx.x) % per_term * 4 + i * 4 * per_term : line(i);
-  }
-
-  const Contraction& d_;
-  const Part& part_;
+  Read reader_;
   const float* weights_[sums];
-  SourceRow row_[row_count];
-  Term term_, weight_term_{};
-  int first_column_;
-  float4 source_[row_count], weight_[sums][column_count];
+  float4 source_[Read::row_count], weight_[sums][Read::column_count];
 };
 
 // Runs of four, `step` apart.

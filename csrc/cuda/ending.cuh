@@ -1,29 +1,9 @@
 // What becomes of the sums of a contraction, and how sums over parts of the terms are put together.
 #pragma once
 
-#include "../contraction.h"
-#include "launch.h"
+#include "job.h"
 
 namespace ebp {
-
-// One sum (W+): to = sum, times the gate where there is one, which the K columns of an image share.
-// Two sums (W, W+): to = sum + bias, through a ReLU where `relu`; side = z, or y / z where `side_is_gate`.
-struct Ending {
-  float* to;
-  const float* gate;
-  Strides gate_at;
-  int columns;
-  const float* bias;
-  float* side;  // lies as `to`
-  bool relu, side_is_gate;
-};
-
-// The parts of the terms that blocks of their own sum up: `count` parts of `chunks` tiles each. Their sums go to
-// `partial` [count, number of sums, target_total], unless there is one part only.
-struct Split {
-  int count, chunks;
-  float* partial;
-};
 
 __device__ __forceinline__ void finish(const Contraction& d, const Ending& e, const Pixel& p, int channel,
                                        const float (&sum)[1]) {

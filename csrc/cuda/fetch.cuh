@@ -2,17 +2,14 @@
 // neighbours at a time.
 #pragma once
 
-#include "launch.h"
-#include "launchers.h"
+#include "job.h"
 
 namespace ebp {
 
-struct Operands {
-  const float* source;
-  const float* weight[2];
-};
-
 __device__ __forceinline__ float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
+__device__ __forceinline__ float4 load4_or_zero(const float* from) {
+  return from == nullptr ? make_float4(0, 0, 0, 0) : load4(from);
+}
 __device__ __forceinline__ void store4(float* to, const float4& v) { *reinterpret_cast<float4*>(to) = v; }
 
 // The source pixel under the first tap of a row, and the group's first channel there. A row behind the last has an h
@@ -37,47 +34,83 @@ __device__ __forceinline__ const float* source_at(const Contraction& d, const Pa
   return inside ? row.image + (h * int(d.source.h) + w * int(d.source.w) + term.channel * int(d.source.c)) : nullptr;
 }
 
-// Offset in its group of the weight of a term and a column.
-__device__ __forceinline__ int weight_at(const Contraction& d, const Part& part, const Term& term, int column) {
-  return column * int(d.weight.n) + term.channel * int(d.weight.c) +
-         (part.h.first + term.i * d.h.spacing) * int(d.weight.h) + (part.w.first + term.j * d.w.spacing) * int(d.weight.w);
+// The weight of a term and a column, in the group that `weight` begins with; null where there is none.
+__device__ __forceinline__ const float* weight_at(const Contraction& d, const Part& part, const float* weight,
+                                                  const Term& term, int column) {
+  if (!within(part, term) || column >= d.targets) return nullptr;
+  const int h = part.h.first + term.i * d.h.spacing, w = part.w.first + term.j * d.w.spacing;
+  return weight + (column * int(d.weight.n) + term.channel * int(d.weight.c) + h * int(d.weight.h) + w * int(d.weight.w));
 }
 
-// Four neighbouring terms of a row, from `term` on.
-template <Loads loads>
-__device__ __forceinline__ float4 fetch_source(const Contraction& d, const Part& part, const SourceRow& row, Term term) {
-  if constexpr (loads != Loads::single) {
-    const float* from = source_at(d, part, row, term);
-    return from == nullptr ? make_float4(0, 0, 0, 0) : load4(from);
-  } else {
+// What one thread reads of tile after tile of the terms: quads of four neighbours. It takes the same four terms of every
+// tile, from rows and columns that lie `step` apart; of weights that lie along the columns, four columns of one term.
+template <int rows, int columns, int depth, int threads, Loads loads>
+class Reader {
+ public:
+  static constexpr bool by_column = loads == Loads::along_columns;
+  static constexpr int quads = depth / 4, step = threads / quads, per_term = threads / depth;
+  static constexpr int row_count = rows / step;
+  static constexpr int column_count = by_column ? columns / (4 * per_term) : columns / step;
+  static_assert(rows % step == 0 && columns % step == 0 && columns % (4 * per_term) == 0);
+
+  __device__ __forceinline__ Reader(const Contraction& d, const Part& part, const float* source, int first_row,
+                                    int first_column, int first_term)
+      : d_(d), part_(part), term_(term_of(d, part, first_term + quad())), first_column_(first_column) {
+#pragma unroll
+    for (int i = 0; i < row_count; ++i) row_[i] = source_row(d, part, source, first_row + line(i));
+    if constexpr (by_column) weight_term_ = term_of(d, part, first_term + weight_line());
+  }
+
+  // Where the quads lie in a tile.
+  __device__ static __forceinline__ int quad() { return int(threadIdx.x) % quads * 4; }
+  __device__ static __forceinline__ int line(int i) { return int(threadIdx.x) / quads + i * step; }
+  __device__ static __forceinline__ int weight_line() { return int(threadIdx.x) / per_term; }
+  __device__ static __forceinline__ int column(int i) {
+    return by_column ? int(threadIdx.x) % per_term * 4 + i * 4 * per_term : line(i);
+  }
+
+  // The i-th quad of the source, and of a group's weights; null where there is nothing.
+  __device__ __forceinline__ const float* source_quad(int i) const { return source_at(d_, part_, row_[i], term_); }
+  __device__ __forceinline__ const float* weight_quad(const float* weight, int i) const {
+    const Term& term = by_column ? weight_term_ : term_;
+    return weight_at(d_, part_, weight, term, first_column_ + column(i));
+  }
+
+  // Their values. `single` reads element by element.
+  __device__ __forceinline__ float4 source(int i) const {
+    if constexpr (loads != Loads::single) return load4_or_zero(source_quad(i));
+    return each([&](const Term& term) { return source_at(d_, part_, row_[i], term); });
+  }
+  __device__ __forceinline__ float4 weight(const float* weight, int i) const {
+    if constexpr (loads != Loads::single) return load4_or_zero(weight_quad(weight, i));
+    return each([&](const Term& term) { return weight_at(d_, part_, weight, term, first_column_ + column(i)); });
+  }
+
+  // On to the next tile.
+  __device__ __forceinline__ void advance() {
+    ebp::advance(d_, part_, term_, depth);
+    if constexpr (by_column) ebp::advance(d_, part_, weight_term_, depth);
+  }
+
+ private:
+  template <class At>
+  __device__ __forceinline__ float4 each(const At& at) const {
     float v[4];
+    Term term = term_;
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const float* from = source_at(d, part, row, term);
+      const float* from = at(term);
       v[e] = from == nullptr ? 0.0f : *from;
-      advance(d, part, term, 1);
+      ebp::advance(d_, part_, term, 1);
     }
     return make_float4(v[0], v[1], v[2], v[3]);
   }
-}
 
-// Four neighbouring weights: terms of one column, or (along_columns) columns of one term.
-template <Loads loads>
-__device__ __forceinline__ float4 fetch_weight(const Contraction& d, const Part& part, const float* weight, Term term,
-                                               int column) {
-  if constexpr (loads != Loads::single) {
-    const bool inside = within(part, term) && column < d.targets;
-    return inside ? load4(weight + weight_at(d, part, term, column)) : make_float4(0, 0, 0, 0);
-  } else {
-    float v[4];
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const bool inside = within(part, term) && column < d.targets;
-      v[e] = inside ? weight[weight_at(d, part, term, column)] : 0.0f;
-      advance(d, part, term, 1);
-    }
-    return make_float4(v[0], v[1], v[2], v[3]);
-  }
-}
+  const Contraction& d_;
+  const Part& part_;
+  SourceRow row_[row_count];
+  Term term_, weight_term_{};
+  int first_column_;
+};
 
 }  // namespace ebp

@@ -48,7 +48,7 @@ inline const char* name_of(Precision p) {
 }
 
 // In the order of preference, the last first. naive is launch_conv_normalizer and launch_conv_sweep.
-enum class Method { naive, simt, depthwise };
+enum class Method { naive, simt, depthwise, mma };
 
 // The current device's compute capability, such as 90.
 int current_arch();
@@ -59,6 +59,9 @@ struct Schedule {
   Loads loads;
   bool large;  // tiles
   int splits;  // parts of the terms that blocks of their own sum up
+  // For mma: what the factors are rounded to, and whether the source is split into two such summands first.
+  Precision precision = Precision::fp32;
+  bool split_source = false;
 };
 
 // to = W source, times gate[image / columns] unless that is null. partial: partial_total(d, schedule, 1) elements.

@@ -6,7 +6,7 @@
 
 namespace ebp {
 
-constexpr int most_splits = 32, enough_blocks = 256, simt_depth = 16;
+constexpr int most_splits = 32, enough_blocks = 256, tile_depth = 16;
 
 inline const char* depthwise_refuses(const Contraction& d) {
   return d.sources == 1 && d.targets == 1 ? nullptr : "more than one channel in a group: a tile can be filled";
@@ -59,7 +59,7 @@ inline int64_t tiles_of(const Contraction& d, int rows, int columns) {
 // Splits the terms where the tiles alone are too few for a GPU. It depends on the problem and on nothing else, so that
 // sums are the same bits on every device.
 inline int splits_of(const Contraction& d, int64_t tiles) {
-  const int64_t chunks = (most_terms(d) + simt_depth - 1) / simt_depth;
+  const int64_t chunks = (most_terms(d) + tile_depth - 1) / tile_depth;
   const int64_t wanted = tiles > 0 ? enough_blocks / tiles : 1, most = chunks / 4 < most_splits ? chunks / 4 : most_splits;
   const int64_t splits = wanted < most ? wanted : most;
   return splits > 1 ? int(splits) : 1;
@@ -72,14 +72,26 @@ inline Loads loads_of(const Contraction& d, const float* source, const float* co
   return Loads::single;
 }
 
-// The preferred way to compute sums of one or two weights.
-inline Schedule schedule_of(const Contraction& d, Precision, int, const float* source, const float* weight,
-                            const float* weight_plus) {
+inline const char* mma_refuses(const Contraction& d, Precision precision, int arch, Loads loads, const float* source,
+                               const float* const (&weight)[2]) {
+  if (precision == Precision::fp32) return "fp32 was asked for";
+  if (arch < 80) return "tensor cores for tf32 and bf16, and asynchronous copies, need compute capability 8.0";
+  if (const char* reason = simt_refuses(d)) return reason;
+  if (loads == Loads::single) return "tensor cores are fed four neighbours at a time";
+  return quads_refused(d, loads, source, weight);
+}
+
+// The preferred way to compute sums of one weight, or of two. `going_down`, the source is signed.
+inline Schedule schedule_of(const Contraction& d, Precision precision, bool going_down, int arch, const float* source,
+                            const float* weight, const float* weight_plus) {
   if (depthwise_refuses(d) == nullptr) return {Method::depthwise, Loads::single, false, 1};
   if (simt_refuses(d) != nullptr) return {Method::naive, Loads::single, false, 1};
   const float* const weights[2] = {weight, weight_plus};
   const Loads loads = loads_of(d, source, weights);
   const int64_t large = tiles_of(d, 128, 64);
+  if (weight_plus == nullptr && mma_refuses(d, precision, arch, loads, source, weights) == nullptr) {
+    return {Method::mma, loads, true, splits_of(d, large), precision, going_down};
+  }
   if (loads != Loads::single && large >= enough_blocks / 2) return {Method::simt, loads, true, splits_of(d, large)};
   return {Method::simt, loads, false, splits_of(d, tiles_of(d, 64, 64))};
 }

@@ -46,18 +46,11 @@ void bind_params(py::module_& m) {
   bind_struct<Pool2d, int64_t, int64_t, int64_t, Axis, Axis, int64_t>(m, "Pool2d");
   bind_struct<Lrn, int64_t, int64_t, int64_t, int, double, double, double>(m, "Lrn");
   bind_struct<Conv2d, int, int, int, int, Axis, Axis, Strides, Strides>(m, "Conv2d");
-  py::class_<Schedule>(m, "Schedule")
-      .def(py::init([](Method method, Loads loads, bool large, int splits) {
-        return Schedule{method, loads, large, splits};
-      }))
-      .def_readonly("method", &Schedule::method)
-      .def_readonly("loads", &Schedule::loads)
-      .def_readonly("large", &Schedule::large)
-      .def_readonly("splits", &Schedule::splits);
   py::enum_<Method>(m, "Method")
       .value("naive", Method::naive)
       .value("depthwise", Method::depthwise)
-      .value("simt", Method::simt);
+      .value("simt", Method::simt)
+      .value("mma", Method::mma);
   py::enum_<Precision>(m, "Precision")
       .value("fp32", Precision::fp32)
       .value("tf32", Precision::tf32)
@@ -66,6 +59,16 @@ void bind_params(py::module_& m) {
       .value("single", Loads::single)
       .value("along_terms", Loads::along_terms)
       .value("along_columns", Loads::along_columns);
+  py::class_<Schedule>(m, "Schedule")
+      .def(py::init([](Method method, Loads loads, bool large, int splits, Precision precision, bool split_source) {
+             return Schedule{method, loads, large, splits, precision, split_source};
+           }),
+           py::arg("method"), py::arg("loads"), py::arg("large"), py::arg("splits"),
+           py::arg("precision") = Precision::fp32, py::arg("split_source") = false)
+      .def_readonly("method", &Schedule::method)
+      .def_readonly("loads", &Schedule::loads)
+      .def_readonly("large", &Schedule::large)
+      .def_readonly("splits", &Schedule::splits);
   py::enum_<Divisor>(m, "Divisor")
       .value("none", Divisor::none)
       .value("inside", Divisor::inside)
@@ -93,9 +96,9 @@ void bind_contraction(py::module_& m) {
   m.def("contraction_up", &contraction_up);
   m.def("contraction_down", &contraction_down);
   m.def("partial_total", &partial_total);
-  m.def("schedule_of", [](const Contraction& d, int sums, Precision precision, int arch) {
+  m.def("schedule_of", [](const Contraction& d, int sums, Precision precision, bool going_down, int arch) {
     alignas(16) static const float aligned[4] = {};
-    return schedule_of(d, precision, arch, aligned, aligned, sums == 2 ? aligned : nullptr);
+    return schedule_of(d, precision, going_down, arch, aligned, aligned, sums == 2 ? aligned : nullptr);
   });
   bind(m, "contraction", launch_contraction);
   bind(m, "excitation", launch_excitation);
