@@ -20,6 +20,15 @@ bool same(const Site& a, const Site& b) {
   return a.line == b.line && std::strcmp(a.file, b.file) == 0 && std::strcmp(a.call, b.call) == 0;
 }
 
+// No exception may leave a fiber.
+void run_body(void* body) {
+  try {
+    (*static_cast<const std::function<void()>*>(body))();
+  } catch (const std::exception& error) {
+    fail(std::string("threw: ") + error.what());
+  }
+}
+
 std::string text(const uint3& i) {
   return "(" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " + std::to_string(i.z) + ")";
 }
@@ -50,8 +59,7 @@ void Block::begin(const uint3& index) {
                unsigned(i) / launch_.threads.x / launch_.threads.y};
     t.state = Thread::State::ready;
     t.copies.clear();
-    t.fiber.start([](void* body) { (*static_cast<const std::function<void()>*>(body))(); },
-                  const_cast<std::function<void()>*>(&body_));
+    t.fiber.start(&run_body, const_cast<std::function<void()>*>(&body_));
   }
 }
 
