@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from golden_data import difference, floor, load, seeded_weights, under
+from ops_reference import DEVICES
 
 from ebp_cuda import engine, models
 from ebp_cuda.engine import Trace
@@ -50,9 +51,9 @@ def photos() -> dict[str, np.ndarray]:
 class Run:
     """One image through one network in one dtype, and the sweeps that the original's numbers need."""
 
-    def __init__(self, net: Net, case: str, image: str, dtype: str) -> None:
+    def __init__(self, net: Net, case: str, image: str, dtype: str, device: str = "cpu") -> None:
         self.data, self.image = load(f"{case}.npz"), image
-        self.plan: Plan = net.plan("caffe", "cpu", dtype)
+        self.plan: Plan = net.plan("caffe", device, dtype)
         graph, (top, second) = net.graph, CASES[case]
         self.top, self.contrast = graph.resolve(top)[-1], graph.resolve(second)[0]
         self.values = {layer: graph.resolve(layer)[0] for layer in self.stored_layers()}
@@ -67,10 +68,11 @@ class Run:
         return sorted({layer.removesuffix("/map") for _, *found in keys for layer in found})
 
     def activation(self, blob: str) -> np.ndarray:
-        return self.trace.values[self.plan.graph.resolve(blob)[-1]][0].contiguous().numpy()
+        return self.trace.values[self.plan.graph.resolve(blob)[-1]][0].contiguous().cpu().numpy()
 
     def seed(self, tag: int) -> Relevance:
-        return Relevance(torch.from_numpy(self.data[f"{self.image}/tag{tag}/top_diff"][None]).to(self.plan.dtype))
+        diff = torch.from_numpy(self.data[f"{self.image}/tag{tag}/top_diff"][None])
+        return Relevance(diff.to(self.plan.device, self.plan.dtype))
 
     def halves(self, tag: int) -> dict[str, np.ndarray]:
         """{"pos_second", "neg_second"}: the contrast layer's relevance under W and under -W."""
@@ -80,7 +82,7 @@ class Run:
             half: engine.sweep(self.plan, self.trace, upper, seeds, [self.contrast], negated=layers)
             for half, layers in negated.items()
         }
-        return {half: relevance[self.contrast].p()[0].numpy() for half, relevance in found.items()}
+        return {half: relevance[self.contrast].p()[0].cpu().numpy() for half, relevance in found.items()}
 
     def relevance(self, tag: int) -> dict[str, np.ndarray]:
         """{"mwp/pool4": [C, h, w], "cmwp/pool4": ...} at every stored layer."""
@@ -88,7 +90,7 @@ class Run:
         plain = engine.sweep(self.plan, self.trace, self.route, {self.top: seed}, wanted)
         contrastive = engine.contrastive_sweep(self.plan, self.trace, self.top, seed, self.contrast, wanted)
         return {
-            f"{kind}/{layer}": found[value].p()[0].contiguous().numpy()
+            f"{kind}/{layer}": found[value].p()[0].contiguous().cpu().numpy()
             for kind, found in (("mwp", plain), ("cmwp", contrastive))
             for layer, value in self.values.items()
         }
@@ -113,10 +115,11 @@ def check_blob(case: str, key: str, p: np.ndarray, exact: np.ndarray) -> None:
     check(case, f"{key}/sub_val", p.reshape(-1)[index], exact.reshape(-1)[index])
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("net", "image"), RUNS, indirect=["net"], scope="module")
-def test_maps_are_the_originals(net, image, request):
+def test_maps_are_the_originals(net, image, device, request):
     case = request.node.callspec.params["net"]
-    run, exact = Run(net, case, image, "fp32"), Run(net, case, image, "fp64")
+    run, exact = Run(net, case, image, "fp32", device), Run(net, case, image, "fp64")
     assert len(run.values) >= 3
     check(case, f"{image}/scores", run.activation(CASES[case][0]))
     for blob in run.blobs:

@@ -1,4 +1,4 @@
-"""The small nets of the original: every forward blob and every diff, rule set "caffe"."""
+"""The small nets of the original: every forward blob and every diff, rule set "caffe", on every device there is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from golden_data import GOLDEN, difference, floor, load, under
+from ops_reference import DEVICES
 
 from ebp_cuda import UnsupportedError, engine
 from ebp_cuda.importers.caffe import read_net, split_blob_names, to_onnx, write_caffemodel
@@ -35,36 +36,42 @@ def allowed(name: str, key: str) -> float:
     return max(TOLERANCE, 4 * floor(f"tiny/{name}.npz", key))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("network", NAMES, indirect=True)
-def test_forward_blobs_are_the_originals(network):
+def test_forward_blobs_are_the_originals(network, device):
     name, data, net, prototxt = network
     splits = {blob: value for value, blob in split_blob_names(read_net(prototxt)).values()}
     for blob, wanted in under(data, "fwd/").items():
         value = splits.get(blob, blob)
-        got = net.forward(under(data, "in/"), outputs=[value])[value].numpy()
+        got = net.forward(under(data, "in/"), outputs=[value], device=device)[value].cpu().numpy()
         assert got.shape == wanted.shape
         assert difference(got, wanted) <= allowed(name, f"fwd/{blob}"), blob
 
 
-def swept(net: Net, data: dict[str, np.ndarray], run: str) -> tuple[dict[str, Relevance], dict]:
+def seed(diff: np.ndarray, device: str) -> Relevance:
+    return Relevance(torch.from_numpy(diff).to(device))
+
+
+def swept(net: Net, data: dict[str, np.ndarray], run: str, device: str) -> tuple[dict[str, Relevance], dict]:
     """Relevance of every value under the top diffs of a run, and what each consumer handed to its inputs."""
-    plan, graph = net.plan("caffe"), net.graph
-    seeds = {graph.resolve(blob)[-1]: torch.from_numpy(diff) for blob, diff in under(data, f"{run}/top_diff/").items()}
+    plan, graph = net.plan("caffe", device), net.graph
+    seeds = {graph.resolve(blob)[-1]: seed(diff, device) for blob, diff in under(data, f"{run}/top_diff/").items()}
     reached = [value for node in graph.nodes for value in (*node.inputs, *node.outputs)]
     wanted = [v for v in dict.fromkeys(reached) if v not in seeds and graph.descendants([v]) & graph.ancestors(seeds)]
     route = plan.route(list(seeds), wanted)
     inputs = {k: torch.from_numpy(v) for k, v in under(data, "in/").items()}
     trace = engine.forward(plan, inputs, route.keep | set(seeds), route.nodes)
     edges: dict = {}
-    found = engine.sweep(plan, trace, route, {v: Relevance(s) for v, s in seeds.items()}, wanted, edges=edges)
-    return {**found, **{value: Relevance(seed) for value, seed in seeds.items() if value not in found}}, edges
+    found = engine.sweep(plan, trace, route, seeds, wanted, edges=edges)
+    return {**seeds, **found}, edges
 
 
 @pytest.mark.parametrize("network", [name for name in NAMES if name != UNSUPPORTED], indirect=True)
 @pytest.mark.parametrize("run", ["A", "B"])
-def test_diffs_are_the_originals(network, run):
+@pytest.mark.parametrize("device", DEVICES)
+def test_diffs_are_the_originals(network, run, device):
     name, data, net, prototxt = network
-    found, edges = swept(net, data, run)
+    found, edges = swept(net, data, run, device)
     of_split = {blob: edge for edge, (_, blob) in split_blob_names(read_net(prototxt)).items()}
     places = {node.name: index for index, node in enumerate(net.graph.nodes)}
     compared = 0
@@ -73,10 +80,10 @@ def test_diffs_are_the_originals(network, run):
             continue  # the original never writes this diff
         if blob in of_split:
             layer, position = of_split[blob]
-            got = edges[places[layer], position].p().numpy()
+            got = edges[places[layer], position].p()
         else:
-            got = found[net.graph.resolve(blob)[0]].p().numpy()
-        assert difference(got.reshape(wanted.shape), wanted) <= allowed(name, f"{run}/diff/{blob}"), blob
+            got = found[net.graph.resolve(blob)[0]].p()
+        assert difference(got.cpu().numpy().reshape(wanted.shape), wanted) <= allowed(name, f"{run}/diff/{blob}"), blob
         compared += 1
     assert compared >= 1
 
@@ -85,23 +92,24 @@ def test_diffs_are_the_originals(network, run):
 def test_product_has_no_rule_in_the_original(network):
     _, data, net, _ = network
     with pytest.raises(UnsupportedError, match=r"'caffe' rule for .*Eltwise"):
-        swept(net, data, "A")
+        swept(net, data, "A", "cpu")
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("network", ["mini_inception", "mini_vgg"], indirect=True)
-def test_contrastive_sequence_is_the_originals(network):
+def test_contrastive_sequence_is_the_originals(network, device):
     name, data, net, _ = network
-    plan, graph = net.plan("caffe"), net.graph
-    ((top, seed),) = under(data, "C/top_diff/").items()
+    plan, graph = net.plan("caffe", device), net.graph
+    ((top, diff),) = under(data, "C/top_diff/").items()
     (second,) = graph.nodes[graph.producer[graph.resolve(top)[0]]].inputs
     contrast = next(values[0] for values in graph.names.values() if second in values)
-    seeds = {graph.resolve(top)[-1]: Relevance(torch.from_numpy(seed))}
+    seeds = {graph.resolve(top)[-1]: seed(diff, device)}
     inputs = {k: torch.from_numpy(v) for k, v in under(data, "in/").items()}
     route = plan.route(list(seeds), ["data"])
     trace = engine.forward(plan, inputs, route.keep | set(seeds), route.nodes)
     upper = plan.route(list(seeds), [second])
     for half, negated in (("pos", ()), ("neg", plan.classifiers(top))):
-        got = engine.sweep(plan, trace, upper, seeds, [second], negated=negated)[second].p().numpy()
+        got = engine.sweep(plan, trace, upper, seeds, [second], negated=negated)[second].p().cpu().numpy()
         assert difference(got, data[f"C/{half}_second"]) <= allowed(name, f"C/{half}_second")
     blobs = [blob for blob in under(data, "C/diff/") if "_split_" not in blob and blob != top]
     values = {blob: graph.resolve(blob)[0] for blob in blobs}
@@ -112,4 +120,4 @@ def test_contrastive_sequence_is_the_originals(network):
     got_all = engine.contrastive_sweep(plan, trace, top_value, seeds[top_value], contrast, list(values.values()))
     for blob, value in values.items():
         wanted = data[f"C/diff/{blob}"]
-        assert difference(got_all[value].p().numpy(), wanted) <= allowed(name, f"C/diff/{blob}"), blob
+        assert difference(got_all[value].p().cpu().numpy(), wanted) <= allowed(name, f"C/diff/{blob}"), blob

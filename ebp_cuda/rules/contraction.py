@@ -4,6 +4,9 @@
 and 5, and the original's excitation backward passes of its convolution and inner product layers).
 "conserving": contributions W+ x+ and W- x-, both positive, share; where a neuron has none, its p is spread evenly
 over its window, so that nothing is lost.
+
+On CUDA, convolutions never round to tf32. Fully connected layers are torch's matrix products, which do so only where
+the process asks for it (torch.backends.cuda.matmul.allow_tf32, off by default).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from .. import ops
 from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
 from ..relevance import Relevance
+from .convolution import convolution, transposed_convolution
 from .registry import OPERATIONS, Step, operation, register_rule
 
 Tensors = Sequence[torch.Tensor]
@@ -103,9 +107,9 @@ def _conv_transpose(node: Node, x: torch.Tensor, weight: torch.Tensor, bias: tor
             f"layer '{node.name}': transposed convolution with {rank} spatial axes, padding {attrs['padding']} to "
             f"{attrs['padding_end']}: wanted 1 or 2 axes and the same padding on both sides"
         )
-    function = F.conv_transpose2d if rank == 2 else F.conv_transpose1d
+    window = {key: attrs[key] for key in ("stride", "padding", "dilation", "groups")}
     extra = attrs.get("output_padding", (0,) * rank)
-    return function(x, weight, bias, attrs["stride"], attrs["padding"], extra, attrs["groups"], attrs["dilation"])
+    return transposed_convolution(x, weight, bias, output_padding=extra, **window)
 
 
 @operation("conv", is_contraction=True)
@@ -120,10 +124,10 @@ def conv(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dic
     if padding != attrs["padding_end"]:
         both = [n for pair in zip(padding[::-1], attrs["padding_end"][::-1], strict=True) for n in pair]
         x, padding = F.pad(x, both), (0,) * rank
-    function = {1: F.conv1d, 2: F.conv2d}.get(rank)
-    if function is None:
+    if rank not in (1, 2):
         raise UnsupportedError(f"layer '{node.name}': convolution with {rank} spatial axes, wanted 1 or 2")
-    return [function(x, weight, params.get("bias"), attrs["stride"], padding, attrs["dilation"], attrs["groups"])]
+    window = {key: attrs[key] for key in ("stride", "dilation", "groups")}
+    return [convolution(x, weight, params.get("bias"), padding=padding, **window)]
 
 
 @operation("conv_transpose", is_contraction=True)
