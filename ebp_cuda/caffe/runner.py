@@ -1,0 +1,256 @@
+"""Runs single layers of a network up and down, from blob to blob, with the engine's plan and rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..errors import InputError, ShapeError, UnsupportedError
+from ..graph import Node
+from ..plan import Plan, operation_of
+from ..relevance import Relevance, add
+from ..rules import Step
+from .blob import Blob
+from .gradients import rule_of
+from .modes import device, settings
+from .network import Layer, Network
+from .storage import Diff, Lazy, known
+
+_OVERWRITABLE = frozenset(("conv", "conv_transpose", "linear"))
+"""Operations whose output belongs to nobody else and is asked for by no rule of their own."""
+
+
+@dataclass
+class State:
+    """What a layer's last forward saw and left."""
+
+    values: dict[str, torch.Tensor]
+    """The bottoms, the tops, and what lies between the layer's nodes."""
+    saved: dict[int, dict[str, Any]]
+    """By node: winner codes; normalisers, until the parameters change."""
+    versions: tuple[int, ...] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+class Runner:
+    """The layers of one network over its blobs."""
+
+    def __init__(self, network: Network, blobs: dict[str, Blob]) -> None:
+        self.network, self.blobs = network, blobs
+        self._plans: dict[torch.device, Plan] = {}
+        self._states: dict[int, State] = {}
+        self._versions: dict[int, tuple[int, ...]] = {}
+        self._places = {id(layer): index for index, layer in enumerate(network.layers)}
+        self._overwriting = frozenset(self._find_overwriting())
+
+    def plan(self) -> Plan:
+        """The plan for the present device."""
+        where = device()
+        if where not in self._plans:
+            self._plans[where] = Plan(self.network.graph, "caffe", where, torch.float32)
+        return self._plans[where]
+
+    def _find_overwriting(self) -> list[int]:
+        """In-place ReLUs over a value that only they read."""
+        graph, found = self.network.graph, []
+        readers = [value for node in graph.nodes for value in node.inputs]
+        for layer in self.network.layers:
+            if layer.nodes and layer.bottoms == layer.tops and graph.nodes[layer.nodes[0]].op == "relu":
+                source = graph.producer.get(layer.inputs[0])
+                if source is not None and graph.nodes[source].op in _OVERWRITABLE:
+                    found += [layer.nodes[0]] * (readers.count(layer.inputs[0]) == 1)
+        return found
+
+    def _sync(self, layer: Layer) -> tuple[int, ...]:
+        """Version of the layer's parameters; brings the engine up to date with what scripts wrote to them."""
+        if not layer.blobs:
+            return ()
+        versions = tuple(blob.version() for blob in layer.blobs)
+        key = self._places[id(layer)]
+        if not layer.shared and self._versions.setdefault(key, versions) != versions:
+            self.network.refresh(layer, params=True)
+        self._versions[key] = versions
+        return versions
+
+    # --- up ---------------------------------------------------------------------------------------------------------
+
+    def forward(self, index: int) -> None:
+        """Reads the bottoms of layer `index` and writes its tops."""
+        layer = self.network.layers[index]
+        if not layer.nodes:
+            return  # an input; or a Split, whose tops share the data of its bottom
+        plan = self.plan()
+        self._states[index] = state = self._state(layer, self._bottoms(layer, up=True), plan)
+        sound = self._sound(layer)
+        for top, value in zip(layer.tops, layer.outputs, strict=True):
+            self.blobs[top].values.put(state.values[value], sound)
+
+    def _bottoms(self, layer: Layer, up: bool = False) -> dict[str, torch.Tensor]:
+        where, inputs = device(), self.network.net.inputs
+        pairs = zip(layer.bottoms, layer.inputs, strict=True)
+        return {value: self.blobs[blob].values.tensor(where, anew=up and value in inputs) for blob, value in pairs}
+
+    def _state(self, layer: Layer, bottoms: dict[str, torch.Tensor], plan: Plan) -> State:
+        versions = self._sync(layer)
+        state = State(dict(bottoms), {}, versions, plan.device)
+        with torch.no_grad():
+            for index in layer.nodes:
+                node = plan.graph.nodes[index]
+                xs = [state.values[value] for value in node.inputs]
+                saved: dict[str, Any] = {"overwrite": index in self._overwriting}
+                try:
+                    ys = operation_of(plan.graph, node).forward(node, plan.params(index), xs, saved)
+                except RuntimeError as error:
+                    shapes = ", ".join(str(list(x.shape)) for x in xs)
+                    where = f"{plan.graph.origin}: layer '{layer.name}' ({layer.type})"
+                    raise ShapeError(f"{where} on {shapes}: {str(error).splitlines()[0]}") from error
+                state.saved[index] = saved
+                state.values.update(zip(node.outputs, ys, strict=False))
+        return state
+
+    # --- down -------------------------------------------------------------------------------------------------------
+
+    def backward(self, index: int) -> None:
+        """Reads the diffs of the tops of layer `index` and writes those of its bottoms."""
+        layer = self.network.layers[index]
+        if not layer.needs_backward or not any(layer.propagates):
+            return
+        where = device()
+        above = [self.blobs[top].signal() for top in layer.tops]
+        if layer.type == "Split":
+            self._write(layer, [_sum_later(above, where)])
+            return
+        if not layer.nodes or not self._has_rules(layer):
+            return
+        rels = [signal.relevance(where) for signal in above]
+        if all(rel is None for rel in rels):
+            self._write(layer, [None] * len(layer.bottoms))
+            return
+        state, plan = self._seen(index), self.plan()
+        signs = plan.non_negative if self._sound(layer) else frozenset()
+        sweep = _Sweep(plan, layer, state, signs, settings.backward)
+        if layer.blobs or len(layer.bottoms) > 1:
+            self._write(layer, sweep.run(rels))
+        else:  # perhaps nobody reads it: then nobody works it out
+            self._write(layer, [Lazy(lambda: _zero_if_untouched(sweep.run(rels)[0]))])
+
+    def _has_rules(self, layer: Layer) -> bool:
+        nodes = [self.network.graph.nodes[place] for place in layer.nodes]
+        if all(rule_of(node.op, settings.backward) for node in nodes):
+            return True
+        if not settings.strict and layer.type == "Eltwise":
+            return False  # the original's product leaves the diffs of its bottoms as they are
+        raise UnsupportedError(
+            f"{self.network.net.origin}: layer '{layer.name}' ({layer.type}) has no backward pass in mode "
+            f"'{settings.backward}': the original {'leaves stale diffs' if layer.type == 'Eltwise' else 'aborts'}"
+        )
+
+    def _sound(self, layer: Layer) -> bool:
+        """Whether what the layers alone say about signs holds for its bottoms: a script may have written to them."""
+        signs = self.plan().non_negative
+        pairs = zip(layer.bottoms, layer.inputs, strict=True)
+        return all(self.blobs[blob].values.computed for blob, value in pairs if value in signs)
+
+    def _seen(self, index: int) -> State:
+        """The layer's last forward, brought up to date with what has been written to its bottoms since."""
+        layer, plan = self.network.layers[index], self.plan()
+        state = self._states.get(index)
+        if state is None:
+            if settings.strict:
+                where = f"{plan.graph.origin}: layer '{layer.name}'"
+                raise InputError(f"{where}: backward before any forward through it; the original would use zeros")
+            state = self._states[index] = self._state(layer, self._bottoms(layer), plan)
+        now = {} if set(layer.bottoms) & set(layer.tops) else self._bottoms(layer)
+        if any(now[value] is not state.values[value] for value in now):
+            state = self._states[index] = self._state(layer, now, plan)
+        if state.device != plan.device:
+            state = self._states[index] = self._state(
+                layer, {v: state.values[v].to(plan.device) for v in layer.inputs}, plan
+            )
+        self._see_tops(layer, state)
+        versions = self._sync(layer)
+        if versions != state.versions:
+            for saved in state.saved.values():
+                for key in [key for key in saved if key.startswith("normalizer")]:
+                    del saved[key]
+            state.versions = versions
+        return state
+
+    def _see_tops(self, layer: Layer, state: State) -> None:
+        """What a script has written to the tops counts, where no later layer has written over them."""
+        for blob, value in zip(layer.tops, layer.outputs, strict=True):
+            if self.network.net.versions[blob][-1] == value:
+                state.values[value] = self.blobs[blob].values.tensor(state.device)
+
+    def _write(self, layer: Layer, contents: Sequence[Any]) -> None:
+        for bottom, content, wanted in zip(layer.bottoms, contents, layer.propagates, strict=True):
+            if wanted and content is not _UNTOUCHED:
+                blob = self.blobs[bottom]
+                blob.signal().put(content, blob.shape)
+
+
+_UNTOUCHED = object()
+"""The content of a bottom whose diff the layer does not write."""
+
+
+def _zero_if_untouched(content: Any) -> Relevance | None:
+    return None if content is _UNTOUCHED else content
+
+
+def _sum_later(signals: Sequence[Diff], where: torch.device) -> Lazy:
+    taken = [signal.taken(where) for signal in signals]
+
+    def total() -> Relevance | None:
+        parts = [rel for rel in map(known, taken) if rel is not None]
+        return add(parts) if parts else None
+
+    return Lazy(total)
+
+
+class _Sweep:
+    """One layer's way down: the engine's sweep over the few nodes of a layer."""
+
+    def __init__(self, plan: Plan, layer: Layer, state: State, non_negative: frozenset[str], backward: str) -> None:
+        self.plan, self.layer, self.state = plan, layer, state
+        self.non_negative, self.backward = non_negative, backward
+
+    def run(self, above: Sequence[Relevance | None]) -> list[Any]:
+        """The content for the diff of each bottom."""
+        pending: dict[str, list[Relevance]] = {}
+        for value, rel in zip(self.layer.outputs, above, strict=True):
+            if rel is not None:
+                pending[value] = [rel]
+        with torch.no_grad():
+            for index in reversed(self.layer.nodes):
+                node = self.plan.graph.nodes[index]
+                tops = [add(pending.pop(value)) if value in pending else None for value in node.outputs]
+                if any(rel is not None for rel in tops):
+                    for value, rel in zip(node.inputs, self._down(index, node, tops), strict=True):
+                        if rel is not None:
+                            pending.setdefault(value, []).append(rel)
+        return [self._of_bottom(value, pending) for value in self.layer.inputs]
+
+    def _of_bottom(self, value: str, pending: dict[str, list[Relevance]]) -> Any:
+        parts = pending.get(value, [])
+        if self.layer.inputs.count(value) > 1 and len(parts) > 1:
+            return parts.pop(0)  # a layer that reads one value twice answers once for each
+        return add(parts) if parts else _UNTOUCHED
+
+    def _down(self, index: int, node: Node, tops: Sequence[Relevance | None]) -> Sequence[Relevance | None]:
+        rule = rule_of(node.op, self.backward)
+        assert rule is not None  # Runner._has_rules refused the layer otherwise
+        values = self.state.values
+        step = Step(
+            node=node,
+            inputs=[values[value] for value in node.inputs] if "x" in rule.needs else (),
+            outputs=[values[value] for value in node.outputs] if "y" in rule.needs else (),
+            saved=self.state.saved[index],
+            params=self.plan.params(index),
+            packed=self.plan.packer(index),
+            non_negative=[value in self.non_negative for value in node.inputs],
+            shapes=[values[value].shape for value in node.inputs],
+        )
+        return rule.down(step, tops)
