@@ -1,0 +1,151 @@
+"""Every op on small ragged shapes: the device's answer against the CPU's. What compute-sanitizer watches.
+
+    python tools/gpu_ops.py [cuda | cpu]
+
+Exit code 1 where an answer is wrong, 2 where an op of csrc/schema.cpp has no case here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from ebp_cuda import ops  # noqa: E402
+
+CHANNELS = (1, 3, 17, 33)
+PRECISIONS = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}
+"""How far, in relative norm, a result in float32 may be from float64 where its operands are rounded to that."""
+CONVOLUTIONS: list[dict[str, Any]] = [
+    {"kernel": (1, 1), "stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1},
+    {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1},
+    {"kernel": (5, 3), "stride": (2, 1), "padding": (2, 0, 1, 1), "dilation": (1, 2), "groups": 1},
+    {"kernel": (7, 7), "stride": (2, 2), "padding": (3, 3, 3, 3), "dilation": (1, 1), "groups": 1},
+    {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 0},  # depthwise
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of one op: `call` takes the tensors, wherever they lie, and gives one or two."""
+
+    op: str
+    call: Callable[..., Any]
+    tensors: tuple[torch.Tensor, ...]
+    precision: str = "fp32"
+
+
+def numbers(*shape: int) -> torch.Tensor:
+    """Standard normal numbers, not negative in three cases of four, so that some normalisers are zero."""
+    x = torch.randn(shape)
+    return torch.where(torch.rand(shape) < 0.25, x, x.abs()) * (torch.rand(shape) < 0.9)
+
+
+def pointwise(channels: int) -> Iterator[Case]:
+    for columns in (1, 3):
+        p, z = numbers(2 * columns, channels, 5, 6), numbers(2, channels, 5, 6)
+        yield Case("share", ops.share, (p, z))
+        yield Case("gate", ops.gate, (p, z))
+    yield Case("max_winner", lambda *xs: ops.max_winner(xs), tuple(numbers(2, channels, 5, 6) for _ in range(3)))
+    yield Case("lrn", lambda x: ops.lrn(x, 5, 1e-4, 0.75, 1.0), (numbers(2, channels, 5, 6),))
+
+
+def pools(channels: int) -> Iterator[Case]:
+    x = numbers(2, channels, 9, 8)
+    for kernel, stride, padding, out in (((3, 3), (2, 2), (0, 0), (4, 4)), ((3, 2), (1, 2), (1, 1), (9, 5))):
+        dilated = (kernel, stride, padding, (1, 1))
+        yield Case("max_pool2d", lambda x, d=dilated, o=out: ops.max_pool2d(x, *d, o), (x,))
+        winner = ops.max_pool2d(x, *dilated, out)[1]
+        down = lambda p, w, d=dilated: ops.max_pool2d_route(p, w, (9, 8), *d)  # noqa: E731
+        yield Case("max_pool2d_route", down, (numbers(6, channels, *out), winner))
+        window = (kernel, stride, padding)
+        yield Case("window_sum", lambda x, w=window, o=out: ops.window_sum(x, *w, o), (x,))
+        yield Case("window_spread", lambda r, w=window: ops.window_spread(r, (9, 8), *w), (numbers(6, channels, *out),))
+        yield Case("avg_pool2d", lambda x, w=window, o=out: ops.avg_pool2d(x, *w, o, True), (x,))
+
+
+def convolutions(channels: int, precisions: Sequence[str]) -> Iterator[Case]:
+    for window, precision in itertools.product(CONVOLUTIONS, precisions):
+        groups = window["groups"] or channels
+        outs = channels if groups > 1 else 2 * channels + 1
+        rest = (window["stride"], window["padding"], window["dilation"], groups)
+        x, w = numbers(2, channels, 9, 11), torch.randn(outs, channels // groups, *window["kernel"]).clamp(min=0)
+
+        def up(x: torch.Tensor, w: torch.Tensor, rest: Any = rest, **more: Any) -> torch.Tensor:
+            return ops.conv2d_normalizer(x, w, *rest, **more)
+
+        def down(r: torch.Tensor, w: torch.Tensor, *gate: torch.Tensor, rest: Any = rest, **more: Any) -> torch.Tensor:
+            return ops.conv2d_sweep(r, w, (9, 11), *rest, gate=gate[0] if gate else None, **more)
+
+        r = torch.randn(6, *up(x, w).shape[1:])
+        yield Case("conv2d_normalizer", up, (x, w), precision)
+        yield Case("conv2d_sweep", down, (r, w), precision)
+        yield Case("conv2d_sweep", down, (r, w, x), precision)
+
+
+def cases(precisions: Sequence[str]) -> Iterator[Case]:
+    torch.manual_seed(0)
+    for channels in CHANNELS:
+        yield from pointwise(channels)
+        yield from pools(channels)
+        yield from convolutions(channels, precisions)
+
+
+def distance(got: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Relative norm of the difference; infinite where NaN are not where they should be. Codes must be equal."""
+    got, wanted = got.cpu().double(), wanted.cpu().double()
+    if got.shape != wanted.shape or not torch.equal(got.isnan(), wanted.isnan()):
+        return float("inf")
+    scale = float(wanted.nan_to_num().norm())
+    return float((got - wanted).nan_to_num().norm()) / (scale or 1.0)
+
+
+def check(case: Case, device: str, form: torch.memory_format) -> str | None:
+    """What is wrong with the device's answer, against the CPU's in float64; None if nothing is."""
+    wide = [t.double() if t.is_floating_point() else t for t in case.tensors]
+    try:
+        placed = [t.to(device).contiguous(memory_format=form) for t in case.tensors]
+        more = {} if case.precision == "fp32" else {"precision": case.precision}
+        got, wanted = case.call(*placed, **more), case.call(*wide)
+    except Exception as error:  # one op that refuses must not hide the others
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    pairs = zip(*((found,) if isinstance(found, torch.Tensor) else found for found in (got, wanted)), strict=True)
+    worst = max(distance(a, b) for a, b in pairs)
+    allowed = PRECISIONS[case.precision]
+    return None if worst <= allowed else f"{case.precision}: relative error {worst:.1e}, allowed {allowed:.0e}"
+
+
+def main() -> int:
+    device = sys.argv[1] if len(sys.argv) > 1 else "cuda"
+    known = set(re.findall(r'm\.def\(\s*"(\w+)', (ROOT / "csrc" / "schema.cpp").read_text()))
+    seen: set[str] = set()
+    wrong = count = 0
+    precisions = list(PRECISIONS) if device != "cpu" else ["fp32"]
+    for case, form in itertools.product(cases(precisions), (torch.contiguous_format, torch.channels_last)):
+        seen.add(case.op)
+        count += 1
+        trouble = check(case, device, form)
+        if trouble:
+            wrong += 1
+            shapes = ", ".join(str(list(t.shape)) for t in case.tensors)
+            print(f"{case.op} on {shapes} as {str(form).removeprefix('torch.')}: {trouble}")
+    if device != "cpu":
+        torch.cuda.synchronize()
+    print(f"{count} calls of {len(seen)} ops on {device}: {wrong} wrong")
+    if missing := sorted(known - seen):
+        print(f"no case for {', '.join(missing)}")
+        return 2
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
