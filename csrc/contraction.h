@@ -57,14 +57,16 @@ inline Strides telling(const Strides& s, int64_t n, int64_t c, int64_t h, int64_
 inline Contraction contraction_up(const Conv2d& d, const Strides& weight) {
   const int below = d.in_channels / d.groups, above = d.out_channels / d.groups;
   return {d.batch, d.groups, below, above, reach_up(d.h), reach_up(d.w),
-          telling(d.lower, d.batch, d.in_channels, d.h.in, d.w.in), d.upper,
+          telling(d.lower, d.batch, d.in_channels, d.h.in, d.w.in),
+          telling(d.upper, d.batch, d.out_channels, d.h.out, d.w.out),
           telling(weight, above, below, d.h.kernel, d.w.kernel), above * weight.n};
 }
 inline Contraction contraction_down(const Conv2d& d, const Strides& weight) {
   const int below = d.in_channels / d.groups, above = d.out_channels / d.groups;
   const Strides turned{weight.c, weight.n, weight.h, weight.w};
   return {d.batch, d.groups, above, below, reach_down(d.h), reach_down(d.w),
-          telling(d.upper, d.batch, d.out_channels, d.h.out, d.w.out), d.lower,
+          telling(d.upper, d.batch, d.out_channels, d.h.out, d.w.out),
+          telling(d.lower, d.batch, d.in_channels, d.h.in, d.w.in),
           telling(turned, below, above, d.h.kernel, d.w.kernel), above * weight.n};
 }
 

@@ -77,5 +77,5 @@ def schedules(problem: Any, sums: int, splits: Sequence[int] = (1, 3)) -> Iterat
         yield emu.Schedule(emu.Method.simt, emu.Loads.single, False, count)
         if chosen.loads != emu.Loads.single:
             yield emu.Schedule(emu.Method.simt, chosen.loads, False, count)
-            if count == splits[0]:
+            if count == splits[0] and sums == 1:
                 yield emu.Schedule(emu.Method.simt, chosen.loads, True, count)

@@ -2,7 +2,8 @@
 
     python tools/check_cuda.py [--archs "75 80 90"]
 
-Exit code 1 where a kernel spills registers to memory or does not compile, 2 where there is no nvcc. No GPU is needed.
+Exit code 1 where a kernel spills registers to memory, takes more than its budget or does not compile, 2 where there is
+no nvcc. No GPU is needed. Dynamic shared memory is no part of ptxas' report: launchers assert its size as they compile.
 """
 
 from __future__ import annotations
@@ -21,6 +22,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "csrc" / "cuda"
 ARCHS = "75 80 86 89 90 100 120"
+# Registers of a thread, by the kernel's name; `None` for all others. A processor has 65536: 168 leave room for three
+# blocks of 128 threads, 128 for two of 256, 80 for three of 256.
+BUDGET = {
+    "contraction_simt_kernel<SimtTile<64, 64, 4, 4>": 128,
+    "contraction_simt_kernel": 168,
+    "contraction_mma_kernel": 168,
+    None: 80,
+}
 
 
 @dataclass(frozen=True)
@@ -97,8 +106,24 @@ def table(uses: list[Use]) -> str:
     return "\n".join(lines)
 
 
+def over_budget(uses: list[Use]) -> list[str]:
+    """A line for every kernel that takes more registers than it may, or keeps variables in memory (a stack)."""
+    names = readable(sorted({use.kernel for use in uses}))
+    lines = []
+    for use in uses:
+        name = names[use.kernel]
+        budget = next(
+            (most for start, most in BUDGET.items() if start is not None and name.startswith(start)), BUDGET[None]
+        )
+        if use.registers > budget or use.stack:
+            lines.append(
+                f"{name} on sm_{use.arch}: {use.registers} registers of {budget}, {use.stack} bytes of stack of 0"
+            )
+    return lines
+
+
 def main() -> int:
-    """Compiles, prints the table, and says whether anything spilled."""
+    """Compiles, prints the table, and says whether anything spilled or took more than it may."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archs", default=os.environ.get("EBP_CUDA_ARCHS", ARCHS), help="compute capabilities")
     wanted = parser.parse_args().archs.replace(",", " ").split()
@@ -120,9 +145,14 @@ def main() -> int:
     uses = [use for report in reports for use in parse(report)]
     print(table(uses))
     spilled = [use for use in uses if use.spills]
+    over = over_budget(uses)
     count = len({use.kernel for use in uses})
-    print(f"{count} kernels in {len(sources)} sources for {len(archs)} architectures: {len(spilled)} spill")
-    return 1 if spilled else 0
+    print(*over, sep="\n", end="\n" if over else "")
+    print(
+        f"{count} kernels in {len(sources)} sources for {len(archs)} architectures: {len(spilled)} spill, "
+        f"{len(over)} over budget"
+    )
+    return 1 if spilled or over else 0
 
 
 if __name__ == "__main__":

@@ -125,10 +125,9 @@ __global__ void __launch_bounds__(MmaTile::threads, 3) contraction_mma_kernel(Co
     if (r >= part.rows) continue;
     const Pixel pixel = pixel_of(d, part, r);
 #pragma unroll
-    for (int j = 0; j < MmaTile::warp_columns / 4; ++j) {
-      const int c = first_column + column + j / 2 * 8 + lane_in_group() * 2 + j % 2;
-      const float one[1] = {sum[i / 2][j / 2][i % 2 * 2 + j % 2]};
-      if (c < d.targets) keep(d, ending, split, split_part, pixel, part.group * d.targets + c, one);
+    for (int j = 0; j < MmaTile::warp_columns / 8; ++j) {
+      const Run<2> run[1] = {{{sum[i / 2][j][i % 2 * 2], sum[i / 2][j][i % 2 * 2 + 1]}}};
+      keep(d, ending, split, split_part, part.group, pixel, first_column + column + 8 * j + lane_in_group() * 2, run);
     }
   }
 }

@@ -150,12 +150,14 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks) contraction_simt_
     if (r >= part.rows) continue;
     const Pixel pixel = pixel_of(d, part, r);
 #pragma unroll
-    for (int j = 0; j < Tile::column_run; ++j) {
-      const int c = first_column + column + j / 4 * Tile::column_step + j % 4;
-      float one[sums];
+    for (int j = 0; j < Tile::column_run; j += 4) {
+      Run<4> run[sums];
 #pragma unroll
-      for (int s = 0; s < sums; ++s) one[s] = sum[s][i][j];
-      if (c < d.targets) keep(d, ending, split, split_part, pixel, part.group * d.targets + c, one);
+      for (int s = 0; s < sums; ++s) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) run[s].at[e] = sum[s][i][j + e];
+      }
+      keep(d, ending, split, split_part, part.group, pixel, first_column + column + j / 4 * Tile::column_step, run);
     }
   }
 }

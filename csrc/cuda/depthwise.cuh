@@ -16,7 +16,7 @@ __global__ void depthwise_kernel(Contraction d, Operands from, Ending ending) {
   const Pixel pixel{int(line / d.h.target), int(line % d.h.target), w, 0, 0};
   const Line rows = line_of(d.h, pixel.h % d.h.divisor), columns = line_of(d.w, w % d.w.divisor);
   const int first_h = pixel.h / d.h.divisor * d.h.scale + rows.base, first_w = w / d.w.divisor * d.w.scale + columns.base;
-  float sum[sums] = {};
+  Run<1> sum[sums] = {};
   for (int a = 0; a < rows.taps; ++a) {
     for (int b = 0; b < columns.taps; ++b) {
       const int sh = first_h + a * rows.step, sw = first_w + b * columns.step;
@@ -25,7 +25,7 @@ __global__ void depthwise_kernel(Contraction d, Operands from, Ending ending) {
       const int64_t weight = channel * d.weight_group + (rows.first + a * d.h.spacing) * d.weight.h +
                              (columns.first + b * d.w.spacing) * d.weight.w;
 #pragma unroll
-      for (int s = 0; s < sums; ++s) sum[s] = fmaf(from.weight[s][weight], v, sum[s]);
+      for (int s = 0; s < sums; ++s) sum[s].at[0] = fmaf(from.weight[s][weight], v, sum[s].at[0]);
     }
   }
   finish(d, ending, pixel, channel, sum);

@@ -5,19 +5,45 @@
 
 namespace ebp {
 
-__device__ __forceinline__ void finish(const Contraction& d, const Ending& e, const Pixel& p, int channel,
-                                       const float (&sum)[1]) {
-  const float gate = e.gate == nullptr ? 1.0f : e.gate[at(e.gate_at, p.image / e.columns, channel, p.h, p.w)];
-  e.to[at(d.target, p.image, channel, p.h, p.w)] = sum[0] * gate;
+// Neighbouring channels of a pixel, which are read and written at once.
+template <int count>
+struct alignas(4 * count) Run {
+  float at[count];
+};
+template <int count>
+__device__ __forceinline__ Run<count>& run_at(float* p) {
+  return *reinterpret_cast<Run<count>*>(p);
+}
+template <int count>
+__device__ __forceinline__ const Run<count>& run_at(const float* p) {
+  return *reinterpret_cast<const Run<count>*>(p);
 }
 
+template <int count>
 __device__ __forceinline__ void finish(const Contraction& d, const Ending& e, const Pixel& p, int channel,
-                                       const float (&sum)[2]) {
-  const float v = e.bias == nullptr ? sum[0] : sum[0] + e.bias[channel];
-  const float y = e.relu && v < 0.0f ? 0.0f : v;
+                                       const Run<count> (&sum)[1]) {
+  Run<count> result = sum[0];
+  if (e.gate != nullptr) {
+    const Run<count> gate = run_at<count>(e.gate + at(e.gate_at, p.image / e.columns, channel, p.h, p.w));
+#pragma unroll
+    for (int i = 0; i < count; ++i) result.at[i] *= gate.at[i];
+  }
+  run_at<count>(e.to + at(d.target, p.image, channel, p.h, p.w)) = result;
+}
+
+template <int count>
+__device__ __forceinline__ void finish(const Contraction& d, const Ending& e, const Pixel& p, int channel,
+                                       const Run<count> (&sum)[2]) {
+  Run<count> y = sum[0], side = sum[1];
+#pragma unroll
+  for (int i = 0; i < count; ++i) {
+    if (e.bias != nullptr) y.at[i] += e.bias[channel + i];
+    if (e.relu && y.at[i] < 0.0f) y.at[i] = 0.0f;
+    if (e.side_is_gate) side.at[i] = share(y.at[i], side.at[i]);
+  }
   const int64_t to = at(d.target, p.image, channel, p.h, p.w);
-  e.to[to] = y;
-  e.side[to] = e.side_is_gate ? share(y, sum[1]) : sum[1];
+  run_at<count>(e.to + to) = y;
+  run_at<count>(e.side + to) = side;
 }
 
 // Element of a split's partial sums, channels next to each other.
@@ -25,13 +51,28 @@ EBP_HD int64_t partial_index(const Contraction& d, const Pixel& p, int channel) 
   return ((int64_t(p.image) * d.h.target + p.h) * d.w.target + p.w) * (d.groups * d.targets) + channel;
 }
 
-template <int sums>
-__device__ __forceinline__ void keep(const Contraction& d, const Ending& e, const Split& split, int part,
-                                     const Pixel& p, int channel, const float (&sum)[sums]) {
+// Brings a thread's sums where they belong. `column` is the first one's in the group of the part.
+template <int sums, int count>
+__device__ __forceinline__ void keep(const Contraction& d, const Ending& e, const Split& split, int split_part, int group,
+                                     const Pixel& p, int column, const Run<count> (&sum)[sums]) {
+  if constexpr (count > 1) {
+    if (!e.wide) {
+#pragma unroll
+      for (int i = 0; i < count; ++i) {
+        Run<1> one[sums];
+#pragma unroll
+        for (int s = 0; s < sums; ++s) one[s].at[0] = sum[s].at[i];
+        keep(d, e, split, split_part, group, p, column + i, one);
+      }
+      return;
+    }
+  }
+  if (column >= d.targets) return;
+  const int channel = group * d.targets + column;
   if (split.count == 1) return finish(d, e, p, channel, sum);
   const int64_t total = target_total(d), index = partial_index(d, p, channel);
 #pragma unroll
-  for (int s = 0; s < sums; ++s) split.partial[(part * sums + s) * total + index] = sum[s];
+  for (int s = 0; s < sums; ++s) run_at<count>(split.partial + (split_part * sums + s) * total + index) = sum[s];
 }
 
 // One thread per element of the target: the partial sums in the order of the terms, then the ending.
@@ -42,10 +83,10 @@ __global__ void split_end_kernel(Contraction d, Ending e, Split split) {
   const int channels = d.groups * d.targets, channel = int(i % channels);
   const int64_t pixel = i / channels, line = pixel / d.w.target;
   const Pixel p{int(line / d.h.target), int(line % d.h.target), int(pixel % d.w.target), 0, 0};
-  float sum[sums] = {};
+  Run<1> sum[sums] = {};
   for (int part = 0; part < split.count; ++part) {
 #pragma unroll
-    for (int s = 0; s < sums; ++s) sum[s] += split.partial[int64_t(part * sums + s) * total + i];
+    for (int s = 0; s < sums; ++s) sum[s].at[0] += split.partial[int64_t(part * sums + s) * total + i];
   }
   finish(d, e, p, channel, sum);
 }

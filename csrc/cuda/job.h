@@ -22,6 +22,7 @@ struct Ending {
   const float* bias;
   float* side;  // lies as `to`
   bool relu, side_is_gate;
+  bool wide;  // four neighbouring channels at a time: whole quads, aligned, in all that is read and written
 };
 
 // The parts of the terms that blocks of their own sum up: `count` parts of `chunks` tiles each. Their sums go to

@@ -57,7 +57,7 @@ int current_arch();
 struct Schedule {
   Method method;
   Loads loads;
-  bool large;  // tiles
+  bool large;  // tiles; says nothing where there are two sums
   int splits;  // parts of the terms that blocks of their own sum up
   // For mma: what the factors are rounded to, and whether the source is split into two such summands first.
   Precision precision = Precision::fp32;

@@ -92,7 +92,9 @@ inline Schedule schedule_of(const Contraction& d, Precision precision, bool goin
   if (weight_plus == nullptr && mma_refuses(d, precision, arch, loads, source, weights) == nullptr) {
     return {Method::mma, loads, true, splits_of(d, large), precision, going_down};
   }
-  if (loads != Loads::single && large >= enough_blocks / 2) return {Method::simt, loads, true, splits_of(d, large)};
+  if (weight_plus == nullptr && loads != Loads::single && large >= enough_blocks / 2) {
+    return {Method::simt, loads, true, splits_of(d, large)};
+  }
   return {Method::simt, loads, false, splits_of(d, tiles_of(d, 64, 64))};
 }
 
