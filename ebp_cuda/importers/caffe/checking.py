@@ -6,6 +6,9 @@ from ...errors import ModelError, UnsupportedError, nearest_names
 from .layers import KINDS
 from .net import CaffeNet, Layer
 
+MOST = 200
+"""Lines that one refusal has."""
+
 _REASONS = {
     "Filter": "which images of the batch pass depends on their values",
     "LSTM": "recurrent layers are not imported",
@@ -63,13 +66,13 @@ def _listed(net: CaffeNet, problems: dict[int, list[tuple[int, str]]]) -> str:
         for layer in net.layers
         for line, text in problems.get(layer.index, ())
     ]
-    tail = ""
+    tail = f";\nand {len(lines) - MOST} more" if len(lines) > MOST else ""
     if any(layer.unknown and layer.index in problems for layer in net.layers):
-        tail = "; ignore_unknown (--ignore-unknown) imports as if the unknown fields were not there"
+        tail += "; ignore_unknown (--ignore-unknown) imports as if the unknown fields were not there"
     free = _independent(net, set(problems))
     if free:
         tail += f"; outputs (--outputs) imports what does not depend on these layers: {', '.join(free)}"
-    return ";\n".join(lines) + tail
+    return ";\n".join(lines[:MOST]) + tail
 
 
 def _independent(net: CaffeNet, blocked: set[int], most: int = 5) -> list[str]:

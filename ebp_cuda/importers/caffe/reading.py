@@ -18,10 +18,10 @@ from . import wire
 from .schema import NetParameter
 from .text import Scan, scan
 
-MAX_TEXT = 16_000_000
+MAX_TEXT = 8_000_000
 """Bytes of a prototxt."""
 
-MAX_LAYERS = 20_000
+MAX_LAYERS = 10_000
 """Layers that a prototxt may have: the longest of any use has a few thousand."""
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -86,6 +86,10 @@ def parse_scanned(text: str, origin: str = "prototxt") -> tuple[Any, Scan]:
         raise ModelError(f"{origin}:{error}: not a Caffe network description") from None
     if not net.layer and not net.layers:
         raise ModelError(f"{origin}: no layers; wanted a network description with `layer {{ ... }}` entries")
+    if net.layer and net.layers:
+        raise ModelError(f"{origin}: both `layer` and `layers` entries; Caffe takes one of the two formats")
+    if len(found.lines) != len(net.layer) + len(net.layers):
+        raise ModelError(f"{origin}: a list of layers in brackets; wanted an entry for each")
     for unknown in found.unknown:
         if unknown.entry is not None:
             entry = net.layer[unknown.entry] if net.layer else net.layers[unknown.entry]
@@ -230,6 +234,9 @@ def _read_hdf5(path: Path) -> Weights:
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
+            stored = item.id.get_storage_size()
+            if item.external or item.is_virtual or item.nbytes > 64 * stored:
+                raise ValueError(f"'{name}' says {item.nbytes} bytes, the file holds {stored} of it")
             # a layer name with slashes becomes nested groups, so the last part of the path is the blob's index
             layer, _, index = name.rpartition("/")
             found.setdefault(layer, {})[int(index)] = np.asarray(item, dtype=np.float32)
@@ -239,8 +246,10 @@ def _read_hdf5(path: Path) -> Weights:
     found: dict[str, dict[int, np.ndarray]] = {}
     try:
         with h5py.File(path, "r") as file:
+            if not isinstance(file.get("data", getlink=True), h5py.HardLink):
+                raise KeyError("no group 'data'")
             file["data"].visititems(visit)
-    except (OSError, KeyError, ValueError, AttributeError, RuntimeError) as error:
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
         raise ModelError(f"{path}: no HDF5 weights file of Caffe, or a truncated one: {error}") from None
     for layer, blobs in found.items():
         weights[layer] = [WeightBlob(blobs[i], blobs[i].shape, False) for i in sorted(blobs)]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from ...errors import ModelError, ShapeError
 from .layers import KINDS, Site
 from .net import CaffeNet, Layer
+
+MAX_COUNT = (1 << 31) - 1
+"""Numbers that a blob may have: Caffe counts them in an int."""
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -22,10 +26,19 @@ def infer_shapes(net: CaffeNet, inputs: Mapping[str, Sequence[int]]) -> Shapes:
     Raises ModelError, ShapeError, UnsupportedError that name the first layer that does not fit.
     """
     shapes: Shapes = {value: tuple(shape) for value, shape in inputs.items()}
+    for value, shape in shapes.items():
+        _check_size(shape, f"{net.origin}: input '{value}'")
     for layer in net.kept():
         here = site(net, layer, shapes)
-        shapes.update(zip(layer.outputs, KINDS[layer.type].shape(here), strict=True))
+        for value, shape in zip(layer.outputs, KINDS[layer.type].shape(here), strict=True):
+            _check_size(shape, here.where)
+            shapes[value] = shape
     return shapes
+
+
+def _check_size(shape: Sequence[int], where: str) -> None:
+    if prod(shape) > MAX_COUNT:
+        raise ShapeError(f"{where}: a blob of shape {list(shape)}; wanted at most {MAX_COUNT} numbers, as in Caffe")
 
 
 def free_axes(net: CaffeNet, inputs: Shapes) -> dict[str, set[int]]:

@@ -19,6 +19,7 @@ from ...errors import ModelError, UnsupportedError
 from ...graph import Graph, Node
 from .call import Call
 from .converters import CONVERTERS
+from .external import external_array
 
 CAFFE_DOMAIN = "ebp_cuda.caffe"
 METADATA_PREFIX = "ebp_cuda."
@@ -32,14 +33,14 @@ def load_onnx(source: str | Path | onnx.ModelProto) -> Graph:
     """
     origin = "ONNX model" if isinstance(source, onnx.ModelProto) else str(source)
     model = source if isinstance(source, onnx.ModelProto) else _read(Path(source))
-    return _Reader(model, origin).graph()
+    return _Reader(model, origin, None if model is source else Path(str(source)).parent).graph()
 
 
 def _read(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: not a readable ONNX file (truncated?): {str(error).splitlines()[0]}") from None
     if not model.graph.node or not model.opset_import:
@@ -49,16 +50,22 @@ def _read(path: Path) -> onnx.ModelProto:
 
 
 class _Reader:
-    def __init__(self, model: onnx.ModelProto, origin: str) -> None:
-        self.model, self.origin = model, origin
+    def __init__(self, model: onnx.ModelProto, origin: str, folder: Path | None) -> None:
+        self.model, self.origin, self.folder = model, origin, folder
         self.meta = self._metadata()
-        self.types = {layer["name"]: layer["type"] for layer in self.meta.get("layers", ())}
+        try:
+            self.types = {str(layer["name"]): str(layer["type"]) for layer in self.meta.get("layers", ())}
+            self.names = {str(k): tuple(map(str, v)) for k, v in self.meta.pop("names", {}).items()}
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ModelError(f"{origin}: metadata 'ebp_cuda.names' or 'ebp_cuda.layers': {error}") from None
         self.constants = {t.name: self._array(t) for t in model.graph.initializer}
 
     def _array(self, proto: onnx.TensorProto) -> np.ndarray:
+        if proto.data_location == onnx.TensorProto.EXTERNAL:
+            return external_array(proto, self.folder, self.origin)
         try:
             return numpy_helper.to_array(proto)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError, NotImplementedError) as error:
             raise ModelError(f"{self.origin}: initializer '{proto.name}': {error}") from None
 
     def _metadata(self) -> dict[str, Any]:
@@ -67,7 +74,7 @@ class _Reader:
             if item.key.startswith(METADATA_PREFIX):
                 try:
                     meta[item.key[len(METADATA_PREFIX) :]] = json.loads(item.value)
-                except json.JSONDecodeError as error:
+                except (ValueError, RecursionError) as error:
                     raise ModelError(f"{self.origin}: metadata '{item.key}' is not JSON: {error}") from None
         return meta
 
@@ -77,6 +84,8 @@ class _Reader:
         nodes: list[Node] = []
         unknown: list[str] = []
         for item in proto.node:
+            if not item.output:
+                raise ModelError(f"{self.origin}: node '{item.name}' ({item.op_type}) writes nothing")
             if item.op_type == "Constant":
                 self.constants[item.output[0]] = self._constant(item)
                 continue
@@ -85,15 +94,23 @@ class _Reader:
             if key not in CONVERTERS or item.domain not in ("", "ai.onnx", CAFFE_DOMAIN):
                 unknown.append(f"'{call.name}' ({item.op_type})")
             elif not unknown:
-                nodes.append(CONVERTERS[key](call))
+                nodes.append(self._converted(key, call))
         if unknown:
             raise UnsupportedError(f"{self.origin}: no importer for {', '.join(unknown)}")
-        names = {str(k): tuple(v) for k, v in self.meta.pop("names", {}).items()}
+        names = dict(self.names)
         for node in nodes:
             names.setdefault(node.name, node.outputs)
         return Graph(nodes, inputs, tuple(v.name for v in proto.output), names, self.meta)
 
+    def _converted(self, key: str, call: Call) -> Node:
+        try:
+            return CONVERTERS[key](call)
+        except (TypeError, ValueError, IndexError, KeyError, AttributeError, ArithmeticError) as error:
+            raise ModelError(f"{call.where}: its inputs or attributes are not those of the operator: {error}") from None
+
     def _constant(self, item: onnx.NodeProto) -> np.ndarray:
+        if not item.attribute:
+            raise ModelError(f"{self.origin}: constant '{item.name}' has no value")
         attribute = item.attribute[0]
         value = onnx.helper.get_attribute_value(attribute)
         return self._array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
@@ -103,5 +120,3 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     dims = value.type.tensor_type.shape.dim
     shape: list[int | None] = [int(d.dim_value) if d.HasField("dim_value") else None for d in dims]
     return (None, *shape[1:]) if shape else ()
-
-
