@@ -3,6 +3,9 @@
 docs/pycaffe.md lists what differs from the original.
 """
 
+from ..importers.caffe.layers import KINDS
+from . import io, proto
+from .classifier import Classifier
 from .modes import (
     TEST,
     TRAIN,
@@ -17,11 +20,29 @@ from .modes import (
     set_strict,
 )
 from .net import Net
+from .net_spec import NetSpec, layers, params, to_proto
+from .proto import caffe_pb2
+from .surgery import fold_negative_scales
+
+
+def layer_type_list() -> list[str]:
+    """The layer types that a prototxt may use here."""
+    return sorted({*KINDS, "Input"})
+
 
 __all__ = [
     "TEST",
     "TRAIN",
+    "Classifier",
     "Net",
+    "NetSpec",
+    "caffe_pb2",
+    "fold_negative_scales",
+    "io",
+    "layer_type_list",
+    "layers",
+    "params",
+    "proto",
     "set_device",
     "set_mode_cpu",
     "set_mode_dc_cpu",
@@ -31,4 +52,5 @@ __all__ = [
     "set_mode_gpu",
     "set_random_seed",
     "set_strict",
+    "to_proto",
 ]

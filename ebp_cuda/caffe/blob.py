@@ -26,9 +26,7 @@ class Shaped:
 
     def _legacy(self, axis: int) -> int:
         if len(self.shape) > 4:
-            raise ShapeError(
-                f"a blob of shape {list(self.shape)} has more than the 4 axes num, channels, height, width"
-            )
+            raise ShapeError(f"a blob of shape {list(self.shape)} has more axes than num, channels, height, width")
         return self.shape[axis] if axis < len(self.shape) else 1
 
     num = property(lambda self: self._legacy(0))

@@ -23,6 +23,14 @@ _OVERWRITABLE = frozenset(("conv", "conv_transpose", "linear"))
 """Operations whose output belongs to nobody else and is asked for by no rule of their own."""
 
 
+Versions = tuple[tuple[int, int], ...]
+"""Where each parameter of a layer lies and how often it may have been written to."""
+
+
+def _versions(layer: Layer) -> Versions:
+    return tuple((blob.tensor.data_ptr(), blob.version()) for blob in layer.blobs)
+
+
 @dataclass
 class State:
     """What a layer's last forward saw and left."""
@@ -31,7 +39,7 @@ class State:
     """The bottoms, the tops, and what lies between the layer's nodes."""
     saved: dict[int, dict[str, Any]]
     """By node: winner codes; normalisers, until the parameters change."""
-    versions: tuple[int, ...] = ()
+    versions: Versions = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
@@ -42,8 +50,8 @@ class Runner:
         self.network, self.blobs = network, blobs
         self._plans: dict[torch.device, Plan] = {}
         self._states: dict[int, State] = {}
-        self._versions: dict[int, tuple[int, ...]] = {}
-        self._places = {id(layer): index for index, layer in enumerate(network.layers)}
+        self._read = {layer.name: _versions(layer) for layer in network.layers if not layer.shared}
+        """What the engine's copies of parameters were made from, where it has copies."""
         self._overwriting = frozenset(self._find_overwriting())
 
     def plan(self) -> Plan:
@@ -64,15 +72,12 @@ class Runner:
                     found += [layer.nodes[0]] * (readers.count(layer.inputs[0]) == 1)
         return found
 
-    def _sync(self, layer: Layer) -> tuple[int, ...]:
-        """Version of the layer's parameters; brings the engine up to date with what scripts wrote to them."""
-        if not layer.blobs:
-            return ()
-        versions = tuple(blob.version() for blob in layer.blobs)
-        key = self._places[id(layer)]
-        if not layer.shared and self._versions.setdefault(key, versions) != versions:
+    def _sync(self, layer: Layer) -> Versions:
+        """Versions of the layer's parameters; brings the engine up to date with what scripts wrote to them."""
+        versions = _versions(layer)
+        if not layer.shared and self._read.get(layer.name) != versions:
             self.network.refresh(layer, params=True)
-        self._versions[key] = versions
+            self._read[layer.name] = versions
         return versions
 
     # --- up ---------------------------------------------------------------------------------------------------------
