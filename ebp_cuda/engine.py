@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .errors import InputError, ShapeError
+from .errors import InputError, ShapeError, UnsupportedError
 from .plan import Plan, Route, Stage
 from .relevance import Relevance, add
 from .rules import Step
@@ -58,6 +58,9 @@ def _run(plan: Plan, trace: Trace, stage: Stage) -> None:
     except RuntimeError as error:
         shapes = ", ".join(str(list(x.shape)) for x in xs)
         layer = f"{plan.graph.origin}: layer '{node.name}' ({node.source or node.op})"
+        if isinstance(error, torch.OutOfMemoryError):
+            reason = str(error).splitlines()[0]
+            raise UnsupportedError(f"{layer} on {shapes}: out of memory; fewer images at a time? {reason}") from error
         raise ShapeError(f"{layer} on {shapes}: {str(error).splitlines()[0]}") from error
     if stage.saves:
         trace.saved[stage.index] = saved

@@ -176,7 +176,7 @@ def load_array(path: str | Path) -> Array:
 
 
 def prepare(images: Array | Sequence[Array], preprocess: Preprocess | Mapping[str, Any] | None) -> torch.Tensor:
-    """Network input, float32 [N, C, H, W], of one image or several, each float [H, W, 3], RGB, 0..1.
+    """Network input, float32 [N, C, H, W], of one image or several, each [H, W, 3], RGB: float 0..1, or uint8 0..255.
 
     Raises ShapeError for an array of another shape, and where the images do not come out at one size.
     """
@@ -189,7 +189,7 @@ def prepare(images: Array | Sequence[Array], preprocess: Preprocess | Mapping[st
             raise ShapeError(
                 f"prepare: image {index}: an array [H, W, 3] was wanted, got {list(getattr(image, 'shape', []))}"
             )
-    inputs = [how.normalise(how.resize(np.asarray(image, dtype=np.float32))) for image in batch]
+    inputs = [how.normalise(how.resize(_as_unit_float(image))) for image in batch]
     for index, x in enumerate(inputs):
         if x.shape != inputs[0].shape:
             raise ShapeError(
@@ -197,6 +197,14 @@ def prepare(images: Array | Sequence[Array], preprocess: Preprocess | Mapping[st
                 f"{inputs[0].shape[1]}x{inputs[0].shape[2]}; one batch has one size (set size)"
             )
     return torch.from_numpy(np.stack(inputs))
+
+
+def _as_unit_float(image: Array) -> Array:
+    if image.dtype == np.uint8:
+        return np.asarray(image, dtype=np.float32) / np.float32(255)
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ShapeError(f"prepare: an image has dtype {image.dtype}; float 0..1 or uint8 was wanted")
+    return np.asarray(image, dtype=np.float32)
 
 
 def _to_rgb(image: Image.Image, path: str | Path) -> Array:

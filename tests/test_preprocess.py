@@ -169,3 +169,11 @@ def test_load_array_truncated_or_pickled(tmp_path: Path) -> None:
     for name in ("cut.npy", "objects.npy"):
         with pytest.raises(InputError, match=name):
             load_array(tmp_path / name)
+
+
+def test_uint8_images_are_scaled_and_other_integers_refused():
+    photo = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    expected = prepare(photo.astype(np.float32) / np.float32(255), None)
+    assert torch.equal(prepare(photo, None), expected)
+    with pytest.raises(ShapeError, match="dtype int64"):
+        prepare(photo.astype(np.int64), None)
