@@ -40,11 +40,11 @@ IMAGE = Path(__file__).resolve().parents[1] / "tests" / "golden" / "inputs.npz"
 Case = Callable[[], Any]
 
 
-def random_net(seed: int) -> Net:
-    """The benchmark's network with He-scaled normal weights and small uniform biases."""
+def random_net(seed: int, prototxt: str | None = None) -> Net:
+    """The benchmark's network, or the one described, with He-scaled normal weights and small uniform biases."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{MODEL}.prototxt"
-        path.write_text(models.prototxt(MODEL), encoding="utf-8")
+        path.write_text(models.prototxt(MODEL) if prototxt is None else prototxt, encoding="utf-8")
         graph = ebp_cuda.load(path).graph
     source = torch.Generator().manual_seed(seed)
 

@@ -83,7 +83,15 @@ def _module(node: Node) -> nn.Module:
         return AcrossChannelNorm(attrs["size"], attrs["alpha"], attrs["beta"], attrs["k"])
     if node.op == "concat":
         return Concat(attrs["axis"])
-    raise UnsupportedError(f"layer '{node.name}' ({node.op}): not among the operations of the benchmark's network")
+    if node.op == "linear":
+        linear = nn.Linear(*reversed(node.params["weight"].shape))
+        linear.load_state_dict({name: tensor.clone() for name, tensor in node.params.items()})
+        return linear
+    if node.op == "flatten":
+        return nn.Flatten(attrs["axis"])
+    if node.op == "identity":
+        return nn.Identity()
+    raise UnsupportedError(f"layer '{node.name}' ({node.op}): not among the operations of the benchmark's networks")
 
 
 class GraphModule(nn.Module):
