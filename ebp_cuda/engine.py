@@ -58,10 +58,10 @@ def _run(plan: Plan, trace: Trace, stage: Stage) -> None:
     except RuntimeError as error:
         shapes = ", ".join(str(list(x.shape)) for x in xs)
         layer = f"{plan.graph.origin}: layer '{node.name}' ({node.source or node.op})"
-        if isinstance(error, torch.OutOfMemoryError):
-            reason = str(error).splitlines()[0]
-            raise UnsupportedError(f"{layer} on {shapes}: out of memory; fewer images at a time? {reason}") from error
-        raise ShapeError(f"{layer} on {shapes}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in reason:
+            raise UnsupportedError(f"{layer} on {shapes}: out of memory, try fewer images: {reason}") from error
+        raise ShapeError(f"{layer} on {shapes}: {reason}") from error
     if stage.saves:
         trace.saved[stage.index] = saved
     for value, y in zip(node.outputs, ys, strict=False):

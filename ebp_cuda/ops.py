@@ -55,8 +55,9 @@ def require_device(device: torch.device) -> None:
         raise UnsupportedError(f"device='{device}': got a device of type {device.type}, wanted cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UnsupportedError(f"device='{device}': torch finds no CUDA device")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UnsupportedError(f"device='{device}': torch finds {torch.cuda.device_count()} CUDA devices, from cuda:0 on")
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UnsupportedError(f"device='{device}': torch finds {count} CUDA devices, from cuda:0 on")
 
 
 def share(p: Tensor, z: Tensor) -> Tensor:

@@ -275,3 +275,12 @@ def test_a_registered_rule_is_used(net, x):
     assert not maps.any() and ExcitationBackprop(net, layer="features.1").attribute(x, 1).any()
     with pytest.raises(InputError, match="no operation 'maxpool'; nearest: max_pool"):
         ebp_cuda.register_rule("maxpool", "route")
+
+
+def test_a_full_memory_is_no_wrong_shape(net, x, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("ebp_cuda.rules.contraction.convolution", full)
+    with pytest.raises(UnsupportedError, match=r"layer .features\.0.*out of memory, try fewer images"):
+        net.forward(x)
