@@ -22,7 +22,8 @@ layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
 layer { name: "norm" type: "LRN" bottom: "conv1" top: "norm" lrn_param { local_size: 3 alpha: 0.5 beta: 0.75 } }
 layer { name: "pool" type: "Pooling" bottom: "norm" top: "pool" pooling_param { pool: AVE kernel_size: 3 stride: 2 } }
 layer { name: "a" type: "Convolution" bottom: "pool" top: "a" convolution_param { num_output: 4 kernel_size: 1 } }
-layer { name: "b" type: "Convolution" bottom: "pool" top: "b" convolution_param { num_output: 4 kernel_size: 3 pad: 1 } }
+layer { name: "b" type: "Convolution" bottom: "pool" top: "b"
+        convolution_param { num_output: 4 kernel_size: 3 pad: 1 } }
 layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum" eltwise_param { coeff: 1 coeff: -2 } }
 layer { name: "relu2" type: "ReLU" bottom: "sum" top: "sum" }
 layer { name: "gap" type: "Pooling" bottom: "sum" top: "gap" pooling_param { pool: AVE global_pooling: true } }
@@ -97,8 +98,13 @@ def test_gradient_and_deconvolution_are_autograds(mode, relu, tmp_path):
 def test_a_parameter_edit_is_seen_by_the_next_pass(tmp_path):
     net = make(tmp_path)
     held = net.params["conv1"][0].data
-    for edit in (lambda: held.__imul__(-1), lambda: net.params["bn"][0].data.__iadd__(1),
-                 lambda: net.params["scale"][0].data.__imul__(0.5), lambda: net.params["fc"][1].data.fill(3)):  # fmt: skip
+    edits = [
+        lambda: held.__imul__(-1),
+        lambda: net.params["bn"][0].data.__iadd__(1),
+        lambda: net.params["scale"][0].data.__imul__(0.5),
+        lambda: net.params["fc"][1].data.fill(3),
+    ]
+    for edit in edits:
         before = net.forward()["fc"].copy()
         edit()
         x = torch.from_numpy(net.blobs["data"].data).double()
