@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_golden_tiny as golden
 import torch
 from emu_build import emulator
-from test_golden_tiny import network, test_diffs_are_the_originals  # noqa: F401  (collected here a second time)
+from test_golden_tiny import network  # noqa: F401  (a fixture)
 
 import ebp_cuda
 from ebp_cuda import ops
@@ -54,6 +55,12 @@ def used(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     torch.use_deterministic_algorithms(True)
     yield names
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("network", [name for name in golden.NAMES if name != golden.UNSUPPORTED], indirect=True)
+@pytest.mark.parametrize("run", ["A", "B"])
+def test_diffs_are_the_originals(network: Any, run: str) -> None:  # noqa: F811
+    golden.test_diffs_are_the_originals(network, run, "cpu")
 
 
 def test_a_trained_network_gives_the_map_of_the_cpu(used: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
