@@ -13,10 +13,13 @@ import torch
 from caffe_nets import build, layer, net, random, run
 from test_caffe_layers import caffe_pool
 
-from ebp_cuda.errors import EBPError, ShapeError, UnsupportedError
+from ebp_cuda.engine import Trace, forward, sweep
+from ebp_cuda.errors import EBPError, InputError, ShapeError, UnsupportedError
 from ebp_cuda.importers import caffe
 from ebp_cuda.importers.onnx import load_onnx
 from ebp_cuda.net import Net
+from ebp_cuda.plan import Plan, Route
+from ebp_cuda.relevance import Relevance
 
 Array = np.ndarray
 SHAPE = (2, 4, 5, 6)
@@ -350,3 +353,32 @@ def test_places_outside_the_plane_are_refused(tmp_path: Path) -> None:
     feeds["z"][0, 0, 0, 0] = 21
     with pytest.raises(ShapeError, match="places 0 to 21"):
         engine.forward(feeds)
+
+
+KEPT = [case for case in CASES if "upsample_h" not in case.text and "pad_out_h" not in case.text]
+
+
+@pytest.mark.parametrize("case", KEPT, ids=str)
+def test_conserving_rules_lose_nothing(tmp_path: Path, case: Case) -> None:
+    """What the top holds arrives at the inputs, whatever the layer; an unpooling's empty places are the exception."""
+    model = build(tmp_path, prototxt(case, case.shapes), {"y": case.weights} if case.weights else None)
+    net = Net(load_onnx(model))
+    plan, feeds = net.plan("conserving", dtype="fp64"), inputs_of(case, case.shapes)
+    inputs = net.check_inputs(feeds)
+    wanted = [name for name in feeds if plan.graph.ancestors(["y"]) & plan.graph.descendants([name])]
+    route = plan.route(["y"], wanted)
+    trace = forward(plan, inputs, {"y", *wanted, *route.keep}, route.nodes)
+    seed = torch.from_numpy(np.random.default_rng(4).random(trace.shapes["y"]))
+    reached = sweep_all(plan, trace, route, seed, wanted)
+    assert reached == pytest.approx(float(seed.sum()), rel=1e-9)
+
+
+def sweep_all(plan: Plan, trace: Trace, route: Route, seed: torch.Tensor, wanted: list[str]) -> float:
+    """The probability that arrives at all of the `wanted` values together."""
+    total = 0.0
+    for value in wanted:
+        try:
+            total += float(sweep(plan, trace, route, {"y": Relevance(seed)}, [value])[value].p().sum())
+        except InputError:  # it gives a shape or a gate, and gets nothing
+            continue
+    return total

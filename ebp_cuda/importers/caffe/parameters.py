@@ -26,6 +26,8 @@ class ImportReport:
 
     missing: list[str] = field(default_factory=list)
     """Layers whose parameters the weights file lacks; they hold filler values (only with allow_missing)."""
+    not_finite: list[str] = field(default_factory=list)
+    """Parameters "LAYER/I" that hold a NaN or an infinity."""
     unused: list[str] = field(default_factory=list)
     """Layers of the weights file, with parameters, that the network does not have."""
     dropped: list[str] = field(default_factory=list)
@@ -63,6 +65,8 @@ def parameters(
         where = net.where(layer)
         if weights is not None and layer.name in weights:
             arrays = _stored(layer, params, weights, f"{caffemodel} does not fit {where}")
+            finite = [bool(np.isfinite(array).all()) for array in arrays]
+            report.not_finite += [f"{layer.name}/{index}" for index, good in enumerate(finite) if not good]
         else:
             missing.append(layer.name)
             room -= sum(prod(p.shape) for p in params)

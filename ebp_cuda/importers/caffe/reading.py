@@ -77,9 +77,9 @@ def parse_prototxt(text: str, origin: str = "prototxt") -> Any:
 
 def parse_scanned(text: str, origin: str = "prototxt") -> tuple[Any, Scan]:
     """`parse_prototxt`, and what in the text its message leaves out."""
-    found = scan(text, NetParameter.DESCRIPTOR)
+    found = scan(text, NetParameter.DESCRIPTOR, MAX_LAYERS)
     if len(found.lines) > MAX_LAYERS:
-        raise ModelError(f"{origin}: {len(found.lines)} layers; wanted at most {MAX_LAYERS}")
+        raise ModelError(f"{origin}: more than {MAX_LAYERS} layers; wanted no more")
     try:
         net = text_format.Parse(found.text, NetParameter())
     except (text_format.ParseError, UnicodeError, RecursionError) as error:

@@ -63,8 +63,8 @@ class Scan:
 
 
 class _Scanner:
-    def __init__(self, text: str) -> None:
-        self.text, self.result = text, Scan()
+    def __init__(self, text: str, most: int) -> None:
+        self.text, self.most, self.result = text, most, Scan()
         self._tokens = self._all_tokens()
         self._held: tuple[str, int, int] | None = None
         self._spans: list[tuple[int, int]] = []
@@ -89,7 +89,7 @@ class _Scanner:
     def scan(self, root: Any) -> Scan:
         """Walks the fields of a message of the type `root`; ends early where the text is malformed."""
         stack: list[tuple[Any, str]] = [(root, "")]
-        while True:
+        while len(self.result.lines) <= self.most:
             kind, start, end = self._next()
             if kind == "close" and len(stack) > 1:
                 stack.pop()
@@ -176,6 +176,9 @@ class _Scanner:
         return "".join([*parts, self.text[last:]])
 
 
-def scan(text: str, root: Any) -> Scan:
-    """What in prototxt text the message type `root` (a descriptor) does not know, and the text without it."""
-    return _Scanner(text).scan(root)
+def scan(text: str, root: Any, most: int) -> Scan:
+    """What in prototxt text the message type `root` (a descriptor) does not know, and the text without it.
+
+    It ends behind `most` layers.
+    """
+    return _Scanner(text, most).scan(root)
