@@ -274,6 +274,17 @@ def test_folding_negative_scales_keeps_the_scores(tmp_path):
     assert difference(net.forward()["fc"], before) < 1e-5
 
 
+def test_losses_are_left_out_and_still_ask_for_a_backward_pass(tmp_path):
+    loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "fc" bottom: "fc" top: "loss" }'
+    net = make(tmp_path, SMALL.replace("force_backward: true", "") + loss)
+    assert net.outputs == ["fc"] and "loss" not in net.blobs
+    net.forward()
+    net.blobs["data"].diff[...] = 9
+    net.backward(fc=np.ones((2, 5)))
+    assert np.abs(net.blobs["conv1"].diff).max() > 0
+    assert np.all(net.blobs["data"].diff == 9)  # nothing learns below conv1, so the original stops there
+
+
 def test_legacy_files_load(tmp_path):
     folder = GOLDEN / "caffemodel"
     with np.load(folder / "v1.npz") as data:

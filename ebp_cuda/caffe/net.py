@@ -82,7 +82,8 @@ class Net:
         self.bottom_names = OrderedDict((layer.name, list(layer.bottoms)) for layer in self.layers)
         self.inputs = list(self._network.net.inputs)
         read = {blob for layer in self.layers for blob in layer.bottoms}
-        self.outputs = sorted(blob for blob in self.blobs if blob not in read)
+        copies = {top for layer in self.layers if layer.type == "Split" for top in layer.tops}
+        self.outputs = sorted(blob for blob in self.blobs if blob not in read and blob not in copies)
 
     def _make_blobs(self) -> None:
         for layer in self.layers:

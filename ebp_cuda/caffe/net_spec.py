@@ -152,9 +152,10 @@ class _Writer:
 def _holder(proto: Any, kind: str, key: str) -> Any:
     """The message that a setting belongs to: the layer's own, or that of its type."""
     settings = _SETTINGS.get(_ALSO.get(kind, kind))
-    if settings is not None and key in getattr(proto, settings).DESCRIPTOR.fields_by_name:
-        return getattr(proto, settings)
-    return proto
+    of_layer = key in proto.DESCRIPTOR.fields_by_name
+    if settings is None or (of_layer and key not in getattr(proto, settings).DESCRIPTOR.fields_by_name):
+        return proto
+    return getattr(proto, settings)
 
 
 def _assign(message: Any, key: str, value: Any, where: str) -> None:

@@ -190,8 +190,13 @@ def _input_shapes(net: CaffeNet) -> Shapes:
 
 def _listed(net: CaffeNet) -> list[Layer]:
     """The layers that compute, the inputs, and a Split behind every top that several layers read."""
-    splits = split_blob_names(net)
     kept = {entry.index for entry in net.kept()}
+    reading = {entry.name for entry in net.kept()}
+    splits = split_blob_names(net)
+    for value in {value for value, _ in splits.values()}:
+        users = [user for user, (read, _) in splits.items() if read == value]
+        if not any(name in reading for name, _ in users):  # losses alone, which are left out
+            splits = {user: split for user, split in splits.items() if user not in users}
     found: list[Layer] = []
     for entry in net.layers:
         is_input = entry.type in (*DATA_TYPES, "Input")
