@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 DATA_TYPES = frozenset({"Data", "ImageData", "HDF5Data", "WindowData", "MemoryData", "DummyData"})
 
 
-def data_shape(proto: Any) -> tuple[int, ...] | None:
-    """Shape of a data layer's first top (`proto`: LayerParameter) where crop_size or explicit sizes tell, else None."""
+def is_data(kind: str, bottoms: Collection[str]) -> bool:
+    """Whether a layer type brings data in: Caffe's own, or what forks call SomethingData or write in Python."""
+    return kind in DATA_TYPES or (not bottoms and (kind.endswith("Data") or kind == "Python"))
+
+
+def data_shape(proto: Any, top: int = 0) -> tuple[int, ...] | None:
+    """Shape of a top of a data layer (LayerParameter) where crop_size or explicit sizes tell, else None."""
     if proto.type == "MemoryData":
         memory = proto.memory_data_param
         return (memory.batch_size, memory.channels, memory.height, memory.width)
     if proto.type == "DummyData":
         dummy = proto.dummy_data_param
-        if dummy.shape:
-            return tuple(int(n) for n in dummy.shape[0].dim)
+        if dummy.shape:  # one shape may serve all tops
+            return tuple(int(n) for n in dummy.shape[min(top, len(dummy.shape) - 1)].dim)
         sizes = (dummy.num, dummy.channels, dummy.height, dummy.width)
-        return tuple(size[0] for size in sizes) if all(sizes) else None
+        return tuple(size[min(top, len(size) - 1)] for size in sizes) if all(sizes) else None
+    if top:
+        return None  # a label
     options = proto.image_data_param if proto.type == "ImageData" else proto.data_param
     crop = proto.transform_param.crop_size or options.crop_size
     channels = 1 if proto.transform_param.force_gray or not getattr(options, "is_color", True) else 3

@@ -12,7 +12,7 @@ import onnx
 from ...errors import ModelError
 from ...files import check_writable
 from .checking import check
-from .data_layers import DATA_TYPES, stated_preprocess
+from .data_layers import stated_preprocess
 from .layers import KINDS
 from .net import CaffeNet, listing, read_net
 from .parameters import ImportReport, parameters
@@ -167,7 +167,7 @@ def _emit(
 
 
 def _metadata(net: CaffeNet, labels: Sequence[str] | None, preprocess: Mapping[str, Any] | None) -> dict[str, Any]:
-    layers = [layer for layer in net.layers if not layer.dropped and layer.type not in DATA_TYPES]
+    layers = [layer for layer in net.layers if not layer.dropped and (not layer.brings_data or layer.type == "Input")]
     computed = {value for layer in net.kept() for value in layer.outputs} | set(net.inputs)
     stated = stated_preprocess(layer.proto for layer in net.layers if not layer.dropped)
     names = {blob: values for blob, values in net.versions.items() if not computed.isdisjoint(values)}

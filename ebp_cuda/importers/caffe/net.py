@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, ModelError, nearest_names
-from .data_layers import DATA_TYPES, data_shape
+from .data_layers import DATA_TYPES, data_shape, is_data
 from .reading import parse_scanned, scanned_prototxt
 from .schema import enum_name
 from .text import Scan, Unknown
@@ -44,6 +44,14 @@ class Layer:
     unknown: list[Unknown] = field(default_factory=list)
     """Its fields that no schema knows and that may say what it computes."""
 
+    @property
+    def brings_data(self) -> bool:
+        """Whether its tops are inputs of the network."""
+        return self.type == "Input" or is_data(self.type, self.bottoms)
+
+
+__all__ = ["DATA_TYPES", "CaffeNet", "Layer", "build_net", "is_loss", "network_layers", "parse_net", "read_net"]
+
 
 @dataclass
 class CaffeNet:
@@ -68,7 +76,7 @@ class CaffeNet:
 
     def kept(self) -> list[Layer]:
         """The layers that compute something, in file order."""
-        return [layer for layer in self.layers if not layer.dropped and layer.type not in (*DATA_TYPES, "Input")]
+        return [layer for layer in self.layers if not layer.dropped and not layer.brings_data]
 
     def outputs(self) -> list[str]:
         """The values that were asked for, or those that no layer of `kept` reads."""
@@ -237,8 +245,7 @@ def _assign_values(net: CaffeNet) -> None:
 
 
 def _value_name(blob: str, layer: Layer, writers: Sequence[Layer], taken: Collection[str]) -> str:
-    input_first = writers[0].type in (*DATA_TYPES, "Input")
-    plain = writers[0] if input_first else writers[-1]
+    plain = writers[0] if writers[0].brings_data else writers[-1]
     if layer is plain:
         return blob
     name = f"{blob}@{layer.name}"
@@ -249,13 +256,17 @@ def _value_name(blob: str, layer: Layer, writers: Sequence[Layer], taken: Collec
 
 def _drop_training_parts(net: CaffeNet) -> None:
     """Mark losses and their like, and what only carries a label to them (sliced or reshaped on the way)."""
-    carriers = ("Slice", "Reshape", "Flatten", "Split", *DATA_TYPES)
+    carriers = ("Slice", "Reshape", "Flatten", "Split")
     read_by_kept: set[str] = set()
     read_by_dropped: set[str] = set()
     for layer in reversed(net.layers):
         outputs = set(layer.outputs)
         for_loss_only = outputs <= read_by_dropped and not outputs & read_by_kept
-        layer.dropped = is_loss(layer.type) or layer.type in SINK_TYPES or (layer.type in carriers and for_loss_only)
+        layer.dropped = (
+            is_loss(layer.type)
+            or layer.type in SINK_TYPES
+            or (for_loss_only and (layer.type in carriers or (layer.brings_data and layer.type != "Input")))
+        )
         (read_by_dropped if layer.dropped else read_by_kept).update(layer.inputs)
 
 
@@ -270,7 +281,7 @@ def _collect_inputs(net: CaffeNet) -> None:
                 # an input that only feeds a loss, such as a label, has gone with it
                 if value in read:
                     net.inputs[value] = shapes[index] if index < len(shapes) else None
-        elif layer.type in DATA_TYPES:
-            for value in layer.outputs:
+        elif layer.brings_data:
+            for index, value in enumerate(layer.outputs):
                 if value in read:
-                    net.inputs[value] = data_shape(layer.proto)
+                    net.inputs[value] = data_shape(layer.proto, index)

@@ -11,6 +11,7 @@ number to several fields, ours are above 9000.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -181,6 +182,16 @@ def _add_field(message: Any, text: str, enums: set[str]) -> None:
         field.type, field.type_name = field.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
 
 
+def _add_later_settings(messages: Mapping[str, Any]) -> None:
+    """Forks of the time of V1 gave its layers the settings that Caffe then had in the next format only."""
+    older = messages["V1LayerParameter"]
+    known = {field.name for field in older.field}
+    for field in messages["LayerParameter"].field:
+        if field.name.endswith("_param") and field.name not in known:
+            older.field.add().CopyFrom(field)
+            older.field[-1].number = 20_000 + field.number
+
+
 def _build() -> descriptor_pool.DescriptorPool:
     file = descriptor_pb2.FileDescriptorProto(name="ebp_cuda/caffe.proto", package=PACKAGE, syntax="proto2")
     enums = set()
@@ -197,6 +208,7 @@ def _build() -> descriptor_pool.DescriptorPool:
         message = file.message_type.add(name=name)
         for text in fields.split(", "):
             _add_field(message, text, enums)
+    _add_later_settings({message.name: message for message in file.message_type})
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return pool
