@@ -47,9 +47,9 @@ class Ceilings:
     bandwidth: float
 
 
-def work(net: Net, layer: str, contrast: str, images: int, columns: int) -> Iterator[Work]:
-    """The work of c-MWP maps [images, columns, h, w] at `layer`; both names are values of the graph."""
-    graph, shapes = net.graph, net.shapes()
+def work(net: Net, size: tuple[int, int], layer: str, contrast: str, images: int, columns: int) -> Iterator[Work]:
+    """The work of c-MWP maps [images, columns, h, w] at `layer` for images of `size`; names are values of the graph."""
+    graph, shapes = net.graph, net.shapes(dict.fromkeys(net.graph.inputs, (1, 3, *size)))
     top = net.default_top()
     above = {value: graph.descendants([value]) & graph.ancestors([top]) for value in (layer, contrast)}
     for index in sorted(graph.ancestors([top])):

@@ -1,6 +1,8 @@
 """Every op on small ragged shapes: the device's answer against the CPU's. What compute-sanitizer watches.
 
-    python tools/gpu_ops.py [cuda | cpu]
+    python tools/gpu_ops.py [cuda | cpu] [--quick]
+
+--quick takes two of the four numbers of channels, for a run that is watched and therefore slow.
 
 Exit code 1 where an answer is wrong, 2 where an op of csrc/schema.cpp has no case here.
 """
@@ -92,9 +94,9 @@ def convolutions(channels: int, precisions: Sequence[str]) -> Iterator[Case]:
         yield Case("conv2d_sweep", down, (r, w, x), precision)
 
 
-def cases(precisions: Sequence[str]) -> Iterator[Case]:
+def cases(precisions: Sequence[str], quick: bool = False) -> Iterator[Case]:
     torch.manual_seed(0)
-    for channels in CHANNELS:
+    for channels in CHANNELS[1:3] if quick else CHANNELS:
         yield from pointwise(channels)
         yield from pools(channels)
         yield from convolutions(channels, precisions)
@@ -125,12 +127,14 @@ def check(case: Case, device: str, form: torch.memory_format) -> str | None:
 
 
 def main() -> int:
-    device = sys.argv[1] if len(sys.argv) > 1 else "cuda"
+    device = "cpu" if "cpu" in sys.argv[1:] else "cuda"
     known = set(re.findall(r'm\.def\(\s*"(\w+)', (ROOT / "csrc" / "schema.cpp").read_text()))
     seen: set[str] = set()
     wrong = count = 0
     precisions = list(PRECISIONS) if device != "cpu" else ["fp32"]
-    for case, form in itertools.product(cases(precisions), (torch.contiguous_format, torch.channels_last)):
+    for case, form in itertools.product(
+        cases(precisions, "--quick" in sys.argv[1:]), (torch.contiguous_format, torch.channels_last)
+    ):
         seen.add(case.op)
         count += 1
         trouble = check(case, device, form)

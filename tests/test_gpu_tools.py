@@ -1,0 +1,101 @@
+"""What a GPU is checked and measured with, on a machine that has none."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+import gpu_bench
+import gpu_check
+import gpu_floor
+import gpu_ops
+from bench import random_net
+from torch_sweep import TorchSweep
+
+from ebp_cuda import ExcitationBackprop, ops
+from ebp_cuda.graph import Graph, Node
+from ebp_cuda.net import Net
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("setup", gpu_bench.REHEARSAL, ids=lambda setup: setup.name)
+@pytest.mark.parametrize("columns", [1, 3])
+def test_the_yardstick_computes_our_maps(setup, columns) -> None:
+    net = random_net(0, setup.prototxt())
+    layer, contrast = (net.graph.resolve(name)[0] for name in (setup.layer, setup.contrast))
+    x = torch.rand(2, 3, *setup.size)
+    targets = torch.arange(columns) + torch.arange(2)[:, None]
+    got = TorchSweep(net.graph, net.default_top(), layer, contrast, CPU).maps(x, targets)
+    wanted = ExcitationBackprop(net, setup.layer, setup.contrast, dtype="fp64").attribute(x, targets)
+    assert got.shape == wanted.shape
+    assert float((got - wanted).abs().sum() / wanted.abs().sum()) < 1e-5
+
+
+def two_layers() -> Net:
+    """x [3, 4, 4] -> 3x3 convolution to 5 channels -> fully connected to 3."""
+    conv = Node(
+        "c",
+        "conv",
+        ("x",),
+        ("y",),
+        {"stride": (1, 1), "padding": (1, 1), "padding_end": (1, 1), "dilation": (1, 1), "groups": 1},
+        {"weight": torch.ones(5, 3, 3, 3)},
+    )
+    flat = Node("f", "flatten", ("y",), ("v",), {"axis": 1})
+    linear = Node("l", "linear", ("v",), ("z",), {}, {"weight": torch.ones(3, 80)})
+    return Net(Graph([conv, flat, linear], {"x": (None, 3, 4, 4)}, ("z",)))
+
+
+def test_floor_counts_each_product_and_each_byte_once() -> None:
+    parts = list(gpu_floor.work(two_layers(), (4, 4), "x", "y", images=3, columns=4))
+    conv, linear = 2 * 80 * 27, 2 * 3 * 80
+    flops = {phase: sum(part.flops for part in parts if part.phase == phase) for phase in range(3)}
+    assert flops[gpu_floor.FORWARD] == flops[gpu_floor.NORMALIZER] == 3 * (conv + linear)
+    assert flops[gpu_floor.SWEEP] == 3 * 4 * (conv + 2 * linear)  # the contrast's halves part above y
+    assert parts[0].bytes == 4 * (3 * (48 + 80) + 135)
+    ceilings = gpu_floor.Ceilings({"fp32": 1.0, "tf32": 1.0, "bf16": 1.0}, float("inf"))
+    assert gpu_floor.floor_seconds(parts, "fp32", ceilings) == sum(flops.values())
+    slow_memory = dataclasses.replace(ceilings, flops=dict.fromkeys(gpu_floor.PRODUCTS, float("inf")), bandwidth=2.0)
+    assert gpu_floor.floor_seconds(parts, "bf16", slow_memory) == sum(part.bytes for part in parts) / 2
+
+
+def test_every_op_has_a_case_that_a_wrong_answer_fails(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu_ops.py", "cpu", "--quick"])
+    assert gpu_ops.main() == 0, capsys.readouterr().out
+    right, calls = ops.lrn, iter(range(1000))
+    monkeypatch.setattr(ops, "lrn", lambda *a: right(*a) * (1 + 1e-3 * (next(calls) % 2)))
+    assert gpu_ops.main() == 1
+    assert "lrn on [2, 3, 5, 6]" in capsys.readouterr().out
+
+
+def test_a_step_fails_by_its_code_its_silence_or_its_time(tmp_path) -> None:
+    def outcome(code: str, shows: str = "", limit: int = 20) -> gpu_check.Outcome:
+        return gpu_check.run(gpu_check.Step("s", (sys.executable, "-c", code), limit, shows), tmp_path / "log.txt")
+
+    assert outcome("print('3 passed')", r"[1-9]\d* passed").trouble == ""
+    assert outcome("raise SystemExit(3)").trouble == "exit code 3"
+    assert "does not say" in outcome("print('0 passed, 9 skipped')", r"[1-9]\d* passed").trouble
+    assert outcome("import time; time.sleep(60)", limit=1).trouble == "not done after 1 s"
+    assert "no such file" in gpu_check.run(gpu_check.Step("s", ("/none",), 1), tmp_path / "log.txt").trouble.lower()
+    assert gpu_check.run(gpu_check.Step("s", (), 1), tmp_path / "log.txt").trouble == gpu_check.LEFT_OUT
+
+
+def test_all_steps_fit_ten_minutes(tmp_path) -> None:
+    steps = list(gpu_check.steps(False, tmp_path))
+    assert sum(step.limit for step in steps) <= 600
+    assert {"build", "ops", "tests", "memcheck", "racecheck", "synccheck", "benchmark"} <= {step.name for step in steps}
+
+
+def test_table_has_a_cell_per_column_with_and_without_numbers() -> None:
+    row = gpu_bench.Row("n", "l", 64, 1, "fp32", floor_ms=1.0, gflop=30.0, gbyte=2.0)
+    done = dataclasses.replace(row, ours_ms=2.0, again_ms=2.1, error=1e-6, torch_ms=6.0)
+    head, rule, empty, full, *_ = gpu_bench.table([row, done]).splitlines()
+    assert head.count("|") == rule.count("|") == empty.count("|") == full.count("|")
+    assert "32,000" in full and "50% of 1.000 ms" in full and "3.00" in full and "15.00" in full

@@ -1,0 +1,304 @@
+"""Time of contrastive maps on a GPU: ours, our algorithm on torch's parts, TorchRay's, and the computed floor.
+
+    python tools/gpu_bench.py [--dtypes fp32,tf32,bf16] [--seconds 200] [--out FOLDER] [--rehearse]
+
+GoogLeNet at pool2 and VGG16 at pool4, batches of 1 and 64, one class and 80 (VGG16: 20); seeded random weights, made on
+the fly. Every time is the median of timed calls after three untimed ones, by CUDA events, one call in flight. The peers
+may use tf32 exactly where we do: never in the rows of fp32, always in those of tf32 and bf16. Ours is timed twice,
+before and after the peers; a difference smaller than that between the two is noise. Writes DEVICE-DATE.json and .md.
+--rehearse runs it all on the CPU with two tiny networks, whose times mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import random_net  # noqa: E402
+from gpu_floor import PRODUCTS, Ceilings, floor_seconds, measure_ceilings, tf32, timings, work  # noqa: E402
+from torch_sweep import TorchSweep  # noqa: E402
+from torchray_peer import INSTALL, GraphModule, torchray_available  # noqa: E402
+
+import ebp_cuda  # noqa: E402
+from ebp_cuda import ExcitationBackprop, models  # noqa: E402
+from ebp_cuda.files import atomic_path  # noqa: E402
+
+OTHER_MAP = 0.1
+TINY = ROOT / "tests" / "golden" / "tiny"
+DRIVER = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A network, where its map is read, and the batches [images, classes]."""
+
+    name: str
+    layer: str
+    contrast: str
+    size: tuple[int, int]
+    batches: tuple[tuple[int, int], ...]
+
+    def prototxt(self) -> str:
+        path = TINY / f"{self.name}.prototxt"
+        return path.read_text() if path.exists() else models.prototxt(self.name)
+
+
+REAL = (
+    Setup("googlenet_coco", "pool2/3x3_s2", "pool5/7x7_s1", (224, 224), ((1, 1), (1, 80), (64, 1), (64, 80))),
+    Setup("vgg16", "pool4", "fc7", (224, 224), ((1, 1), (1, 20), (64, 1), (64, 20))),
+)
+REHEARSAL = (
+    Setup("mini_inception", "n0", "pp", (15, 18), ((1, 1), (2, 3))),
+    Setup("mini_vgg", "p1", "fc7", (12, 12), ((1, 1), (2, 3))),
+)
+
+
+@dataclass
+class Row:
+    """One measured row; times in milliseconds, medians."""
+
+    network: str
+    layer: str
+    images: int
+    classes: int
+    dtype: str
+    floor_ms: float
+    gflop: float
+    gbyte: float
+    ours_ms: float | None = None
+    again_ms: float | None = None
+    error: float | None = None
+    """Relative L1 of our first map from our own in float64."""
+    torch_ms: float | None = None
+    torch_distance: float | None = None
+    """Relative L1 of the yardstick's first map from ours in float64."""
+    torchray_ms: float | None = None
+    torchray_distance: float | None = None
+    """The same of TorchRay's first map, which is clipped at 0, from ours clipped."""
+    notes: list[str] = field(default_factory=list)
+
+
+class Bench:
+    """One network on the device, and what is timed on it."""
+
+    def __init__(self, setup: Setup, device: torch.device, budget: float) -> None:
+        self.setup, self.device, self.budget = setup, device, budget
+        self.net = random_net(0, setup.prototxt())
+        graph = self.net.graph
+        self.top = self.net.default_top()
+        self.layer, self.contrast = (graph.resolve(name)[0] for name in (setup.layer, setup.contrast))
+        self.finished = graph.resolve(setup.contrast)[-1]  # TorchRay cannot stop where a ReLU then works in place
+        self.sweep = TorchSweep(graph, self.top, self.layer, self.contrast, device)
+        self.module = GraphModule(graph, self.top).to(device)
+        self.known = next(iter(self.net.forward(self.batch(1), [self.top]).values())).shape[1]
+        self.exact = self.attribution("fp64").attribute(self.batch(1), self.targets(1, 1))[0, 0]
+        self.peers: dict[tuple[int, int, bool], dict[str, float | str]] = {}
+
+    def attribution(self, dtype: str) -> ExcitationBackprop:
+        return ExcitationBackprop(self.net, self.setup.layer, self.setup.contrast, dtype=dtype, device=self.device)
+
+    def batch(self, images: int) -> torch.Tensor:
+        """Noise about as large as a photo less its mean; the first image is the same in every batch."""
+        draw = torch.Generator().manual_seed(1)
+        x = torch.stack([torch.rand(3, *self.setup.size, generator=draw) for _ in range(images)]) * 255 - 110
+        return x.to(self.device).contiguous(memory_format=torch.channels_last)
+
+    def targets(self, images: int, classes: int) -> torch.Tensor:
+        found = torch.arange(images)[:, None] + torch.arange(classes)
+        return (found % self.known).to(self.device)
+
+    def distance(self, maps: torch.Tensor, least: float | None = None) -> float:
+        got, exact = maps[0, 0].double(), self.exact if least is None else self.exact.clamp(min=least)
+        return float((got - exact).abs().sum() / exact.abs().sum())
+
+    def milliseconds(self, case: Callable[[], Any]) -> float:
+        return statistics.median(timings(case, self.device, self.budget)) * 1e3
+
+    def torchray(self, images: int, classes: int) -> Callable[[], Any] | None:
+        """TorchRay on the same network, one copy of an image per class, as one batch."""
+        if not torchray_available():
+            return None
+        from torchray.attribution.excitation_backprop import contrastive_excitation_backprop
+
+        x = self.batch(images).repeat_interleave(classes, 0).contiguous(memory_format=torch.channels_last)
+        places = [self.module.layer(name) for name in (self.layer, self.finished, self.top)]
+        return partial(
+            contrastive_excitation_backprop, self.module, x, self.targets(images, classes).reshape(-1), *places
+        )
+
+    def row(self, images: int, classes: int, dtype: str, ceilings: Ceilings) -> Row:
+        parts = list(work(self.net, self.setup.size, self.layer, self.contrast, images, classes))
+        flop, byte = sum(part.flops for part in parts), sum(part.bytes for part in parts)
+        floor = floor_seconds(parts, dtype, ceilings) * 1e3
+        row = Row(self.setup.name, self.setup.layer, images, classes, dtype, floor, flop / 1e9, byte / 1e9)
+        x, targets = self.batch(images), self.targets(images, classes)
+        ours = None
+        try:
+            ours = partial(self.attribution(dtype).attribute, x, targets)
+            row.error = self.distance(ours())
+            row.ours_ms = self.milliseconds(ours)
+        except Exception as error:  # whatever it is, the other rows are worth having
+            row.notes.append(f"ours: {first_line(error)}")
+        self.add_peers(row, x, targets)
+        if row.ours_ms is not None and ours is not None:
+            row.again_ms = self.milliseconds(ours)
+        return row
+
+    def add_peers(self, row: Row, x: torch.Tensor, targets: torch.Tensor) -> None:
+        """The peers' times, measured once per setting of tf32."""
+        key = row.images, row.classes, row.dtype != "fp32"
+        if key not in self.peers:
+            self.peers[key] = self.measure_peers(x, targets, allowed=key[2])
+        for name, value in self.peers[key].items():
+            if isinstance(value, str):
+                row.notes.append(value)
+            else:
+                setattr(row, name, value)
+        if (row.torchray_distance or 0) > OTHER_MAP:
+            row.notes.append(f"TorchRay computes another map, {row.torchray_distance:.1e} from ours: ignore its time")
+
+    def measure_peers(self, x: torch.Tensor, targets: torch.Tensor, allowed: bool) -> dict[str, float | str]:
+        found: dict[str, float | str] = {}
+        with tf32(allowed):
+            try:
+                found["torch_distance"] = self.distance(self.sweep.maps(x, targets))
+                found["torch_ms"] = self.milliseconds(lambda: self.sweep.maps(x, targets))
+            except RuntimeError as error:
+                found["torch's parts"] = f"torch's parts: {first_line(error)}"
+            release(self.device)
+            try:
+                case = self.torchray(*targets.shape)
+                if case is not None:
+                    found["torchray_distance"] = self.distance(case().detach(), least=0.0)
+                    found["torchray_ms"] = self.milliseconds(case)
+            except Exception as error:
+                found["TorchRay"] = f"TorchRay: {first_line(error)}"
+        release(self.device)
+        return found
+
+
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"
+
+
+def release(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def table(rows: list[Row]) -> str:
+    """The rows in Markdown."""
+    head = (
+        "network | N | K | dtype | ms | again | maps/s | TFLOP/s | GB/s | of floor | x torch parts | x TorchRay | error"
+    )
+    lines = [f"| {head} |", "|" + " --- |" * (head.count("|") + 1)]
+    for row in rows:
+        cells: list[Any] = [f"{row.network} {row.layer}", row.images, row.classes, row.dtype]
+        if row.ours_ms is None:
+            cells += ["-"] * 5 + [f"floor {row.floor_ms:.3f} ms", "-", "-", "-"]
+        else:
+            cells += [f"{row.ours_ms:.3f}", f"{row.again_ms:.3f}"]
+            cells += [f"{row.images * row.classes / row.ours_ms * 1e3:,.0f}"]
+            cells += [f"{row.gflop / row.ours_ms:.2f}", f"{row.gbyte / row.ours_ms * 1e3:.0f}"]
+            cells += [f"{row.floor_ms / row.ours_ms:.0%} of {row.floor_ms:.3f} ms"]
+            cells += ["-" if peer is None else f"{peer / row.ours_ms:.2f}" for peer in (row.torch_ms, row.torchray_ms)]
+            cells += [f"{row.error:.1e}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    notes = [f"* {r.network} N={r.images} K={r.classes} {r.dtype}: {note}" for r in rows for note in r.notes]
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def describe(device: torch.device) -> dict[str, str]:
+    """What the numbers depend on."""
+    found = {"device": "cpu", "torch": torch.__version__, "ebp_cuda": str(ebp_cuda.ops.build_info())}
+    if device.type == "cuda":
+        found |= {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
+        found |= {"cudnn": str(torch.backends.cudnn.version()), "driver": output(*DRIVER)}
+    found["commit"] = output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+    found["TorchRay"] = "1.0.0.2, channels_last" if torchray_available() else f"not installed ({INSTALL})"
+    found["tf32 of the peers"] = "off in rows of fp32, on in rows of tf32 and bf16"
+    found["date"] = datetime.date.today().isoformat()
+    found["command"] = shlex.join(["python", "tools/gpu_bench.py", *sys.argv[1:]])
+    return found
+
+
+def output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Time contrastive excitation backprop on a GPU.")
+    parser.add_argument("--dtypes", default=",".join(PRODUCTS), help="of ours (default fp32,tf32,bf16)")
+    parser.add_argument("--seconds", type=float, default=200, help="no row is begun after that (default 200)")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the results")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU with tiny networks")
+    return parser.parse_args()
+
+
+def measure_all(args: argparse.Namespace, device: torch.device, ceilings: Ceilings) -> tuple[list[Row], list[str]]:
+    """The rows that fit the time, and the names of those that did not."""
+    stop, rows, skipped = time.monotonic() + args.seconds, [], []
+    for setup in REHEARSAL if args.rehearse else REAL:
+        bench = Bench(setup, device, 0.02 if args.rehearse else 0.8)
+        for (images, classes), dtype in itertools.product(setup.batches, args.dtypes.split(",")):
+            if time.monotonic() > stop:
+                skipped.append(f"{setup.name} N={images} K={classes} {dtype}")
+                continue
+            rows.append(bench.row(images, classes, dtype, ceilings))
+            release(device)
+        del bench
+        release(device)
+    return rows, skipped
+
+
+def main() -> int:
+    args = parse_arguments()
+    if not args.rehearse and not torch.cuda.is_available():
+        sys.exit("torch finds no CUDA device; --rehearse runs the benchmark's steps on the CPU")
+    device = torch.device("cpu" if args.rehearse else "cuda")
+    facts, ceilings = describe(device), measure_ceilings(device)
+    rows, skipped = measure_all(args, device, ceilings)
+    rates = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in ceilings.flops.items())
+    head = "\n".join(
+        [
+            *(f"* {k}: {v}" for k, v in facts.items()),
+            f"* measured ceilings: {rates}, {ceilings.bandwidth / 1e9:.0f} GB/s",
+        ]
+    )
+    text = f"# c-MWP on {facts['device']}\n\n{head}\n\n{table(rows)}"
+    text += "".join(f"* not measured, the time was up: {name}\n" for name in skipped)
+    args.out.mkdir(parents=True, exist_ok=True)
+    name = f"{re.sub(r'[^A-Za-z0-9]+', '-', facts['device']).strip('-').lower()}-{facts['date']}"
+    with atomic_path(args.out / f"{name}.json") as path:
+        results = {"facts": facts, "ceilings": asdict(ceilings), "rows": [asdict(r) for r in rows], "skipped": skipped}
+        path.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    with atomic_path(args.out / f"{name}.md") as path:
+        path.write_text(text, encoding="utf-8")
+    print(text)
+    measured = [row for row in rows if row.dtype == "fp32" and row.ours_ms is not None]
+    return 0 if measured and not skipped else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
