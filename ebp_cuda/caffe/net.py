@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from google.protobuf import text_format
 
 from ..errors import InputError, ModelError, ShapeError, nearest_names
@@ -112,8 +113,10 @@ class Net:
             self._feed(inputs, self.inputs, "data")
         if first == 0:
             self._follow_inputs()
-        for index in range(first, last + 1):
-            self._runner.forward(index)
+        plan = self._runner.plan()
+        with torch.no_grad():
+            for index in range(first, last + 1):
+                self._runner.forward(index, plan)
         return Arrays(self.blobs, wanted, "data")
 
     def backward(
@@ -132,8 +135,10 @@ class Net:
         if tops:
             self._feed(tops, self.outputs, "diff")
         self._check_backward(first, last)
-        for index in range(first, last - 1, -1):
-            self._runner.backward(index)
+        plan = self._runner.plan()
+        with torch.no_grad():
+            for index in range(first, last - 1, -1):
+                self._runner.backward(index, plan)
         return Arrays(self.blobs, wanted, "diff")
 
     def _check_backward(self, first: int, last: int) -> None:

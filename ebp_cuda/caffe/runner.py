@@ -82,60 +82,59 @@ class Runner:
 
     # --- up ---------------------------------------------------------------------------------------------------------
 
-    def forward(self, index: int) -> None:
+    def forward(self, index: int, plan: Plan) -> None:
         """Reads the bottoms of layer `index` and writes its tops."""
         layer = self.network.layers[index]
         if not layer.nodes:
             return  # an input; or a Split, whose tops share the data of its bottom
-        plan = self.plan()
-        self._states[index] = state = self._state(layer, self._bottoms(layer, up=True), plan)
-        sound = self._sound(layer)
+        self._states[index] = state = self._state(layer, self._bottoms(layer, plan, up=True), plan)
+        sound = self._sound(layer, plan)
         for top, value in zip(layer.tops, layer.outputs, strict=True):
             self.blobs[top].values.put(state.values[value], sound)
 
-    def _bottoms(self, layer: Layer, up: bool = False) -> dict[str, torch.Tensor]:
-        where, inputs = device(), self.network.net.inputs
-        pairs = zip(layer.bottoms, layer.inputs, strict=True)
-        return {value: self.blobs[blob].values.tensor(where, anew=up and value in inputs) for blob, value in pairs}
+    def _bottoms(self, layer: Layer, plan: Plan, up: bool = False) -> dict[str, torch.Tensor]:
+        inputs, blobs = self.network.net.inputs, self.blobs
+        return {
+            value: blobs[blob].values.tensor(plan.device, anew=up and value in inputs)
+            for blob, value in zip(layer.bottoms, layer.inputs, strict=True)
+        }
 
     def _state(self, layer: Layer, bottoms: dict[str, torch.Tensor], plan: Plan) -> State:
         versions = self._sync(layer)
         state = State(dict(bottoms), {}, versions, plan.device)
-        with torch.no_grad():
-            for index in layer.nodes:
-                node = plan.graph.nodes[index]
-                xs = [state.values[value] for value in node.inputs]
-                saved: dict[str, Any] = {"overwrite": index in self._overwriting}
-                try:
-                    ys = operation_of(plan.graph, node).forward(node, plan.params(index), xs, saved)
-                except RuntimeError as error:
-                    shapes = ", ".join(str(list(x.shape)) for x in xs)
-                    where = f"{plan.graph.origin}: layer '{layer.name}' ({layer.type})"
-                    raise ShapeError(f"{where} on {shapes}: {str(error).splitlines()[0]}") from error
-                state.saved[index] = saved
-                state.values.update(zip(node.outputs, ys, strict=False))
+        for index in layer.nodes:
+            node = plan.graph.nodes[index]
+            xs = [state.values[value] for value in node.inputs]
+            saved: dict[str, Any] = {"overwrite": index in self._overwriting}
+            try:
+                ys = operation_of(plan.graph, node).forward(node, plan.params(index), xs, saved)
+            except RuntimeError as error:
+                shapes = ", ".join(str(list(x.shape)) for x in xs)
+                where = f"{plan.graph.origin}: layer '{layer.name}' ({layer.type})"
+                raise ShapeError(f"{where} on {shapes}: {str(error).splitlines()[0]}") from error
+            state.saved[index] = saved
+            state.values.update(zip(node.outputs, ys, strict=False))
         return state
 
     # --- down -------------------------------------------------------------------------------------------------------
 
-    def backward(self, index: int) -> None:
+    def backward(self, index: int, plan: Plan) -> None:
         """Reads the diffs of the tops of layer `index` and writes those of its bottoms."""
         layer = self.network.layers[index]
         if not layer.needs_backward or not any(layer.propagates):
             return
-        where = device()
         above = [self.blobs[top].signal() for top in layer.tops]
         if layer.type == "Split":
-            self._write(layer, [_sum_later(above, where)])
+            self._write(layer, [_sum_later(above, plan.device)])
             return
         if not layer.nodes or not self._has_rules(layer):
             return
-        rels = [signal.relevance(where) for signal in above]
+        rels = [signal.relevance(plan.device) for signal in above]
         if all(rel is None for rel in rels):
             self._write(layer, [None] * len(layer.bottoms))
             return
-        state, plan = self._seen(index), self.plan()
-        signs = plan.non_negative if self._sound(layer) else frozenset()
+        state = self._seen(index, plan)
+        signs = plan.non_negative if self._sound(layer, plan) else frozenset()
         sweep = _Sweep(plan, layer, state, signs, settings.backward)
         if layer.blobs or len(layer.bottoms) > 1:
             self._write(layer, sweep.run(rels))
@@ -153,22 +152,22 @@ class Runner:
             f"'{settings.backward}': the original {'leaves stale diffs' if layer.type == 'Eltwise' else 'aborts'}"
         )
 
-    def _sound(self, layer: Layer) -> bool:
+    def _sound(self, layer: Layer, plan: Plan) -> bool:
         """Whether what the layers alone say about signs holds for its bottoms: a script may have written to them."""
-        signs = self.plan().non_negative
+        signs = plan.non_negative
         pairs = zip(layer.bottoms, layer.inputs, strict=True)
         return all(self.blobs[blob].values.computed for blob, value in pairs if value in signs)
 
-    def _seen(self, index: int) -> State:
+    def _seen(self, index: int, plan: Plan) -> State:
         """The layer's last forward, brought up to date with what has been written to its bottoms since."""
-        layer, plan = self.network.layers[index], self.plan()
+        layer = self.network.layers[index]
         state = self._states.get(index)
         if state is None:
             if settings.strict:
                 where = f"{plan.graph.origin}: layer '{layer.name}'"
                 raise InputError(f"{where}: backward before any forward through it; the original would use zeros")
-            state = self._states[index] = self._state(layer, self._bottoms(layer), plan)
-        now = {} if set(layer.bottoms) & set(layer.tops) else self._bottoms(layer)
+            state = self._states[index] = self._state(layer, self._bottoms(layer, plan), plan)
+        now = {} if set(layer.bottoms) & set(layer.tops) else self._bottoms(layer, plan)
         if any(now[value] is not state.values[value] for value in now):
             state = self._states[index] = self._state(layer, now, plan)
         if state.device != plan.device:
