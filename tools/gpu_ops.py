@@ -128,7 +128,7 @@ def check(case: Case, device: str, form: torch.memory_format) -> str | None:
     """What is wrong with the device's answer, against the CPU's in float64; None if nothing is."""
     wide = [t.double() if t.is_floating_point() else t for t in case.tensors]
     try:
-        placed = [t.to(device).contiguous(memory_format=form) for t in case.tensors]
+        placed = [t.to(device).contiguous(memory_format=form) if t.dim() == 4 else t.to(device) for t in case.tensors]
         more = {} if case.precision == "fp32" else {"precision": case.precision}
         got, wanted = case.call(*placed, **more), case.call(*wide)
         pairs = zip(*((found,) if isinstance(found, torch.Tensor) else found for found in (got, wanted)), strict=True)
