@@ -11,7 +11,7 @@ import torch
 from test_api import Small
 
 import ebp_cuda
-from ebp_cuda import ExcitationBackprop, UnsupportedError
+from ebp_cuda import ExcitationBackprop, ShapeError, UnsupportedError, ops
 from ebp_cuda.models import digits
 from ebp_cuda.net import Net
 
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.gpu
 
 DEVICE = "cuda"
 SAME = 1e-4
+WINDOW = (1, 1), (0, 0, 0, 0), (1, 1), 1
 NETS = {"small": ("features.2", "features.4"), "digits": (digits.LAYER, digits.CONTRAST_LAYER)}
 
 
@@ -170,6 +171,14 @@ def test_a_device_that_is_not_there_is_refused_by_name() -> None:
     beyond = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(UnsupportedError, match=beyond):
         attribution("small", beyond)
+
+
+@pytest.mark.parametrize("call", [ops.share, ops.gate, lambda p, z: ops.conv2d_normalizer(p, z, *WINDOW)])
+def test_tensors_on_two_devices_are_refused_with_both_named(call) -> None:
+    here, there = torch.ones(1, 2, 3, 3), torch.ones(1, 2, 3, 3, device=DEVICE)
+    for first, second in ((here, there), (there, here)):
+        with pytest.raises(ShapeError, match=r"cpu.*cuda:0|cuda:0.*cpu"):
+            call(first, second)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs a second GPU")
