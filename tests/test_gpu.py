@@ -20,6 +20,7 @@ pytestmark = pytest.mark.gpu
 DEVICE = "cuda"
 SAME = 1e-4
 WINDOW = (1, 1), (0, 0, 0, 0), (1, 1), 1
+CALLS = [ops.share, ops.gate, lambda x, w: ops.conv2d_normalizer(x, w, *WINDOW)]
 NETS = {"small": ("features.2", "features.4"), "digits": (digits.LAYER, digits.CONTRAST_LAYER)}
 
 
@@ -115,16 +116,17 @@ def test_targets_may_lie_anywhere(where) -> None:
     assert torch.equal(eb.attribute(x, torch.tensor([0, 3, 4], device=where)), eb.attribute(x, [0, 3, 4]))
 
 
-def test_work_is_queued_on_the_current_stream() -> None:
+@pytest.mark.parametrize("call", CALLS)
+def test_work_is_queued_on_the_current_stream(call) -> None:
     """The input is written late, by a kernel queued before ours on a stream of its own: only that stream waits."""
-    eb, x, stream = attribution("small"), images("small"), torch.cuda.Stream()
-    wanted, device_x = eb.attribute(x, [0, 1, 2]), x.to(DEVICE)
+    x = torch.rand(1, 2, 9, 9, device=DEVICE) + 1
+    wanted, stream = call(x, x), torch.cuda.Stream()
     torch.cuda.synchronize()
     with torch.cuda.stream(stream):
-        late = torch.zeros_like(device_x)
+        late = torch.zeros_like(x)
         torch.cuda._sleep(50_000_000)
-        late.copy_(device_x)
-        got = eb.attribute(late, [0, 1, 2])
+        late.copy_(x)
+        got = call(late, x)
     stream.synchronize()
     assert torch.equal(got, wanted)
 
@@ -173,7 +175,7 @@ def test_a_device_that_is_not_there_is_refused_by_name() -> None:
         attribution("small", beyond)
 
 
-@pytest.mark.parametrize("call", [ops.share, ops.gate, lambda p, z: ops.conv2d_normalizer(p, z, *WINDOW)])
+@pytest.mark.parametrize("call", CALLS)
 def test_tensors_on_two_devices_are_refused_with_both_named(call) -> None:
     here, there = torch.ones(1, 2, 3, 3), torch.ones(1, 2, 3, 3, device=DEVICE)
     for first, second in ((here, there), (there, here)):
