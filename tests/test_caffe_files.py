@@ -109,6 +109,12 @@ def test_fillers_draw_the_same_numbers_from_the_same_seed(tmp_path: Path) -> Non
     np.testing.assert_allclose(first["up"][0, 0, 1], np.outer([0.75], [0.25, 0.75, 0.75, 0.25])[0])
 
 
+@pytest.mark.parametrize("kind", ["xavier", "msra", "gaussian", "uniform", "constant"])
+def test_a_single_number_may_have_any_filler(tmp_path: Path, kind: str) -> None:
+    param = f"prelu_param {{ channel_shared: true filler {{ type: '{kind}' }} }}"
+    build(tmp_path, net(IMAGE, layer("y", "PReLU", param)))
+
+
 def test_a_file_appears_whole(tmp_path: Path) -> None:
     report = caffe.import_file(BLOCK, MODEL / "inception_block.caffemodel", tmp_path / "net.onnx")
     assert (report.missing, report.unused, report.dropped) == ([], [], [])

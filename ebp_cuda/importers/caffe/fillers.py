@@ -24,14 +24,14 @@ def fill(shape: Sequence[int], filler: Any, default: float | str, rng: np.random
     if kind == "constant":
         return np.full(shape, filler.value, np.float32)
     if kind == "gaussian":
-        return np.float32(filler.mean) + np.float32(filler.std) * rng.standard_normal(shape, np.float32)
+        return _line(rng.standard_normal(shape, np.float32), filler.mean, filler.std)
     if kind == "uniform":
         return _uniform(shape, filler.min, filler.max, rng)
     if kind == "xavier":
         bound = float(np.sqrt(3.0 / _fan(shape, filler)))
         return _uniform(shape, -bound, bound, rng)
     if kind == "msra":
-        return np.float32(np.sqrt(2.0 / _fan(shape, filler))) * rng.standard_normal(shape, np.float32)
+        return _line(rng.standard_normal(shape, np.float32), 0.0, float(np.sqrt(2.0 / _fan(shape, filler))))
     if kind == "positive_unitball":
         values = rng.uniform(0.0, 1.0, shape)
         return (values / values.sum(axis=tuple(range(1, len(shape))), keepdims=True)).astype(np.float32)
@@ -41,11 +41,21 @@ def fill(shape: Sequence[int], filler: Any, default: float | str, rng: np.random
 
 
 def _uniform(shape: Sequence[int], low: float, high: float, rng: np.random.Generator) -> np.ndarray:
-    return np.float32(low) + np.float32(high - low) * rng.random(tuple(shape), np.float32)
+    return _line(rng.random(tuple(shape), np.float32), low, high - low)
+
+
+def _line(drawn: Any, start: float, scale: float) -> np.ndarray:
+    """start + scale * drawn, in the memory of `drawn`, which may be most of what there is."""
+    drawn = np.asarray(drawn)  # numpy draws a bare number for a shape without axes
+    drawn *= np.float32(scale)
+    drawn += np.float32(start)
+    return drawn
 
 
 def _fan(shape: Sequence[int], filler: Any) -> float:
     """Inputs of one output, outputs of one input, or their mean, as `variance_norm` says."""
+    if not shape:
+        return 1.0
     into, out = prod(shape) / shape[0], prod(shape) / (shape[1] if len(shape) > 1 else 1)
     return {"FAN_IN": into, "FAN_OUT": out, "AVERAGE": (into + out) / 2}[enum_name(filler, "variance_norm")]
 
