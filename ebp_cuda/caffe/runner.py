@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..graph import Node
 from ..plan import Plan, operation_of
 from ..relevance import Relevance, add
 from ..rules import Step
+from ..signs import non_negative_values
 from .blob import Blob
 from .gradients import rule_of
 from .modes import device, settings
@@ -43,6 +44,32 @@ class State:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
+class Wires:
+    """What a layer is connected to, looked up once for all passes."""
+
+    def __init__(self, layer: Layer, network: Network, blobs: dict[str, Blob], signs: Collection[str]) -> None:
+        net = network.net
+        self.bottoms = [blobs[name] for name in layer.bottoms]
+        self.tops = [blobs[name] for name in layer.tops]
+        self.reads = [(v, blob.values, v in net.inputs) for v, blob in zip(layer.inputs, self.bottoms, strict=True)]
+        self.writes = [(v, blob.values) for v, blob in zip(layer.outputs, self.tops, strict=True)]
+        self.signed = [blob for value, blob, _ in self.reads if value in signs]
+        """Bottoms that cannot be negative, if it was layers that wrote them."""
+        last = {blob for blob, values in net.versions.items() if values[-1] in layer.outputs}
+        self.final = [(v, b.values) for v, b in zip(layer.outputs, self.tops, strict=True) if b.name in last]
+        """Tops that no later layer writes over."""
+        self.in_place = bool(set(layer.bottoms) & set(layer.tops))
+        self.idle = not layer.needs_backward or not any(layer.propagates)
+
+    def bottom_tensors(self, device: torch.device, up: bool = False) -> dict[str, torch.Tensor]:
+        return {value: data.tensor(device, anew=up and is_input) for value, data, is_input in self.reads}
+
+    @property
+    def sound(self) -> bool:
+        """Whether what the layers alone say about signs holds for the bottoms: a script may have written to them."""
+        return all(data.computed for data in self.signed)
+
+
 class Runner:
     """The layers of one network over its blobs."""
 
@@ -53,6 +80,8 @@ class Runner:
         self._read = {layer.name: _versions(layer) for layer in network.layers if not layer.shared}
         """What the engine's copies of parameters were made from, where it has copies."""
         self._overwriting = frozenset(self._find_overwriting())
+        signs = non_negative_values(network.graph)
+        self._wires = [Wires(layer, network, blobs, signs) for layer in network.layers]
 
     def plan(self) -> Plan:
         """The plan for the present device."""
@@ -87,17 +116,11 @@ class Runner:
         layer = self.network.layers[index]
         if not layer.nodes:
             return  # an input; or a Split, whose tops share the data of its bottom
-        self._states[index] = state = self._state(layer, self._bottoms(layer, plan, up=True), plan)
-        sound = self._sound(layer, plan)
-        for top, value in zip(layer.tops, layer.outputs, strict=True):
-            self.blobs[top].values.put(state.values[value], sound)
-
-    def _bottoms(self, layer: Layer, plan: Plan, up: bool = False) -> dict[str, torch.Tensor]:
-        inputs, blobs = self.network.net.inputs, self.blobs
-        return {
-            value: blobs[blob].values.tensor(plan.device, anew=up and value in inputs)
-            for blob, value in zip(layer.bottoms, layer.inputs, strict=True)
-        }
+        wires = self._wires[index]
+        self._states[index] = state = self._state(layer, wires.bottom_tensors(plan.device, up=True), plan)
+        sound = wires.sound
+        for value, data in wires.writes:
+            data.put(state.values[value], sound)
 
     def _state(self, layer: Layer, bottoms: dict[str, torch.Tensor], plan: Plan) -> State:
         versions = self._sync(layer)
@@ -120,26 +143,26 @@ class Runner:
 
     def backward(self, index: int, plan: Plan) -> None:
         """Reads the diffs of the tops of layer `index` and writes those of its bottoms."""
-        layer = self.network.layers[index]
-        if not layer.needs_backward or not any(layer.propagates):
+        layer, wires = self.network.layers[index], self._wires[index]
+        if wires.idle:
             return
-        above = [self.blobs[top].signal() for top in layer.tops]
+        above = [blob.signal() for blob in wires.tops]
         if layer.type == "Split":
-            self._write(layer, [_sum_later(above, plan.device)])
+            self._write(index, [_sum_later(above, plan.device)])
             return
         if not layer.nodes or not self._has_rules(layer):
             return
         rels = [signal.relevance(plan.device) for signal in above]
         if all(rel is None for rel in rels):
-            self._write(layer, [None] * len(layer.bottoms))
+            self._write(index, [None] * len(layer.bottoms))
             return
         state = self._seen(index, plan)
-        signs = plan.non_negative if self._sound(layer, plan) else frozenset()
+        signs = plan.non_negative if wires.sound else frozenset()
         sweep = _Sweep(plan, layer, state, signs, settings.backward)
         if layer.blobs or len(layer.bottoms) > 1:
-            self._write(layer, sweep.run(rels))
+            self._write(index, sweep.run(rels))
         else:  # perhaps nobody reads it: then nobody works it out
-            self._write(layer, [Lazy(lambda: _zero_if_untouched(sweep.run(rels)[0]))])
+            self._write(index, [Lazy(lambda: _zero_if_untouched(sweep.run(rels)[0]))])
 
     def _has_rules(self, layer: Layer) -> bool:
         nodes = [self.network.graph.nodes[place] for place in layer.nodes]
@@ -152,29 +175,24 @@ class Runner:
             f"'{settings.backward}': the original {'leaves stale diffs' if layer.type == 'Eltwise' else 'aborts'}"
         )
 
-    def _sound(self, layer: Layer, plan: Plan) -> bool:
-        """Whether what the layers alone say about signs holds for its bottoms: a script may have written to them."""
-        signs = plan.non_negative
-        pairs = zip(layer.bottoms, layer.inputs, strict=True)
-        return all(self.blobs[blob].values.computed for blob, value in pairs if value in signs)
-
     def _seen(self, index: int, plan: Plan) -> State:
         """The layer's last forward, brought up to date with what has been written to its bottoms since."""
-        layer = self.network.layers[index]
+        layer, wires = self.network.layers[index], self._wires[index]
         state = self._states.get(index)
         if state is None:
             if settings.strict:
                 where = f"{plan.graph.origin}: layer '{layer.name}'"
                 raise InputError(f"{where}: backward before any forward through it; the original would use zeros")
-            state = self._states[index] = self._state(layer, self._bottoms(layer, plan), plan)
-        now = {} if set(layer.bottoms) & set(layer.tops) else self._bottoms(layer, plan)
+            state = self._states[index] = self._state(layer, wires.bottom_tensors(plan.device), plan)
+        now = {} if wires.in_place else wires.bottom_tensors(plan.device)
         if any(now[value] is not state.values[value] for value in now):
             state = self._states[index] = self._state(layer, now, plan)
         if state.device != plan.device:
             state = self._states[index] = self._state(
                 layer, {v: state.values[v].to(plan.device) for v in layer.inputs}, plan
             )
-        self._see_tops(layer, state)
+        for value, data in wires.final:  # what a script has written to a top counts
+            state.values[value] = data.tensor(state.device)
         versions = self._sync(layer)
         if versions != state.versions:
             for saved in state.saved.values():
@@ -183,16 +201,10 @@ class Runner:
             state.versions = versions
         return state
 
-    def _see_tops(self, layer: Layer, state: State) -> None:
-        """What a script has written to the tops counts, where no later layer has written over them."""
-        for blob, value in zip(layer.tops, layer.outputs, strict=True):
-            if self.network.net.versions[blob][-1] == value:
-                state.values[value] = self.blobs[blob].values.tensor(state.device)
-
-    def _write(self, layer: Layer, contents: Sequence[Any]) -> None:
-        for bottom, content, wanted in zip(layer.bottoms, contents, layer.propagates, strict=True):
+    def _write(self, index: int, contents: Sequence[Any]) -> None:
+        propagates = self.network.layers[index].propagates
+        for blob, content, wanted in zip(self._wires[index].bottoms, contents, propagates, strict=True):
             if wanted and content is not _UNTOUCHED:
-                blob = self.blobs[bottom]
                 blob.signal().put(content, blob.shape)
 
 
