@@ -234,6 +234,7 @@ def _print_report(report: ImportReport) -> None:
         ("left out, for training only", report.dropped),
         ("in the weights file, but not in the network", report.unused),
         ("unknown to the format", report.unknown),
+        ("stored statistics in place of the batch's", report.batch_statistics),
         ("NaN or infinite parameters", report.not_finite),
         ("made up by fillers", report.missing),
         ("parameters shared by name", [f"{one} = {other}" for one, other in report.shared.items()]),

@@ -11,6 +11,7 @@ from caffe_nets import build, dims, layer, net, random, run
 import ebp_cuda
 from ebp_cuda.errors import UnsupportedError
 from ebp_cuda.importers import caffe
+from ebp_cuda.importers.caffe import checking
 from ebp_cuda.importers.onnx import load_onnx
 from ebp_cuda.net import Net
 
@@ -136,6 +137,21 @@ def test_data_layers_of_forks_become_inputs(tmp_path: Path, data: str) -> None:
     text = "\n".join(f"layer {{ {text} }}" for text in (data, layer("y", "ReLU"), loss))
     model = build(tmp_path, text, input_shapes={"x": (1, 3, 5, 5)})
     assert dims(model.graph.input) == {"x": ["N", 3, "H", "W"]}
+
+
+@pytest.mark.parametrize("kind", checking._REASONS)
+def test_what_has_no_translation_says_why(kind: str) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        checking.check(caffe.parse_net(net((1, 2), layer("y", kind))), ignore_unknown=False)
+    assert f"prototxt:2: layer 'y' ({kind}): no translation for this type: " in str(caught.value)
+
+
+def test_statistics_of_the_batch_are_reported(tmp_path: Path) -> None:
+    report = caffe.ImportReport()
+    for value in ("true", "false"):
+        text = layer("y", "BatchNorm", f"batch_norm_param {{ use_global_stats: {value} }}")
+        build(tmp_path, net((1, 2, 3, 3), text), report=report)
+    assert report.batch_statistics == ["y"]
 
 
 def test_dummy_data_has_a_shape_for_every_top() -> None:

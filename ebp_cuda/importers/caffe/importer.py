@@ -14,7 +14,7 @@ from ...files import check_writable
 from .checking import check
 from .data_layers import stated_preprocess
 from .layers import KINDS
-from .net import CaffeNet, listing, read_net
+from .net import CaffeNet, Layer, listing, read_net
 from .parameters import ImportReport, parameters
 from .reading import read_weights
 from .saving import EXTERNAL_LIMIT, save
@@ -69,6 +69,7 @@ def to_onnx(
     if outputs:
         net.restrict(outputs)
     check(net, ignore_unknown)
+    report.batch_statistics += [layer.name for layer in net.kept() if _takes_batch_statistics(layer)]
     weights = read_weights(caffemodel) if caffemodel is not None else None
     for layer in net.layers:
         layer.stored = len(weights.get(layer.name, ())) if weights else 0
@@ -145,6 +146,11 @@ def _output_dims(shape: tuple[int, ...], free: set[int], batch: int) -> Dims:
     """Declared dims of an output: the batch is N, other open axes have no name."""
     dims: list[int | str | None] = [None if axis in free else length for axis, length in enumerate(shape)]
     return ["N", *dims[1:]] if 0 in free and shape[0] == batch else dims
+
+
+def _takes_batch_statistics(layer: Layer) -> bool:
+    param = layer.proto.batch_norm_param
+    return layer.type == "BatchNorm" and param.HasField("use_global_stats") and not param.use_global_stats
 
 
 def _unknown(net: CaffeNet, item: Unknown) -> str:
