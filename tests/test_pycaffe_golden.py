@@ -89,3 +89,23 @@ def test_contrastive_sequence(name, top, tmp_path):
     net.blobs[second].diff[...] -= negative
     net.backward(start=below)
     check(name, "C", net, data)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != NO_BACKWARD])
+def test_arrays_held_throughout_and_layers_run_one_by_one(name, tmp_path):
+    data, net = small_net(name, tmp_path)
+    up = {blob: net.blobs[blob].data for blob in net.blobs}
+    down = {blob: net.blobs[blob].diff for blob in net.blobs}
+    for layer in net._layer_names:
+        net.forward(start=layer, end=layer)
+    for array in down.values():
+        array[...] = 7
+    for blob, diff in under(data, "B/top_diff/").items():
+        down[blob][...] = diff
+    for layer in reversed(net._layer_names):
+        net.backward(start=layer, end=layer)
+    check(name, "B", net, data)
+    for blob, wanted in under(data, "fwd/").items():
+        assert difference(up[blob], wanted) <= max(TOLERANCE, 4 * floor(f"tiny/{name}.npz", f"fwd/{blob}")), blob
+    for blob, array in down.items():
+        assert net.blobs[blob].diff is array

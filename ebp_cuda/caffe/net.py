@@ -142,7 +142,7 @@ class Net:
         return Arrays(self.blobs, wanted, "diff")
 
     def _check_backward(self, first: int, last: int) -> None:
-        span = self.layers[last : first + 1]
+        span = [layer for layer in self.layers[last : first + 1] if layer.bottoms]
         if settings.strict and span and not any(layer.needs_backward for layer in span):
             raise InputError(
                 f"{self._network.net.origin}: the original's backward pass skips every layer from "
