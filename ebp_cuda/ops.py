@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 
@@ -21,6 +22,7 @@ from .errors import ShapeError, UnsupportedError
 __all__ = [
     "avg_pool2d",
     "build_info",
+    "conv2d_excitation",
     "conv2d_normalizer",
     "conv2d_sweep",
     "gate",
@@ -43,6 +45,7 @@ _FLOATS = (torch.float32, torch.float64)
 _MAX_ELEMENTS = 2**31 - 1
 
 
+@cache  # asked at every call on CUDA; a refusal is not kept
 def require_device(device: torch.device) -> None:
     """Raises UnsupportedError unless the ops run on this device."""
     if device.type == "cuda" and not _HAS_CUDA:
@@ -171,6 +174,36 @@ def conv2d_normalizer(
     if x.is_cpu:  # the dispatcher's way back into Python takes longer than a small convolution
         return normalizer_cpu(x, w_plus, stride, padding, dilation, groups, *_unless_fp32(precision))
     return _ops.conv2d_normalizer.default(x, w_plus, stride, padding, dilation, groups, *_unless_fp32(precision))
+
+
+def conv2d_excitation(
+    x: Tensor,
+    w: Tensor,
+    w_plus: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    *,
+    relu: bool,
+    as_gate: bool,
+) -> tuple[Tensor, Tensor]:
+    """y = W x + bias, through a ReLU where `relu`, and beside it z = W+ x, or y / z (0 where z is 0) where `as_gate`.
+
+    Shapes as for `conv2d_normalizer`, bias [O]. On CUDA one kernel that reads x once, and float32 only; w and w_plus
+    must lie alike.
+    """
+    op = "conv2d_excitation"
+    x, w, w_plus = _plane(op, "x", x), _weights(op, w, x, groups), _weights(op, w_plus, x, groups)
+    size = _conv_size(op, x.shape[2:], w.shape[2:], tuple(stride), tuple(padding), tuple(dilation))
+    if x.shape[1] != w.shape[1] * groups or w.shape != w_plus.shape:
+        raise ShapeError(f"{op}: w is {list(w.shape)}, w_plus {list(w_plus.shape)}, x has {x.shape[1]} channels")
+    if bias is not None and (bias.shape != w.shape[:1] or bias.dtype != x.dtype):
+        raise ShapeError(f"{op}: bias is {_kind(bias)}, wanted [{w.shape[0]}] beside {_kind(x)}")
+    _indexable(op, "the result", x.shape[0] * w.shape[0] * size[0] * size[1])
+    w_plus = w_plus.contiguous(memory_format=memory_format(w))
+    return _ops.conv2d_excitation.default(x, w, w_plus, bias, stride, padding, dilation, groups, relu, as_gate)
 
 
 def conv2d_sweep(

@@ -91,7 +91,7 @@ class Plan:
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
         placed = tensor.detach().to(self.device, self.dtype)
-        if placed.dim() == 4 and self.device.type == "cpu":
+        if placed.dim() == 4:
             placed = placed.contiguous(memory_format=torch.channels_last)
         return placed
 
