@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <tuple>
 #include <type_traits>
 
 #include "cuda/schedule.h"
@@ -107,9 +108,42 @@ Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, 
   return below;
 }
 
+std::tuple<Tensor, Tensor> conv2d_excitation(const Tensor& x, const Tensor& w, const Tensor& w_plus,
+                                             const std::optional<Tensor>& bias, const Ints& stride, const Ints& padding,
+                                             const Ints& dilation, int64_t groups, bool relu, bool as_gate) {
+  const Operand operand{"conv2d_excitation", "x", x};
+  const ConvShape shape{stride, padding, dilation, groups};
+  Conv2d d = conv_of(operand, {operand.op, "w", w}, plane_of(operand), shape);
+  conv_of(operand, {operand.op, "w_plus", w_plus}, plane_of(operand), shape);
+  EBP_REQUIRE(x.scalar_type() == ScalarType::Float, "ebp_cuda::conv2d_excitation: x must be float32 on CUDA, got ",
+              torch::headeronly::toString(x.scalar_type()));
+  EBP_REQUIRE(x.size(1) == d.in_channels, "ebp_cuda::conv2d_excitation: x has ", x.size(1), " channels, w wants ",
+              d.in_channels);
+  EBP_REQUIRE(shape_of(w) == shape_of(w_plus) && w.strides().equals(w_plus.strides()),
+              "ebp_cuda::conv2d_excitation: w and w_plus must have one shape and one memory format");
+  EBP_REQUIRE(!bias.has_value() || (bias->is_contiguous() && shape_of(*bias) == Ints{d.out_channels} &&
+                                    bias->scalar_type() == ScalarType::Float && bias->device() == x.device()),
+              "ebp_cuda::conv2d_excitation: bias must be float32 [", d.out_channels, "] beside x");
+  Tensor y = empty_as(x, {d.batch, d.out_channels, d.h.out, d.w.out}), side = empty_as(y);
+  set_strides(d, x, y);
+  on_device(operand, y, [&](auto, void* stream) {
+    const Contraction up = contraction_up(d, strides_of(w));
+    const Schedule how = schedule_of(up, Precision::fp32, false, current_arch(), data<float>(x), data<float>(w),
+                                     data<float>(w_plus));
+    if (how.method == Method::naive) return simt_refuses(up);
+    const int64_t needed = partial_total(up, how, 2);
+    Tensor partial = empty_as(y, {needed, 1, 1, 1});
+    return launch_excitation(up, how, data<float>(x), data<float>(w), data<float>(w_plus),
+                             bias.has_value() ? data<float>(*bias) : nullptr, relu, as_gate, mutable_data<float>(y),
+                             mutable_data<float>(side), needed > 0 ? mutable_data<float>(partial) : nullptr, stream);
+  });
+  return {y, side};
+}
+
 STABLE_TORCH_LIBRARY_IMPL(ebp_cuda, EBP_CUDA_KEY, m) {
   m.impl("conv2d_normalizer", TORCH_BOX(&conv2d_normalizer));
   m.impl("conv2d_sweep", TORCH_BOX(&conv2d_sweep));
+  m.impl("conv2d_excitation", TORCH_BOX(&conv2d_excitation));
 }
 
 }  // namespace ebp::cuda

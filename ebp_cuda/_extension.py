@@ -144,6 +144,22 @@ def _fake_sweep(
     return torch.empty(shape, dtype=r.dtype, device=r.device, memory_format=format_)
 
 
+@torch.library.register_fake("ebp_cuda::conv2d_excitation")
+def _fake_excitation(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    w_plus: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    *_: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    y = _fake_normalizer(x, w, stride, padding, dilation, groups)
+    return y, torch.empty_like(y)
+
+
 def _check_precision(precision: str) -> None:
     if precision != "fp32":
         raise RuntimeError(f"precision='{precision}' is one of CUDA; the CPU computes in the tensors' dtype, 'fp32'")
@@ -195,6 +211,28 @@ def sweep_cpu(
     return gated
 
 
+def excitation_cpu(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    w_plus: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    relu: bool,
+    as_gate: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """conv2d_excitation by ATen's convolution, twice."""
+    y = normalizer_cpu(x, w, stride, padding, dilation, groups)
+    if bias is not None:
+        y += bias.view(-1, 1, 1)
+    y = y.relu_() if relu else y
+    z = normalizer_cpu(x, w_plus, stride, padding, dilation, groups)
+    return y, torch.ops.ebp_cuda.share.default(y, z) if as_gate else z
+
+
 _CPU = torch.library.Library("ebp_cuda", "IMPL", "CPU")
+_CPU.impl("conv2d_excitation", excitation_cpu)
 _CPU.impl("conv2d_normalizer", normalizer_cpu)
 _CPU.impl("conv2d_sweep", sweep_cpu)

@@ -226,6 +226,15 @@ class TestOps:
         assert torch.equal(torch.ops.ebp_emulated.conv2d_sweep(*args, x), wanted)
         assert torch.equal(ops.conv2d_sweep(*args, gate=x), wanted)  # and the CPU says the same
 
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    @pytest.mark.parametrize(("relu", "as_gate", "biased"), [(True, True, True), (False, False, False)])
+    def test_excitation(self, layout, relu, as_gate, biased):
+        x, w, _, _ = self.operands(layout=layout)
+        args = (x, w, w.clamp(min=0), torch.arange(-2.0, 2.0) if biased else None, *self.GEOMETRY)
+        wanted = ops.conv2d_excitation(*args, relu=relu, as_gate=as_gate)
+        for got, value in zip(torch.ops.ebp_emulated.conv2d_excitation(*args, relu, as_gate), wanted, strict=True):
+            assert torch.equal(got, value)
+
     def test_gate_may_be_a_slice_of_channels(self):
         x, w, r, _ = self.operands()
         wide = torch.cat([x, x], 1).contiguous(memory_format=LAYOUTS[0])
@@ -240,6 +249,12 @@ class TestOps:
             torch.ops.ebp_emulated.conv2d_sweep(*args, None, "fp16")
         with pytest.raises(RuntimeError, match="'tf32' is one of float32 tensors"):
             torch.ops.ebp_emulated.conv2d_normalizer(x.double(), w.double(), *self.GEOMETRY, "tf32")
+        with pytest.raises(RuntimeError, match=r"bias must be float32 \[4\]"):
+            torch.ops.ebp_emulated.conv2d_excitation(x, w, w, torch.ones(3), *self.GEOMETRY, True, True)
+        with pytest.raises(RuntimeError, match="x must be float32 on CUDA"):
+            torch.ops.ebp_emulated.conv2d_excitation(*(t.double() for t in (x, w, w)), None, *self.GEOMETRY, True, True)
+        with pytest.raises(ShapeError, match=r"bias is float32 \[3\]"):
+            ops.conv2d_excitation(x, w, w, torch.ones(3), *self.GEOMETRY, relu=True, as_gate=True)
         with pytest.raises(RuntimeError, match="is one of CUDA"):
             ops.conv2d_normalizer(x, w, *self.GEOMETRY, precision="tf32")
         with pytest.raises(RuntimeError, match="only the first axis may differ"):

@@ -34,7 +34,8 @@ def sample_calls(device: str = "cpu", memory_format: torch.memory_format = torch
         "avg_pool2d": (x, *pool[:3], [4, 4], True),
         "lrn": (x, 5, 1e-4, 0.75, 1.0),
         "conv2d_normalizer": (x, w, [2, 2], [1, 1, 0, 1], [1, 1], 1),
-        "conv2d_sweep": (r, w, [7, 6], [2, 2], [1, 1, 0, 1], [1, 1], 1),
+        "conv2d_sweep": (r, w, [7, 6], [2, 2], [1, 1, 0, 1], [1, 1], 1, p),
+        "conv2d_excitation": (x, w, w.clamp(min=0), w[:, 0, 0, 0].clone(), [2, 2], [1, 1, 0, 1], [1, 1], 1, True, True),
     }
 
 
@@ -151,9 +152,16 @@ CALLS = {
     "avg_pool2d": (lambda x, _: ops.avg_pool2d(x, *POOL, (4, 3), True), 2, 2),
     "lrn": (lambda x, _: ops.lrn(x, 5, 1e-2, 0.75, 1.0), 2, 2),
     "conv2d_normalizer": (lambda x, _: ops.conv2d_normalizer(x, W, (2, 2), (1, 1, 0, 0), (1, 1), 1), 2, 2),
-    "conv2d_sweep": (lambda r, _: ops.conv2d_sweep(r, W, (7, 6), (1, 1), (1, 1, 1, 1), (1, 1), 1), 6, 2),
+    "conv2d_sweep": (lambda r, x: ops.conv2d_sweep(r, W, (7, 6), (1, 1), (1, 1, 1, 1), (1, 1), 1, gate=x), 6, 2),
+    "conv2d_excitation": (lambda x, _: excitation(x if x.is_cpu else x.float()), 2, 2),
 }  # fmt: skip
 W = numbers(5, 5, 3, 3)
+
+
+def excitation(x: Tensor) -> Tensor:
+    w = W.to(x.dtype)
+    geometry = ((2, 2), (1, 1, 0, 0), (1, 1), 1)
+    return torch.cat(ops.conv2d_excitation(x, w, w.clamp(min=0), w[0, :, 0, 0], *geometry, relu=True, as_gate=True))
 
 
 def test_the_calls_cover_every_op() -> None:
@@ -163,7 +171,7 @@ def test_the_calls_cover_every_op() -> None:
 def mixtures() -> list[tuple[str, str, str]]:
     """Every op with every kind of strides, ops of two tensors with every pair of them."""
     kinds = ["plain", "plain channels_last", *WILD]
-    pairs = {"share", "gate", "max_winner", "max_pool2d_route"}
+    pairs = {"share", "gate", "max_winner", "max_pool2d_route", "conv2d_sweep"}
     return [(name, a, b) for name in sorted(CALLS) for a in kinds for b in (kinds if name in pairs else kinds[:1])]
 
 
