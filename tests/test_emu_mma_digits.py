@@ -21,8 +21,8 @@ from ebp_cuda.rules import contraction
 pytestmark = [pytest.mark.emu, pytest.mark.slow]
 
 IMAGES = 1
-# Relative L1 error of the map, at most. Over two images fp32 had 1.9e-7, tf32 1.1e-4 and bf16 5.6e-4. `plain` rounds the
-# relevance instead of splitting it and leaves x as it is where it multiplies: tf32 had 2.0e-4 and bf16 2.2e-3.
+# Relative L1 error of the map, at most. Over two images fp32 had 1.9e-7, tf32 1.1e-4 and bf16 5.6e-4. `plain` rounds
+# the relevance instead of splitting it and leaves x as it is where it multiplies: tf32 had 2.0e-4 and bf16 2.2e-3.
 MOST = {"fp32": 2e-6, "tf32": 4e-4, "bf16": 2e-3}
 
 
