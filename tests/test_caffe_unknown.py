@@ -109,6 +109,23 @@ def test_deeply_nested_text_is_read_over(tmp_path: Path) -> None:
         caffe.parse_net("layer { name: " + "{" * 100_000)
 
 
+def test_the_settings_of_training_files_are_known(tmp_path: Path) -> None:
+    """What Caffe's own schema has is no news, though it says nothing about the forward pass."""
+    text = """
+    layer { name: "d" type: "Data" top: "x" top: "l" transform_param { crop_size: 9 mirror: true mean_file: "m" }
+      data_param { source: "s" batch_size: 4 backend: LMDB prefetch: 2 rand_skip: 1 } }
+    layer { name: "y" type: "InnerProduct" bottom: "x" top: "y" param { lr_mult: 1 share_mode: PERMISSIVE }
+      inner_product_param { num_output: 2 weight_filler { type: "xavier" variance_norm: AVERAGE } } }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "l" top: "loss" loss_weight: 1
+      loss_param { ignore_label: 255 normalization: VALID } }
+    layer { name: "hinge" type: "HingeLoss" bottom: "y" bottom: "l" top: "hinge" hinge_loss_param { norm: L2 } }
+    layer { name: "out" type: "HDF5Output" bottom: "y" bottom: "l" hdf5_output_param { file_name: "o" } }
+    """
+    report = caffe.ImportReport()
+    model = build(tmp_path, text, report=report)
+    assert not report.unknown and [value.name for value in model.graph.output] == ["y"]
+
+
 V0 = """name: "oldest"
 layers { layer { name: "data" type: "data" source: "db" batchsize: 4 cropsize: 9 } top: "data" top: "label" }
 layers { layer { name: "pad" type: "padding" pad: 2 } bottom: "data" top: "pad" }

@@ -67,7 +67,7 @@ def _listed(net: CaffeNet, problems: dict[int, list[tuple[int, str]]]) -> str:
         for line, text in problems.get(layer.index, ())
     ]
     tail = f";\nand {len(lines) - MOST} more" if len(lines) > MOST else ""
-    if any(layer.unknown and layer.index in problems for layer in net.layers):
+    if any(layer.unknown and layer.index in problems and layer.type in KINDS for layer in net.layers):
         tail += "; ignore_unknown (--ignore-unknown) imports as if the unknown fields were not there"
     free = _independent(net, set(problems))
     if free:

@@ -25,6 +25,9 @@ VarianceNorm: FAN_IN 0, FAN_OUT 1, AVERAGE 2
 PoolMethod: MAX 0, AVE 1, STOCHASTIC 2
 RoundMode: CEIL 0, FLOOR 1
 BNMode: LEARN 0, INFERENCE 1
+NormalizationMode: FULL 0, VALID 1, BATCH_SIZE 2, NONE 3
+DB: LEVELDB 0, LMDB 1
+HingeNorm: L1 1, L2 2
 EltwiseOp: PROD 0, SUM 1, MAX 2
 NormRegion: ACROSS_CHANNELS 0, WITHIN_CHANNEL 1
 ReductionOp: SUM 1, ASUM 2, SUMSQ 3, MEAN 4
@@ -64,9 +67,22 @@ engine 15 Engine=DEFAULT, axis 16 int32=1, force_nd_im2col 17 bool=false, dilati
 hole* 9001 uint32, hole_h 9002 uint32, hole_w 9003 uint32
 CropParameter: axis 1 int32=2, offset* 2 uint32
 DataParameter: source 1 string, scale 2 float=1, mean_file 3 string, batch_size 4 uint32, crop_size 5 uint32=0, \
-mirror 6 bool=false
+mirror 6 bool=false, rand_skip 7 uint32=0, backend 8 DB=LEVELDB, force_encoded_color 9 bool=false, prefetch 10 uint32
+HDF5DataParameter: source 1 string, batch_size 2 uint32, shuffle 3 bool=false
+HDF5OutputParameter: file_name 1 string
+HingeLossParameter: norm 1 HingeNorm=L1
+InfogainLossParameter: source 1 string, axis 2 int32=1
+ContrastiveLossParameter: margin 1 float=1, legacy_version 2 bool=false
+ParameterParameter: shape 1 BlobShape
+RecurrentParameter: num_output 1 uint32=0, weight_filler 2 FillerParameter, bias_filler 3 FillerParameter, \
+debug_info 4 bool=false, expose_hidden 5 bool=false
+WindowDataParameter: source 1 string, scale 2 float=1, mean_file 3 string, batch_size 4 uint32, \
+crop_size 5 uint32=0, mirror 6 bool=false, fg_threshold 7 float=0.5, bg_threshold 8 float=0.5, \
+fg_fraction 9 float=0.25, context_pad 10 uint32=0, crop_mode 11 string=warp, cache_images 12 bool=false, \
+root_folder 13 string
 ImageDataParameter: source 1 string, scale 2 float=1, mean_file 3 string, batch_size 4 uint32=1, \
-crop_size 5 uint32=0, mirror 6 bool=false, new_height 9 uint32=0, new_width 10 uint32=0, is_color 11 bool=true
+crop_size 5 uint32=0, mirror 6 bool=false, rand_skip 7 uint32=0, shuffle 8 bool=false, root_folder 12 string, \
+new_height 9 uint32=0, new_width 10 uint32=0, is_color 11 bool=true
 MemoryDataParameter: batch_size 1 uint32, channels 2 uint32, height 3 uint32, width 4 uint32
 DropoutParameter: dropout_ratio 1 float=0.5, scale_train 9001 bool=true, engine 9002 Engine=DEFAULT
 DummyDataParameter: data_filler* 1 FillerParameter, num* 2 uint32, channels* 3 uint32, height* 4 uint32, \
@@ -82,7 +98,8 @@ bias_filler 4 FillerParameter, axis 5 int32=1, transpose 6 bool=false
 InputParameter: shape* 1 BlobShape
 InterpParameter: height 1 int32=0, width 2 int32=0, zoom_factor 3 int32=1, shrink_factor 4 int32=1, \
 pad_beg 5 int32=0, pad_end 6 int32=0
-LossParameter: ignore_label 1 int32, normalize 2 bool, normalization 9001 string
+LossParameter: ignore_label 1 int32, normalization 3 NormalizationMode=VALID, \
+normalize 2 bool
 LogParameter: base 1 float=-1, scale 2 float=1, shift 3 float=0
 LRNParameter: local_size 1 uint32=5, alpha 2 float=1, beta 3 float=0.75, norm_region 4 NormRegion=ACROSS_CHANNELS, \
 k 5 float=1, engine 6 Engine=DEFAULT
@@ -128,6 +145,10 @@ argmax_param 103 ArgMaxParameter, sigmoid_param 124 SigmoidParameter, tanh_param
 threshold_param 128 ThresholdParameter, python_param 130 PythonParameter, spp_param 132 SPPParameter, \
 reduction_param 136 ReductionParameter, embed_param 137 EmbedParameter, tile_param 138 TileParameter, \
 crop_param 144 CropParameter, swish_param 147 SwishParameter, clip_param 148 ClipParameter, \
+contrastive_loss_param 105 ContrastiveLossParameter, hdf5_data_param 112 HDF5DataParameter, \
+hdf5_output_param 113 HDF5OutputParameter, hinge_loss_param 114 HingeLossParameter, \
+infogain_loss_param 116 InfogainLossParameter, window_data_param 129 WindowDataParameter, \
+parameter_param 145 ParameterParameter, recurrent_param 146 RecurrentParameter, \
 permute_param 202 PermuteParameter, norm_param 206 NormalizeParameter, interp_param 9001 InterpParameter, \
 upsample_param 9002 UpsampleParameter, bn_param 9003 BNParameter, shuffle_channel_param 9004 ShuffleChannelParameter
 V0LayerParameter: name 1 string, type 2 string, num_output 3 uint32, biasterm 4 bool=true, \
