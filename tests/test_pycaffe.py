@@ -212,6 +212,21 @@ def test_saved_and_shared_parameters(tmp_path):
         np.testing.assert_array_equal(third.forward(data=x)["fc"], net.forward()["fc"])
 
 
+def test_layers_that_share_a_parameter_by_name(tmp_path):
+    named = '{ name: "%s" type: "Convolution" bottom: "%s" top: "%s" param { name: "w" } param { name: "b" } '
+    conv = "layer " + named + "convolution_param { num_output: 3 kernel_size: 3 pad: 1 } }\n"
+    head = 'force_backward: true\ninput: "data"\ninput_shape { dim: 1 dim: 3 dim: 5 dim: 5 }\n'
+    net = make(tmp_path, head + conv % ("one", "data", "one") + conv % ("two", "one", "two"))
+    net.forward()
+    for name in ("two", "one"):
+        net.params[name][0].data[...] *= 0.5
+        weight, bias = (torch.from_numpy(blob.data.copy()) for blob in net.params["one"])
+        y = torch.from_numpy(net.blobs["data"].data)
+        for _ in range(2):
+            y = torch.nn.functional.conv2d(y, weight, bias, padding=1)
+        assert difference(net.forward()["two"], y.numpy()) < 1e-5
+
+
 def test_names_and_lists(tmp_path):
     net = make(tmp_path)
     assert list(net._layer_names)[:3] == ["input", "conv1", "bn"]
@@ -253,6 +268,42 @@ def test_what_the_original_does_silently_is_an_error_unless_asked_for(tmp_path):
 def test_refusals_name_what_is_wrong(call, message, tmp_path):
     with pytest.raises(EBPError, match=message):
         call(make(tmp_path))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_gpu_mode_without_a_gpu_changes_nothing(tmp_path):
+    caffe.set_mode_dc_cpu()
+    with pytest.raises(EBPError, match="no CUDA device"):
+        caffe.set_mode_eb_gpu()
+    net = make(tmp_path)
+    net.forward()
+    assert caffe.modes.settings.backward == "dc"
+    with pytest.raises(InputError, match="-1"):
+        caffe.set_device(-1)
+
+
+def test_reshape_and_products_in_gradient_mode(tmp_path):
+    n = caffe.NetSpec()
+    n.data = caffe.layers.Input(shape={"dim": [1, 2, 4, 4]})
+    n.conv = caffe.layers.Convolution(n.data, num_output=2, kernel_size=3, pad=1)
+    n.up = caffe.layers.Deconvolution(n.conv, convolution_param={"num_output": 2, "kernel_size": 2, "stride": 2})
+    n.crop = caffe.layers.Crop(n.up, n.data, axis=2, offset=[1, 2])
+    n.product = caffe.layers.Eltwise(n.crop, n.conv, operation=caffe.params.Eltwise.PROD)
+    n.folded = caffe.layers.Reshape(n.product, shape={"dim": [0, 4, -1]})
+    n.fc = caffe.layers.InnerProduct(n.folded, num_output=3)
+    net = make(tmp_path, "force_backward: true\n" + str(n.to_proto()))
+    seed = np.array([[1.0, -2.0, 0.5]])
+    net.forward()
+    found = net.backward(fc=seed)["data"].copy()
+    x, place, step = net.blobs["data"].data.copy(), (0, 1, 2, 1), 1e-2
+    ends = []
+    for sign in (1, -1):
+        moved = x.copy()
+        moved[place] += sign * step
+        ends.append(float((net.forward(data=moved)["fc"] * seed).sum()))
+    assert abs((ends[0] - ends[1]) / (2 * step) - found[place]) < 1e-3 * np.abs(found).max()
+    net.blobs["data"].reshape(2, 2, 4, 4)
+    assert net.forward()["fc"].shape == (2, 3)
 
 
 def test_weights_that_miss_a_layer(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from golden_data import GOLDEN, difference, floor, load, under
+from ops_reference import DEVICES
 
 from ebp_cuda import UnsupportedError, caffe
 from ebp_cuda.importers.caffe import write_caffemodel
@@ -44,9 +45,11 @@ def check(name, run, net, data):
             assert difference(net.blobs[blob].diff, wanted) <= limit, blob
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_blob_and_diff(name, tmp_path):
+def test_every_blob_and_diff(name, device, tmp_path):
     caffe.set_strict(name != NO_BACKWARD)
+    (caffe.set_mode_eb_gpu if device == "cuda" else caffe.set_mode_eb_cpu)()
     data, net = small_net(name, tmp_path)
     assert sorted(net.blobs) == sorted(under(data, "B/diff/"))
     net.forward()

@@ -84,7 +84,10 @@ class Runner:
         self._wires = [Wires(layer, network, blobs, signs) for layer in network.layers]
 
     def plan(self) -> Plan:
-        """The plan for the present device."""
+        """The plan for the present device; to be asked for before each pass."""
+        for layer in self.network.layers:
+            for blob in layer.blobs:
+                blob.version()  # layers may share memory, and any of them may be the first to run
         where = device()
         if where not in self._plans:
             self._plans[where] = Plan(self.network.graph, "caffe", where, torch.float32)
