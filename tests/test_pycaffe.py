@@ -342,3 +342,18 @@ def test_legacy_files_load(tmp_path):
         net = caffe.Net(str(folder / "v1.prototxt"), str(folder / "v1.caffemodel"), caffe.TEST)
         for name, blobs in net.params.items():
             np.testing.assert_array_equal(blobs[0].data.ravel(), data[f"param/{name}/0"].ravel())
+
+
+def test_a_view_of_an_array_keeps_it_attached(tmp_path):
+    net = make(tmp_path)
+    row = net.blobs["pool"].data[1, 2]
+    net.forward()
+    np.testing.assert_array_equal(row, net.blobs["pool"].data[1, 2])
+    before = net.forward(start="pool")["fc"].copy()
+    row += 3
+    assert difference(net.forward(start="a")["fc"], before) > 1e-3
+    weights = net.params["fc"][0].data[2]
+    net.forward()
+    weights *= 2
+    bias = net.params["fc"][1].data[2]
+    assert abs(net.forward(start="fc")["fc"][1, 2] - bias - weights @ net.blobs["gap"].data[1].ravel()) < 1e-5
