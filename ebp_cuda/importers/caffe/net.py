@@ -220,6 +220,8 @@ def _assign_values(net: CaffeNet) -> None:
     writes: dict[str, list[Layer]] = {}
     for layer in net.layers:
         for blob in layer.tops:
+            if not blob:
+                raise ModelError(f"{net.where(layer)} writes a blob without a name")
             if blob in writes and blob not in layer.bottoms:
                 raise ModelError(
                     f"{net.where(layer)} writes blob '{blob}', which layer '{writes[blob][-1].name}' has written "
