@@ -10,14 +10,26 @@ torch.no_grad(). Refusals: ShapeError (shape, dtype, geometry), UnsupportedError
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 
-from ._extension import build_info, is_channel_slice, is_channels_last, memory_format, normalizer_cpu, sweep_cpu
-from .errors import ShapeError, UnsupportedError
+from ._extension import build_info, is_channel_slice, memory_format, normalizer_cpu, sweep_cpu
+from .errors import ShapeError
+from .operands import (
+    check_columns,
+    checked,
+    columns,
+    conv_size,
+    dense,
+    geometry,
+    indexable,
+    kind,
+    lying_as,
+    plane,
+    require_device,
+    weights,
+)
 
 __all__ = [
     "avg_pool2d",
@@ -40,37 +52,16 @@ Tensor = torch.Tensor
 Ints = Sequence[int]
 
 _ops = torch.ops.ebp_cuda
-_HAS_CUDA: bool = build_info()["cuda"]
-_FLOATS = (torch.float32, torch.float64)
-_MAX_ELEMENTS = 2**31 - 1
-
-
-@cache  # asked at every call on CUDA; a refusal is not kept
-def require_device(device: torch.device) -> None:
-    """Raises UnsupportedError unless the ops run on this device."""
-    if device.type == "cuda" and not _HAS_CUDA:
-        raise UnsupportedError(
-            "device='cuda': this build of ebp_cuda holds no CUDA kernels, because no nvcc was found when it was built. "
-            "With the CUDA toolkit installed (CUDA_HOME or PATH), from the root of the repository: "
-            "pip install --no-build-isolation --force-reinstall --no-deps ."
-        )
-    if device.type not in ("cpu", "cuda", "meta"):
-        raise UnsupportedError(f"device='{device}': got a device of type {device.type}, wanted cpu or cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UnsupportedError(f"device='{device}': torch finds no CUDA device")
-    count = torch.cuda.device_count() if device.type == "cuda" else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise UnsupportedError(f"device='{device}': torch finds {count} CUDA devices, from cuda:0 on")
 
 
 def share(p: Tensor, z: Tensor) -> Tensor:
     """r = p / z, and 0 where the normaliser z is 0. p [N*K, ...], z [N, ...] -> [N*K, ...] (paper, eq. 8)."""
-    return _ops.share.default(*_columns("share", "p", p, "z", z))
+    return _ops.share.default(*columns("share", "p", p, "z", z))
 
 
 def gate(s: Tensor, x: Tensor) -> Tensor:
     """s * x. s [N*K, ...], x [N, ...] -> [N*K, ...]."""
-    return _ops.gate.default(*_columns("gate", "s", s, "x", x))
+    return _ops.gate.default(*columns("gate", "s", s, "x", x))
 
 
 def max_winner(xs: Sequence[Tensor]) -> Tensor:
@@ -80,12 +71,12 @@ def max_winner(xs: Sequence[Tensor]) -> Tensor:
     """
     if not 1 <= len(xs) <= 255:
         raise ShapeError(f"max_winner: got {len(xs)} tensors, wanted 1 to 255")
-    first = _dense(_checked("max_winner", "xs[0]", xs[0]))
+    first = dense(checked("max_winner", "xs[0]", xs[0]))
     for i, x in enumerate(xs):
-        _checked("max_winner", f"xs[{i}]", x)
+        checked("max_winner", f"xs[{i}]", x)
         if x.shape != first.shape or x.dtype != first.dtype or x.device != first.device:
-            raise ShapeError(f"max_winner: xs[{i}] is {_kind(x)}, xs[0] is {_kind(first)}; they must be alike")
-    return _ops.max_winner.default([first, *(_lying_as(first, x) for x in xs[1:])])
+            raise ShapeError(f"max_winner: xs[{i}] is {kind(x)}, xs[0] is {kind(first)}; they must be alike")
+    return _ops.max_winner.default([first, *(lying_as(first, x) for x in xs[1:])])
 
 
 def max_pool2d(
@@ -97,8 +88,8 @@ def max_pool2d(
     equals; a NaN wins. A window wholly outside the image, which Caffe's output size can ask for, holds -FLT_MAX, and
     its winner (255, or -1 as int32) is nobody.
     """
-    x = _plane("max_pool2d", "x", x)
-    _geometry("max_pool2d", kernel, stride, padding, dilation, out_size)
+    x = plane("max_pool2d", "x", x)
+    geometry("max_pool2d", kernel, stride, padding, dilation, out_size)
     return _ops.max_pool2d.default(x, kernel, stride, padding, dilation, out_size)
 
 
@@ -106,26 +97,26 @@ def max_pool2d_route(
     p: Tensor, winner: Tensor, in_size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints
 ) -> Tensor:
     """p [N*K, C, h, w] moved to the winners [N, C, h, w] of `max_pool2d`: [N*K, C, *in_size]."""
-    p = _plane("max_pool2d_route", "p", p)
-    _geometry("max_pool2d_route", kernel, stride, padding, dilation, in_size)
-    _check_columns("max_pool2d_route", "p", p, "winner", winner)
+    p = plane("max_pool2d_route", "p", p)
+    geometry("max_pool2d_route", kernel, stride, padding, dilation, in_size)
+    check_columns("max_pool2d_route", "p", p, "winner", winner)
     code = torch.int32 if kernel[0] * kernel[1] > 255 else torch.uint8
     if winner.dtype != code:
         raise ShapeError(f"max_pool2d_route: winner is {winner.dtype}, wanted {code} for kernel {tuple(kernel)}")
-    return _ops.max_pool2d_route.default(p, _lying_as(p, winner), in_size, kernel, stride, padding, dilation)
+    return _ops.max_pool2d_route.default(p, lying_as(p, winner), in_size, kernel, stride, padding, dilation)
 
 
 def window_sum(x: Tensor, kernel: Ints, stride: Ints, padding: Ints, out_size: Ints) -> Tensor:
     """Sum over the part of each window that lies in the image: [N, C, H, W] -> [N, C, *out_size]."""
-    x = _plane("window_sum", "x", x)
-    _geometry("window_sum", kernel, stride, padding, (1, 1), out_size)
+    x = plane("window_sum", "x", x)
+    geometry("window_sum", kernel, stride, padding, (1, 1), out_size)
     return _ops.window_sum.default(x, kernel, stride, padding, out_size)
 
 
 def window_spread(r: Tensor, in_size: Ints, kernel: Ints, stride: Ints, padding: Ints) -> Tensor:
     """The adjoint of `window_sum`: every input gets the sum of r over the windows that hold it; [N, C, *in_size]."""
-    r = _plane("window_spread", "r", r)
-    _geometry("window_spread", kernel, stride, padding, (1, 1), in_size)
+    r = plane("window_spread", "r", r)
+    geometry("window_spread", kernel, stride, padding, (1, 1), in_size)
     return _ops.window_spread.default(r, in_size, kernel, stride, padding)
 
 
@@ -135,8 +126,8 @@ def avg_pool2d(x: Tensor, kernel: Ints, stride: Ints, padding: Ints, out_size: I
     With count_include_pad the divisor is the window clipped to the plane with its padding on both sides (Caffe, and
     torch with ceil_mode), otherwise to the plane. An empty window is 0 / 0.
     """
-    x = _plane("avg_pool2d", "x", x)
-    _geometry("avg_pool2d", kernel, stride, padding, (1, 1), out_size)
+    x = plane("avg_pool2d", "x", x)
+    geometry("avg_pool2d", kernel, stride, padding, (1, 1), out_size)
     return _ops.avg_pool2d.default(x, kernel, stride, padding, out_size, count_include_pad)
 
 
@@ -147,7 +138,7 @@ def lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """
     if x.dim() < 2 or size < 1:
         raise ShapeError(f"lrn: got x of shape {tuple(x.shape)} and size={size}, wanted [N, C, ...] and size >= 1")
-    return _ops.lrn.default(_dense(_checked("lrn", "x", x)), size, alpha, beta, k)
+    return _ops.lrn.default(dense(checked("lrn", "x", x)), size, alpha, beta, k)
 
 
 def conv2d_normalizer(
@@ -165,12 +156,12 @@ def conv2d_normalizer(
     On the CPU a channels_last w_plus makes the result channels_last too. On CUDA float32 is fastest where both are
     channels_last, and `precision` "tf32" or "bf16" lets tensor cores round x and w_plus to that, summing in float32.
     """
-    x, w_plus = _plane("conv2d_normalizer", "x", x), _weights("conv2d_normalizer", w_plus, x, groups)
+    x, w_plus = plane("conv2d_normalizer", "x", x), weights("conv2d_normalizer", w_plus, x, groups)
     geometry = tuple(stride), tuple(padding), tuple(dilation)
-    size = _conv_size("conv2d_normalizer", x.shape[2:], w_plus.shape[2:], *geometry)
+    size = conv_size("conv2d_normalizer", x.shape[2:], w_plus.shape[2:], *geometry)
     if x.shape[1] != w_plus.shape[1] * groups:
         raise ShapeError(f"conv2d_normalizer: x has {x.shape[1]} channels, wanted {w_plus.shape[1] * groups}")
-    _indexable("conv2d_normalizer", "the result", x.shape[0] * w_plus.shape[0] * size[0] * size[1])
+    indexable("conv2d_normalizer", "the result", x.shape[0] * w_plus.shape[0] * size[0] * size[1])
     if x.is_cpu:  # the dispatcher's way back into Python takes longer than a small convolution
         return normalizer_cpu(x, w_plus, stride, padding, dilation, groups, *_unless_fp32(precision))
     return _ops.conv2d_normalizer.default(x, w_plus, stride, padding, dilation, groups, *_unless_fp32(precision))
@@ -195,13 +186,13 @@ def conv2d_excitation(
     must lie alike.
     """
     op = "conv2d_excitation"
-    x, w, w_plus = _plane(op, "x", x), _weights(op, w, x, groups), _weights(op, w_plus, x, groups)
-    size = _conv_size(op, x.shape[2:], w.shape[2:], tuple(stride), tuple(padding), tuple(dilation))
+    x, w, w_plus = plane(op, "x", x), weights(op, w, x, groups), weights(op, w_plus, x, groups)
+    size = conv_size(op, x.shape[2:], w.shape[2:], tuple(stride), tuple(padding), tuple(dilation))
     if x.shape[1] != w.shape[1] * groups or w.shape != w_plus.shape:
         raise ShapeError(f"{op}: w is {list(w.shape)}, w_plus {list(w_plus.shape)}, x has {x.shape[1]} channels")
     if bias is not None and (bias.shape != w.shape[:1] or bias.dtype != x.dtype):
-        raise ShapeError(f"{op}: bias is {_kind(bias)}, wanted [{w.shape[0]}] beside {_kind(x)}")
-    _indexable(op, "the result", x.shape[0] * w.shape[0] * size[0] * size[1])
+        raise ShapeError(f"{op}: bias is {kind(bias)}, wanted [{w.shape[0]}] beside {kind(x)}")
+    indexable(op, "the result", x.shape[0] * w.shape[0] * size[0] * size[1])
     w_plus = w_plus.contiguous(memory_format=memory_format(w))
     return _ops.conv2d_excitation.default(x, w, w_plus, bias, stride, padding, dilation, groups, relu, as_gate)
 
@@ -224,12 +215,12 @@ def conv2d_sweep(
     split r into two summands, so that hardly anything of it is lost. With a gate [N, I, *in_size] the result is
     gate * t, in one kernel on CUDA; an x for gate must be `rounding.rounded`, as it was for the normaliser.
     """
-    r, w_plus = _plane("conv2d_sweep", "r", r), _weights("conv2d_sweep", w_plus, r, groups)
+    r, w_plus = plane("conv2d_sweep", "r", r), weights("conv2d_sweep", w_plus, r, groups)
     geometry = tuple(stride), tuple(padding), tuple(dilation)
-    size = _conv_size("conv2d_sweep", tuple(in_size), w_plus.shape[2:], *geometry)
+    size = conv_size("conv2d_sweep", tuple(in_size), w_plus.shape[2:], *geometry)
     if tuple(r.shape[1:]) != (w_plus.shape[0], *size):
         raise ShapeError(f"conv2d_sweep: r is {list(r.shape)}, wanted [N*K, {w_plus.shape[0]}, {size[0]}, {size[1]}]")
-    _indexable("conv2d_sweep", "the result", r.shape[0] * w_plus.shape[1] * groups * in_size[0] * in_size[1])
+    indexable("conv2d_sweep", "the result", r.shape[0] * w_plus.shape[1] * groups * in_size[0] * in_size[1])
     more = () if gate is None and precision == "fp32" else (_factor(r, w_plus, in_size, groups, gate), precision)
     if r.is_cpu:
         return sweep_cpu(r, w_plus, in_size, stride, padding, dilation, groups, *more)
@@ -245,99 +236,7 @@ def _factor(r: Tensor, w_plus: Tensor, in_size: Ints, groups: int, gate: Tensor 
     if gate is None:
         return None
     result = r.new_empty(1).expand(r.shape[0], w_plus.shape[1] * groups, *in_size)
-    _check_columns("conv2d_sweep", "the result", result, "gate", gate)
+    check_columns("conv2d_sweep", "the result", result, "gate", gate)
     if gate.dtype != r.dtype:
         raise ShapeError(f"conv2d_sweep: gate is {gate.dtype}, r is {r.dtype}; they must be of one dtype")
-    return gate if memory_format(r) == torch.channels_last and is_channel_slice(gate) else _lying_as(r, gate)
-
-
-def _kind(t: Tensor) -> str:
-    return f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)} on {t.device}"
-
-
-def _indexable(op: str, name: str, elements: int) -> None:
-    if elements > _MAX_ELEMENTS:
-        raise ShapeError(f"{op}: {name} has {elements} elements, wanted at most 2**31 - 1")
-
-
-def _checked(op: str, name: str, t: Tensor) -> Tensor:
-    if t.dtype not in _FLOATS:
-        raise ShapeError(f"{op}: {name} is {t.dtype}, wanted torch.float32 or torch.float64")
-    if t.device.type != "cpu":
-        require_device(t.device)
-    _indexable(op, name, t.numel())
-    return t
-
-
-def _dense(t: Tensor) -> Tensor:
-    """t, or a copy in the format that its strides come closest to."""
-    if t.is_contiguous() or is_channels_last(t):
-        return t
-    last = t.dim() == 4 and t.stride(1) == 1
-    return t.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-
-
-def _lying_as(a: Tensor, b: Tensor) -> Tensor:
-    """b in the memory format of a."""
-    return b.contiguous(memory_format=memory_format(a))
-
-
-def _check_columns(op: str, name: str, a: Tensor, other: str, b: Tensor) -> None:
-    if a.dim() == 0 or a.shape[1:] != b.shape[1:] or a.dim() != b.dim():
-        raise ShapeError(f"{op}: {name} is {_kind(a)}, {other} is {_kind(b)}; only the first axis may differ")
-    rows, images = a.shape[0], b.shape[0]
-    if rows % images if images else rows:
-        raise ShapeError(f"{op}: {name} has {rows} rows, wanted a multiple of the {images} rows of {other}")
-    if a.device != b.device:
-        raise ShapeError(f"{op}: {name} is on {a.device}, {other} on {b.device}; they must be on one device")
-
-
-def _columns(op: str, name: str, a: Tensor, other: str, b: Tensor) -> tuple[Tensor, Tensor]:
-    _checked(op, name, a)
-    _check_columns(op, name, a, other, b)
-    if a.dtype != b.dtype:
-        raise ShapeError(f"{op}: {name} is {a.dtype}, {other} is {b.dtype}; they must be of one dtype")
-    if not is_channel_slice(a):
-        a = _dense(a)
-    return a, b if memory_format(a) == torch.channels_last and is_channel_slice(b) else _lying_as(a, b)
-
-
-def _plane(op: str, name: str, t: Tensor) -> Tensor:
-    if t.dim() != 4:
-        raise ShapeError(f"{op}: {name} is {_kind(t)}, wanted [N, C, H, W]")
-    return _dense(_checked(op, name, t))
-
-
-def _geometry(op: str, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints) -> None:
-    _check_geometry(op, tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), tuple(size))
-
-
-@functools.lru_cache(4096)  # a network asks the same few questions at every call
-def _check_geometry(op: str, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints) -> None:
-    named = {"kernel": kernel, "stride": stride, "dilation": dilation, "padding": padding, "size": size}
-    for name, values in named.items():
-        least = 0 if name in ("padding", "size") else 1
-        if len(values) != 2 or min(values) < least:
-            raise ShapeError(f"{op}: got {name}={list(values)}, wanted two numbers of at least {least}")
-
-
-def _weights(op: str, w_plus: Tensor, beside: Tensor, groups: int) -> Tensor:
-    if w_plus.dim() != 4 or w_plus.dtype != beside.dtype or w_plus.device != beside.device:
-        raise ShapeError(f"{op}: w_plus is {_kind(w_plus)}, wanted [O, I/groups, kh, kw] beside {_kind(beside)}")
-    if groups < 1 or w_plus.shape[0] % groups:
-        raise ShapeError(f"{op}: w_plus has {w_plus.shape[0]} rows, wanted a multiple of groups={groups}")
-    return _dense(w_plus) if w_plus.is_cuda else w_plus
-
-
-@functools.lru_cache(4096)
-def _conv_size(op: str, size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints) -> tuple[int, ...]:
-    if len(padding) != 4:
-        raise ShapeError(f"{op}: got padding={list(padding)}, wanted (top, left, bottom, right)")
-    _check_geometry(op, kernel, stride, padding[:2], dilation, size)
-    _check_geometry(op, kernel, stride, padding[2:], dilation, size)
-    room = [size[i] + padding[i] + padding[2 + i] - dilation[i] * (kernel[i] - 1) - 1 for i in (0, 1)]
-    if min(room) < 0:
-        raise ShapeError(
-            f"{op}: kernel {list(kernel)} with padding {list(padding)} does not fit planes of {list(size)}"
-        )
-    return tuple(room[i] // stride[i] + 1 for i in (0, 1))
+    return gate if memory_format(r) == torch.channels_last and is_channel_slice(gate) else lying_as(r, gate)
