@@ -159,8 +159,9 @@ def load(path: str | Path, weights: str | Path | None = None, **options: Any) ->
     """A network from `net.onnx`, or from `deploy.prototxt` and its `weights.caffemodel`.
 
     options: for a prototxt, those of `ebp_cuda.importers.caffe.to_onnx`: phase, input_shapes, labels, preprocess,
-    outputs, ignore_unknown, allow_missing. Raises ModelError where a file is missing, malformed or does not fit, UnsupportedError that lists every layer
-    without an importer.
+    outputs, ignore_unknown, allow_missing.
+    Raises ModelError where a file is missing, malformed or does not fit, UnsupportedError that lists every layer
+    without an importer, InputError for options of a .onnx file.
     """
     from .importers.onnx import load_onnx
 
