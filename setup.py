@@ -137,7 +137,7 @@ def compile_steps(torch: Path, nvcc: Nvcc | None, folder: Path) -> Iterator[Step
         defines += [f'-DEBP_ARCHS="{" ".join(nvcc.archs)}"', f'-DEBP_NVCC="{nvcc.version}"']
     binding = ["-O2", *defines, "-isystem", f"{torch}/include"]
     for source in sorted([*SOURCES.glob("*.cpp"), SOURCES / "cpu/dispatch.cpp"]):
-        if source.name != "cuda_ops.cpp" or nvcc is not None:
+        if not source.name.startswith("cuda_") or nvcc is not None:
             target = folder / f"{source.stem}.o"
             yield Step(target, [*cxx, *binding, "-MMD", "-c", str(source), "-o", str(target)])
     for name, flags in INSTRUCTION_SETS.items():

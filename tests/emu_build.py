@@ -1,7 +1,7 @@
 """Builds the emulator that runs the CUDA kernels on the CPU, once per content of its sources, and imports it.
 
 The module's launchers take numpy arrays; importing it also registers torch.ops.ebp_emulated, the ops of ebp_cuda with
-their CUDA side (csrc/cuda_ops.cpp) on CPU tensors.
+their CUDA side (csrc/cuda_*.cpp) on CPU tensors.
 """
 
 from __future__ import annotations
