@@ -91,7 +91,7 @@ class ExcitationBackprop:
         if relevance.s.dim() != 4:
             shape = list(relevance.s.shape[1:])
             raise ShapeError(f"layer '{self.layer}' has no plane to map (its shape is [N] + {shape}): use relevance()")
-        maps = _channel_sum(relevance).reshape(*targets.shape, *relevance.s.shape[2:])
+        maps = relevance.p().sum(1).reshape(*targets.shape, *relevance.s.shape[2:])
         return Attribution(maps, targets, scores.float())
 
     def relevance(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> torch.Tensor:
@@ -118,10 +118,6 @@ class ExcitationBackprop:
         return found[self._value]
 
 
-def _channel_sum(relevance: Relevance) -> torch.Tensor:
-    return relevance.p().sum(1)
-
-
 def class_targets(target: Target, scores: torch.Tensor) -> torch.Tensor:
     """Targets as int64 [N, K] on the scores' device; see ExcitationBackprop.attribute. Raises InputError."""
     images, classes = scores.shape
@@ -129,10 +125,9 @@ def class_targets(target: Target, scores: torch.Tensor) -> torch.Tensor:
         match = re.fullmatch(r"top(\d+)", target)
         if target != "all" and not (match and 1 <= int(match[1]) <= classes):
             raise InputError(f"target='{target}': wanted an index, 'all' or 'top1' to 'top{classes}'")
-        count = classes if target == "all" else int(match[1] if match else 0)
-        if target == "all":
+        if match is None:
             return torch.arange(classes, device=scores.device).expand(images, classes)
-        return scores.topk(count, dim=1).indices
+        return scores.topk(int(match[1]), dim=1).indices
     try:
         found = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError):

@@ -35,18 +35,13 @@ def forward(
     """
     trace = Trace()
     for name, tensor in inputs.items():
-        trace.values[name], trace.shapes[name] = _place(plan, tensor), tensor.shape
+        trace.values[name], trace.shapes[name] = plan.place(tensor), tensor.shape
     with torch.no_grad():
         for stage in plan.stages(keep, visited):
             _run(plan, trace, stage)
             for value in stage.done:
                 del trace.values[value]
     return trace
-
-
-def _place(plan: Plan, tensor: torch.Tensor) -> torch.Tensor:
-    placed = tensor.detach().to(plan.device, plan.dtype)
-    return placed.contiguous(memory_format=torch.channels_last) if placed.dim() == 4 else placed.contiguous()
 
 
 def _run(plan: Plan, trace: Trace, stage: Stage) -> None:

@@ -86,14 +86,13 @@ class Plan:
         source = self.graph.nodes[index].params[name]
         held = self._placed.get((index, name))
         if held is None or held[0] != _stamp(source):
-            held = self._placed[index, name] = (_stamp(source), self._place(source))
+            held = self._placed[index, name] = (_stamp(source), self.place(source))
         return held[1]
 
-    def _place(self, tensor: torch.Tensor) -> torch.Tensor:
+    def place(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor` on this device in this dtype, planes channels_last; the tensor itself where that changes nothing."""
         placed = tensor.detach().to(self.device, self.dtype)
-        if placed.dim() == 4:
-            placed = placed.contiguous(memory_format=torch.channels_last)
-        return placed
+        return placed.contiguous(memory_format=torch.channels_last) if placed.dim() == 4 else placed.contiguous()
 
     def packer(self, index: int) -> Callable[[str], torch.Tensor]:
         """`packed("weight+")` is max(W, 0), `packed("weight-")` is max(-W, 0), "weight+^T" the same with input and
@@ -106,7 +105,7 @@ class Plan:
             if held is None or held[0] != stamp:
                 weight = self._param(index, base[:-1])
                 positive = weight.clamp(min=0) if base[-1] == "+" else (-weight).clamp_(min=0)
-                held = self._packed[index, name] = (stamp, self._place(_flip(positive)) if flipped else positive)
+                held = self._packed[index, name] = (stamp, self.place(_flip(positive)) if flipped else positive)
             return held[1]
 
         return packed

@@ -22,7 +22,7 @@ from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
 from ..relevance import Relevance
 from .convolution import convolution, transposed_convolution
-from .registry import OPERATIONS, Step, operation, register_rule
+from .registry import Step, operation, register_rule
 
 Tensors = Sequence[torch.Tensor]
 
@@ -200,6 +200,3 @@ def _unshared(step: Step, rel: Relevance, z: torch.Tensor) -> torch.Tensor | Non
     ones = torch.ones_like(step.params["weight"])
     inside = _kept(step, "window_size", lambda: apply(step.node, torch.ones_like(step.inputs[0]), ones))
     return adjoint(step.node, ops.share(p, inside), ones, step.shapes[0])
-
-
-CONTRACTIONS = frozenset(name for name, entry in OPERATIONS.items() if entry.is_contraction)
