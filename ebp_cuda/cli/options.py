@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import InputError
+from ..errors import InputError
 
 
 def option(name: str, metavar: str, text: str) -> Any:
@@ -68,7 +68,7 @@ def preprocess_changes(
     given = {key: value for key, value in given.items() if value is not None}
     known: dict[str, Any] = {}
     if like is not None:
-        from .models import preprocess
+        from ..models import preprocess
 
         known = {key: value for key, value in preprocess(like).items() if value is not None}
     if given.keys() & {"size", "shortest_side"}:
@@ -87,7 +87,7 @@ def read_labels(source: str | None) -> list[str] | None:
             return path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--labels {source}: not a readable text file: {error}") from error
-    from .models import labels
+    from ..models import labels
 
     return list(labels(source))
 

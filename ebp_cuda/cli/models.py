@@ -1,0 +1,112 @@
+"""Commands about model files: import, layers, fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .app import app, progress_bar
+from .options import (
+    InputShapes,
+    Labels,
+    Like,
+    Mean,
+    Order,
+    Outputs,
+    RawScale,
+    Shortest,
+    Size,
+    Std,
+    Weights,
+    model_files,
+    option,
+    preprocess_changes,
+    read_labels,
+    read_outputs,
+    read_shapes,
+)
+
+if TYPE_CHECKING:
+    from ..importers.caffe import ImportReport
+
+
+@app.command("import")
+def import_model(
+    prototxt: Annotated[Path, typer.Argument(metavar="DEPLOY.prototxt")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="NET.onnx")],
+    caffemodel: Annotated[Path | None, typer.Argument(metavar="WEIGHTS.caffemodel")] = None,
+    phase: Annotated[str, typer.Option(help="TEST or TRAIN: which layers' include rules hold")] = "TEST",
+    outputs: Outputs = None,
+    input_shape: InputShapes = None,
+    ignore_unknown: Annotated[bool, typer.Option(help="import layers with unknown fields as if without")] = False,
+    labels: Labels = None,
+    like: Like = None,
+    mean: Mean = None,
+    std: Std = None,
+    raw_scale: RawScale = None,
+    channel_order: Order = None,
+    size: Size = None,
+    shortest_side: Shortest = None,
+) -> None:
+    """Write a Caffe model as ONNX, with its names, labels and preprocessing inside.
+
+    Without WEIGHTS.caffemodel the parameters are made up by the prototxt's fillers, always the same.
+    """
+    from ..files import check_writable
+    from ..importers.caffe import ImportReport, import_file
+    from ..preprocess import Preprocess
+
+    check_writable(out)
+    changes = preprocess_changes(like, mean, std, raw_scale, channel_order, size, shortest_side)
+    described = Preprocess().override(**changes).to_dict() if changes else None
+    names = read_labels(labels or like)
+    options: dict[str, Any] = {"phase": phase, "labels": names, "preprocess": described}
+    options |= {"outputs": read_outputs(outputs), "input_shapes": read_shapes(input_shape)}
+    report = ImportReport()
+    try:
+        with progress_bar() as progress:
+            task = progress.add_task("importing", total=1.0)
+            options["done"] = lambda part: progress.advance(task, part)
+            import_file(prototxt, caffemodel, out, ignore_unknown=ignore_unknown, report=report, **options)
+    finally:
+        _print_report(report)
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def layers(
+    net: Annotated[Path, typer.Argument(metavar="NET", help="NET.onnx or DEPLOY.prototxt")],
+    weights: Weights = None,
+) -> None:
+    """List a model's layers, the shapes they write, and the rule each one follows."""
+    import ebp_cuda
+
+    typer.echo(ebp_cuda.load(*model_files(net, weights)).summary())
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="googlenet, vgg16, ...")],
+    folder: Annotated[Path, option("--out", "DIR", "where the file goes")] = Path("."),
+    url: Annotated[str | None, typer.Option("--url", help="another place that serves the same file")] = None,
+) -> None:
+    """Download the original weights of a known model; resumes, verifies, never leaves a half file."""
+    from ..fetch import fetch as fetch_model
+
+    typer.echo(str(fetch_model(name, folder, url=url)))
+
+
+def _print_report(report: ImportReport) -> None:
+    for words, names in (
+        ("left out, for training only", report.dropped),
+        ("in the weights file, but not in the network", report.unused),
+        ("unknown to the format", report.unknown),
+        ("stored statistics in place of the batch's", report.batch_statistics),
+        ("NaN or infinite parameters", report.not_finite),
+        ("made up by fillers", report.missing),
+        ("parameters shared by name", [f"{one} = {other}" for one, other in report.shared.items()]),
+    ):
+        if names:
+            typer.echo(f"{words}: {', '.join(names)}", err=True)
