@@ -23,44 +23,34 @@ from ..graph import Node
 from ..relevance import Relevance
 from .convolution import convolution, transposed_convolution
 from .registry import Step, operation, register_rule
+from .spatial import Spatial
 
 Tensors = Sequence[torch.Tensor]
 
 
 class Window:
-    """Geometry of a (transposed) convolution on planes; one spatial axis is a plane of width 1."""
+    """Geometry of a (transposed) convolution on planes."""
 
     def __init__(self, node: Node, weight: torch.Tensor) -> None:
-        rank = weight.dim() - 2
-        if rank not in (1, 2):
-            raise UnsupportedError(f"layer '{node.name}': convolution with {rank} spatial axes, wanted 1 or 2")
-        attrs = node.attrs
-        self.flat = rank == 1
-        more = (1,) if self.flat else ()
-        self.kernel, self.groups = (*weight.shape[2:], *more), attrs["groups"]
-        self.stride, self.dilation = (*attrs["stride"], *more), (*attrs["dilation"], *more)
-        before, after = attrs["padding"], attrs["padding_end"]
-        self.pads = (before[0], 0, after[0], 0) if self.flat else (*before, *after)
-
-    def plane(self, t: torch.Tensor) -> torch.Tensor:
-        return t.unsqueeze(-1) if self.flat else t
-
-    def line(self, t: torch.Tensor) -> torch.Tensor:
-        return t.squeeze(-1) if self.flat else t
+        self.on, attrs = Spatial.of(node, "convolution", weight), node.attrs
+        self.kernel, self.groups = self.on.settings(weight.shape[2:], 1), attrs["groups"]
+        self.stride, self.dilation = self.on.settings(attrs["stride"], 1), self.on.settings(attrs["dilation"], 1)
+        self.pads = self.on.settings(attrs["padding"], 0) + self.on.settings(attrs["padding_end"], 0)
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        plane, kernel = self.plane(x), self.plane(weight)
-        return self.line(ops.conv2d_normalizer(plane, kernel, self.stride, self.pads, self.dilation, self.groups))
+        plane, kernel = self.on.plane(x), self.on.plane(weight)
+        return self.on.back(ops.conv2d_normalizer(plane, kernel, self.stride, self.pads, self.dilation, self.groups))
 
     def transposed(self, r: torch.Tensor, weight: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-        plane, kernel, in_size = self.plane(r), self.plane(weight), (*size, 1) if self.flat else tuple(size)
-        return self.line(ops.conv2d_sweep(plane, kernel, in_size, self.stride, self.pads, self.dilation, self.groups))
+        plane, kernel, in_size = self.on.plane(r), self.on.plane(weight), self.on.settings(size, 1)
+        t = ops.conv2d_sweep(plane, kernel, in_size, self.stride, self.pads, self.dilation, self.groups)
+        return self.on.back(t)
 
     @property
     def flips(self) -> bool:
         """Whether the transposed convolution is a plain one with the flipped kernel, the faster of the two on a CPU."""
         fits = all(p <= d * (k - 1) for p, d, k in zip(self.pads, self.dilation * 2, self.kernel * 2, strict=True))
-        return self.stride == (1, 1) and self.groups == 1 and fits and not self.flat
+        return self.stride == [1, 1] and self.groups == 1 and fits and self.on.rank == 2
 
     def convolve_flipped(self, r: torch.Tensor, flipped: torch.Tensor) -> torch.Tensor:
         pads = [d * (k - 1) - p for p, d, k in zip(self.pads, self.dilation * 2, self.kernel * 2, strict=True)]
@@ -100,12 +90,11 @@ def _packed_adjoint(step: Step, r: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def _conv_transpose(node: Node, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    attrs = node.attrs
-    rank = weight.dim() - 2
-    if rank not in (1, 2) or attrs["padding"] != attrs["padding_end"]:
+    attrs, rank = node.attrs, Spatial.of(node, "transposed convolution", weight).rank
+    if attrs["padding"] != attrs["padding_end"]:
         raise UnsupportedError(
-            f"layer '{node.name}': transposed convolution with {rank} spatial axes, padding {attrs['padding']} to "
-            f"{attrs['padding_end']}: wanted 1 or 2 axes and the same padding on both sides"
+            f"layer '{node.name}': transposed convolution with padding {attrs['padding']} to {attrs['padding_end']}, "
+            "wanted the same on both sides"
         )
     window = {key: attrs[key] for key in ("stride", "padding", "dilation", "groups")}
     extra = attrs.get("output_padding", (0,) * rank)
@@ -115,8 +104,7 @@ def _conv_transpose(node: Node, x: torch.Tensor, weight: torch.Tensor, bias: tor
 @operation("conv", is_contraction=True)
 def conv(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dict[str, Any]) -> Tensors:
     x, weight = xs[0], params["weight"]
-    attrs = node.attrs
-    rank = weight.dim() - 2
+    attrs, rank = node.attrs, Spatial.of(node, "convolution", weight).rank
     if x.dim() != rank + 2 or x.shape[1] != weight.shape[1] * attrs["groups"]:
         wanted = f"[N, {weight.shape[1] * attrs['groups']}] and {rank} spatial axes"
         raise ShapeError(f"layer '{node.name}': input has shape {list(x.shape)}, wanted {wanted}")
@@ -124,8 +112,6 @@ def conv(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dic
     if padding != attrs["padding_end"]:
         both = [n for pair in zip(padding[::-1], attrs["padding_end"][::-1], strict=True) for n in pair]
         x, padding = F.pad(x, both), (0,) * rank
-    if rank not in (1, 2):
-        raise UnsupportedError(f"layer '{node.name}': convolution with {rank} spatial axes, wanted 1 or 2")
     window = {key: attrs[key] for key in ("stride", "dilation", "groups")}
     return [convolution(x, weight, params.get("bias"), padding=padding, **window)]
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from .spatial import Spatial
+
 Ints = Sequence[int]
 
 _BENCHMARK, _DETERMINISTIC, _ALLOW_TF32 = False, True, False
@@ -35,11 +37,12 @@ def convolution(
     """x [N, I, *size], weight [O, I/groups, *kernel], bias [O] -> [N, O, *size]; one or two spatial axes."""
     if not by_cudnn(x):
         return (F.conv1d if x.dim() == 3 else F.conv2d)(x, weight, bias, stride, padding, dilation, groups)
-    window = _on_planes(x, padding, 0), _on_planes(x, stride, 1), _on_planes(x, dilation, 1)
+    on = Spatial(x.dim() - 2)
+    window = on.settings(padding, 0), on.settings(stride, 1), on.settings(dilation, 1)
     y = torch.ops.aten.cudnn_convolution.default(
-        _plane(x), _plane(weight), *window, groups, _BENCHMARK, _DETERMINISTIC, _ALLOW_TF32
+        on.plane(x), on.plane(weight), *window, groups, _BENCHMARK, _DETERMINISTIC, _ALLOW_TF32
     )
-    return _with_bias(y, bias, x.dim())
+    return on.back(_with_bias(y, bias))
 
 
 def transposed_convolution(
@@ -57,26 +60,18 @@ def transposed_convolution(
     if not by_cudnn(x):
         function = F.conv_transpose1d if x.dim() == 3 else F.conv_transpose2d
         return function(x, weight, bias, stride, padding, output_padding, groups, dilation)
+    on = Spatial(x.dim() - 2)
     window = (
-        *(_on_planes(x, values, 0) for values in (padding, output_padding)),
-        *(_on_planes(x, values, 1) for values in (stride, dilation)),
+        *(on.settings(values, 0) for values in (padding, output_padding)),
+        *(on.settings(values, 1) for values in (stride, dilation)),
     )
     y = torch.ops.aten.cudnn_convolution_transpose.default(
-        _plane(x), _plane(weight), *window, groups, _BENCHMARK, _DETERMINISTIC, _ALLOW_TF32
+        on.plane(x), on.plane(weight), *window, groups, _BENCHMARK, _DETERMINISTIC, _ALLOW_TF32
     )
-    return _with_bias(y, bias, x.dim())
+    return on.back(_with_bias(y, bias))
 
 
-def _plane(t: torch.Tensor) -> torch.Tensor:
-    return t.unsqueeze(-1) if t.dim() == 3 else t
-
-
-def _on_planes(x: torch.Tensor, values: Ints, fill: int) -> list[int]:
-    """A setting per spatial axis of x, as one of planes."""
-    return [*values, fill] if x.dim() == 3 else list(values)
-
-
-def _with_bias(y: torch.Tensor, bias: torch.Tensor | None, rank: int) -> torch.Tensor:
+def _with_bias(y: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     if bias is not None:
         y += bias.reshape(1, -1, 1, 1)
-    return y.squeeze(-1) if rank == 3 else y
+    return y

@@ -16,6 +16,7 @@ from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
 from ..relevance import Relevance
 from .registry import Step, operation, register_rule
+from .spatial import Spatial
 
 Tensors = Sequence[torch.Tensor]
 
@@ -35,42 +36,27 @@ def _output_size(node: Node, size: int, axis: int) -> int:
 
 
 class Windows:
-    """Geometry of one pooling layer on planes of one size; inputs with one spatial axis get a second of size 1."""
+    """Geometry of one pooling layer on planes of one size."""
 
     def __init__(self, node: Node, x: torch.Tensor) -> None:
-        planes = list(x.shape[2:])
-        if len(planes) not in (1, 2):
-            raise UnsupportedError(f"layer '{node.name}': pooling with {len(planes)} spatial axes, wanted 1 or 2")
-        attrs = node.attrs
+        self.on, attrs, size = Spatial.of(node, "pooling", x), node.attrs, list(x.shape[2:])
+        ones = [1] * len(size)
         if attrs["kernel"] is None:
-            ones = [1] * len(planes)
-            self.kernel, self.padding, self.out_size = list(planes), [0] * len(planes), list(ones)
-            self.stride, self.dilation = list(ones), list(ones)
+            kernel, padding, out_size, stride, dilation = size, [0] * len(size), ones, ones, ones
         else:
-            self.kernel, self.stride = list(attrs["kernel"]), list(attrs["stride"])
-            self.padding, self.dilation = list(attrs["padding"]), list(attrs["dilation"])
-            self.out_size = [_output_size(node, n, axis) for axis, n in enumerate(planes)]
-        self.in_size = list(planes)
-        self.flat = len(planes) == 1
-        if self.flat:
-            for dims, fill in ((self.kernel, 1), (self.stride, 1), (self.padding, 0), (self.dilation, 1)):
-                dims.append(fill)
-            self.out_size.append(1)
-            self.in_size.append(1)
-
-    def plane(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unsqueeze(-1) if self.flat else x
-
-    def line(self, y: torch.Tensor) -> torch.Tensor:
-        return y.squeeze(-1) if self.flat else y
+            kernel, padding, stride, dilation = (attrs[key] for key in ("kernel", "padding", "stride", "dilation"))
+            out_size = [_output_size(node, n, axis) for axis, n in enumerate(size)]
+        self.kernel, self.padding = self.on.settings(kernel, 1), self.on.settings(padding, 0)
+        self.stride, self.dilation = self.on.settings(stride, 1), self.on.settings(dilation, 1)
+        self.in_size, self.out_size = self.on.settings(size, 1), self.on.settings(out_size, 1)
 
 
 @operation("max_pool", keeps_non_negative=True)
 def max_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dict[str, Any]) -> Tensors:
     w = Windows(node, xs[0])
-    y, winner = ops.max_pool2d(w.plane(xs[0]), w.kernel, w.stride, w.padding, w.dilation, w.out_size)
+    y, winner = ops.max_pool2d(w.on.plane(xs[0]), w.kernel, w.stride, w.padding, w.dilation, w.out_size)
     saved["winner"] = winner
-    return [w.line(y)] if len(node.outputs) == 1 else [w.line(y), w.line(_plane_index(w, winner)).to(y.dtype)]
+    return [w.on.back(y)] if len(node.outputs) == 1 else [w.on.back(y), w.on.back(_plane_index(w, winner)).to(y.dtype)]
 
 
 def _plane_index(w: Windows, winner: torch.Tensor) -> torch.Tensor:
@@ -90,8 +76,8 @@ def route_to_winner(step: Step, above: Sequence[Relevance | None]) -> list[Relev
     w = Windows(step.node, x)
     factor = x if rel.x is step.outputs[0] else None  # the winner's x is the output itself, so the product survives
     p = rel.p() if factor is None else rel.s
-    t = ops.max_pool2d_route(w.plane(p), step.saved["winner"], w.in_size, w.kernel, w.stride, w.padding, w.dilation)
-    return [Relevance(w.line(t), factor)]
+    t = ops.max_pool2d_route(w.on.plane(p), step.saved["winner"], w.in_size, w.kernel, w.stride, w.padding, w.dilation)
+    return [Relevance(w.on.back(t), factor)]
 
 
 @operation("avg_pool", keeps_non_negative=True)
@@ -102,7 +88,7 @@ def avg_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved:
     if any(d != 1 for d in w.dilation):
         raise UnsupportedError(f"layer '{node.name}': average pooling with dilation {w.dilation}, wanted 1")
     whole = bool(node.attrs.get("count_include_pad", True))
-    return [w.line(ops.avg_pool2d(w.plane(xs[0]), w.kernel, w.stride, w.padding, w.out_size, whole))]
+    return [w.on.back(ops.avg_pool2d(w.on.plane(xs[0]), w.kernel, w.stride, w.padding, w.out_size, whole))]
 
 
 @register_rule("avg_pool", "share", rule_sets=["caffe"], needs="x")
@@ -110,7 +96,7 @@ def share_window(step: Step, above: Sequence[Relevance | None]) -> list[Relevanc
     rel, x = above[0], step.inputs[0]
     assert rel is not None
     w = Windows(step.node, x)
-    z = w.line(ops.window_sum(w.plane(x), w.kernel, w.stride, w.padding, w.out_size))
+    z = w.on.back(ops.window_sum(w.on.plane(x), w.kernel, w.stride, w.padding, w.out_size))
     if not step.non_negative[0]:
         z = z.clamp(min=0)
     return [Relevance(_spread(w, rel.over(z)), x)]
@@ -122,18 +108,18 @@ def share_window_conserving(step: Step, above: Sequence[Relevance | None]) -> li
     assert rel is not None
     w = Windows(step.node, x)
     x = x if step.non_negative[0] else x.clamp(min=0)
-    z = w.line(ops.window_sum(w.plane(x), w.kernel, w.stride, w.padding, w.out_size))
+    z = w.on.back(ops.window_sum(w.on.plane(x), w.kernel, w.stride, w.padding, w.out_size))
     shared = Relevance(_spread(w, rel.over(z)), x)
     silent = z == 0
     if not bool(silent.any()):
         return [shared]
     p = rel.gated(silent.to(z.dtype)).p()
-    inside = w.line(ops.window_sum(w.plane(torch.ones_like(x)), w.kernel, w.stride, w.padding, w.out_size))
+    inside = w.on.back(ops.window_sum(w.on.plane(torch.ones_like(x)), w.kernel, w.stride, w.padding, w.out_size))
     return [Relevance(shared.p() + _spread(w, ops.share(p, inside)))]
 
 
 def _spread(w: Windows, r: torch.Tensor) -> torch.Tensor:
-    return w.line(ops.window_spread(w.plane(r), w.in_size, w.kernel, w.stride, w.padding))
+    return w.on.back(ops.window_spread(w.on.plane(r), w.in_size, w.kernel, w.stride, w.padding))
 
 
 @operation("mean", keeps_non_negative=True)

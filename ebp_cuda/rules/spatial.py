@@ -1,0 +1,41 @@
+"""Spatial axes of a layer, as the ops take them: they know planes, and a single axis is a plane of width 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import UnsupportedError
+from ..graph import Node
+
+RANKS = (1, 2)
+"""Numbers of spatial axes that can be put on planes."""
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """Puts tensors [N, C, *size] and settings per spatial axis on planes, and results back."""
+
+    rank: int
+
+    @classmethod
+    def of(cls, node: Node, what: str, t: torch.Tensor) -> Spatial:
+        """For a tensor [N, C, *size] or weights [O, I, *kernel]; UnsupportedError names the layer and `what`."""
+        rank = t.dim() - 2
+        if rank not in RANKS:
+            wanted = " or ".join(map(str, RANKS))
+            raise UnsupportedError(f"layer '{node.name}': {what} with {rank} spatial axes, wanted {wanted}")
+        return cls(rank)
+
+    def plane(self, t: torch.Tensor) -> torch.Tensor:
+        return t.unsqueeze(-1) if self.rank == 1 else t
+
+    def back(self, t: torch.Tensor) -> torch.Tensor:
+        """A plane of the layer's output or input, in the layer's own number of axes."""
+        return t.squeeze(-1) if self.rank == 1 else t
+
+    def settings(self, values: Sequence[int], fill: int) -> list[int]:
+        """One number per spatial axis, as one per axis of a plane; `fill` leaves the width of 1 alone."""
+        return [*values, fill] if self.rank == 1 else list(values)
