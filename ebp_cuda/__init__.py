@@ -11,7 +11,7 @@ from .errors import EBPError, InputError, ModelError, ShapeError, UnsupportedErr
 from .graph import Graph, Node
 from .net import Net, from_torch, load
 from .relevance import Relevance
-from .rules import register_rule
+from .rules import register_operation, register_rule
 
 __version__ = "0.1.0"
 
@@ -31,5 +31,6 @@ __all__ = [
     "excitation_backprop",
     "from_torch",
     "load",
+    "register_operation",
     "register_rule",
 ]

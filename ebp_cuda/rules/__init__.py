@@ -11,6 +11,7 @@ from .registry import (
     Step,
     check_rule_set,
     operation,
+    register_operation,
     register_rule,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "picking",
     "pointwise",
     "pooling",
+    "register_operation",
     "register_rule",
     "statistics",
 ]

@@ -75,6 +75,7 @@ class Operation:
     """Whether the layer has signed weights that the contrast may negate."""
 
 
+FLAGS = ("keeps_non_negative", "always_non_negative", "overwrites", "is_contraction")
 OPERATIONS: dict[str, Operation] = {}
 
 
@@ -86,6 +87,27 @@ def operation(name: str, **flags: bool) -> Callable[[Forward], Forward]:
         return forward
 
     return enter
+
+
+def register_operation(name: str, **flags: bool) -> Callable[[Forward], Forward]:
+    """Decorator that enters the forward of a layer of your own, so that both importers take it and rules can be given.
+
+    name: "namespace::name" of a torch custom operator (torch.library.custom_op), or "domain::OpType" of an ONNX node;
+    entering a name again replaces it, with its rules. The importers make such a call a node: what depends on the
+    network's input becomes its inputs in order, constant tensors its params (by argument name; in ONNX "input1",
+    "input2" by position), everything else its attrs.
+    flags: keeps_non_negative, always_non_negative, is_contraction; see `Operation`.
+
+    The function takes (node, params, inputs, saved) and returns the list of outputs. `saved` is a dict for what the
+    rule wants of it. Raises InputError for a name without "::" (those are the vocabulary's own) and unknown flags.
+    """
+    namespace, _, rest = name.partition("::")
+    if not namespace or not rest:
+        raise InputError(f"register_operation('{name}'): wanted 'namespace::name' or 'domain::OpType'")
+    for flag in flags:
+        if flag not in FLAGS:
+            raise InputError(f"register_operation('{name}'): no flag '{flag}'{nearest_names(flag, FLAGS)}")
+    return operation(name, **flags)
 
 
 def register_rule(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -103,3 +104,12 @@ def axes_of(call: Call) -> Sequence[int]:
     """The axes of a Reduce, Squeeze or Slice node, given as an attribute (older opsets) or as input 1."""
     given = call.attr("axes")
     return [int(n) for n in (given if given is not None else call.required(1, "axes"))]
+
+
+def own_layer(call: Call) -> Node:
+    """A node of a user's domain, named "domain::OpType" (see rules.register_operation)."""
+    constants = {f"input{i}": call.constant(i) for i in range(len(call.inputs))}
+    attrs = {name: call.attr(name) for name in call.attrs}
+    params = {name: array for name, array in constants.items() if array is not None}
+    node = call.node(f"{call.proto.domain}::{call.proto.op_type}", attrs, params)
+    return replace(node, outputs=tuple(call.outputs))

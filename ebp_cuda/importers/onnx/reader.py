@@ -17,7 +17,8 @@ from onnx import numpy_helper
 
 from ...errors import ModelError, UnsupportedError
 from ...graph import Graph, Node
-from .call import Call
+from ...rules import OPERATIONS
+from .call import Call, Converter, own_layer
 from .converters import CONVERTERS
 from .external import external_array
 
@@ -89,12 +90,12 @@ class _Reader:
             if item.op_type == "Constant":
                 self.constants[item.output[0]] = self._constant(item)
                 continue
-            key = f"caffe.{item.op_type}" if item.domain == CAFFE_DOMAIN else item.op_type
             call = Call(self, item)
-            if key not in CONVERTERS or item.domain not in ("", "ai.onnx", CAFFE_DOMAIN):
+            convert = _converter(item)
+            if convert is None:
                 unknown.append(f"'{call.name}' ({item.op_type})")
             elif not unknown:
-                nodes.append(self._converted(key, call))
+                nodes.append(self._converted(convert, call))
         if unknown:
             raise UnsupportedError(f"{self.origin}: no importer for {', '.join(unknown)}")
         names = dict(self.names)
@@ -102,9 +103,9 @@ class _Reader:
             names.setdefault(node.name, node.outputs)
         return Graph(nodes, inputs, tuple(v.name for v in proto.output), names, self.meta)
 
-    def _converted(self, key: str, call: Call) -> Node:
+    def _converted(self, convert: Converter, call: Call) -> Node:
         try:
-            return CONVERTERS[key](call)
+            return convert(call)
         except (TypeError, ValueError, IndexError, KeyError, AttributeError, ArithmeticError) as error:
             raise ModelError(f"{call.where}: its inputs or attributes are not those of the operator: {error}") from None
 
@@ -114,6 +115,14 @@ class _Reader:
         attribute = item.attribute[0]
         value = onnx.helper.get_attribute_value(attribute)
         return self._array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
+
+
+def _converter(item: onnx.NodeProto) -> Converter | None:
+    if item.domain in ("", "ai.onnx"):
+        return CONVERTERS.get(item.op_type)
+    if item.domain == CAFFE_DOMAIN:
+        return CONVERTERS.get(f"caffe.{item.op_type}")
+    return own_layer if f"{item.domain}::{item.op_type}" in OPERATIONS else None
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:

@@ -95,7 +95,8 @@ class Call:
         """As `emit`, for a node with `count` outputs."""
         held = {name: tensor.detach() for name, tensor in (params or {}).items() if tensor is not None}
         values = tuple(self.new_value() for _ in range(count))
-        self.nodes.append(Node("", op, inputs, values, attrs, held, f"aten.{self.op}"))
+        source = self.op.replace("::", ".") if "::" in self.op else f"aten.{self.op}"
+        self.nodes.append(Node("", op, inputs, values, attrs, held, source))
         return values
 
     def reshape(self, x: Activation, shape: Sequence[Any]) -> str:
@@ -133,6 +134,22 @@ def spatial(x: Activation, rank: int | None = None) -> int:
     if found < 1 or (rank is not None and found != rank):
         raise Refusal(f"its input has {len(x.shape)} dims, wanted a batch [N, C, ...]")
     return found
+
+
+def own_layer(c: Call) -> Result:
+    """A call of a user's operator: a node named like it (see rules.register_operation)."""
+    inputs: list[str] = []
+    params: dict[str, torch.Tensor] = {}
+    attrs: dict[str, Any] = {}
+    for name, given in c.args.items():
+        parts = given if isinstance(given, (list, tuple)) else [given]
+        if parts and all(isinstance(part, Activation) for part in parts):
+            inputs.extend(part.value for part in parts)
+        elif isinstance(given, torch.Tensor):
+            params[name] = given
+        elif given is not None:
+            attrs[name] = given
+    return c.emit_many(c.op, len(c.outs), *inputs, params=params, **attrs)
 
 
 # Layers with weights

@@ -18,11 +18,9 @@ _RESHAPES = ("view", "reshape", "squeeze", "unsqueeze", "clone", "alias", "_unsa
 
 
 def op_name(node: Node) -> str:
-    """ATen name without namespace and overload, "conv2d"; "" where the node is no ATen call."""
+    """ATen name without namespace and overload, "conv2d"; "namespace::name" of other operators; else ""."""
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
-        return ""
-    return target._schema.name.removeprefix("aten::")
+    return target._schema.name.removeprefix("aten::") if isinstance(target, torch._ops.OpOverload) else ""
 
 
 def bound_args(node: Node) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from torch.fx.node import map_arg
 
 from ...errors import ModelError, UnsupportedError
 from ...graph import Graph
+from ...rules import OPERATIONS
 from . import moves, pointwise  # noqa: F401  (each enters its converters)
-from .aten import CONVERTERS, Activation, Call, Refusal
+from .aten import CONVERTERS, Activation, Call, Refusal, own_layer
 from .lrn import LocalResponse, bound_args, local_response, op_name
 from .names import Converted, finish
 
@@ -132,12 +133,14 @@ class _Reader:
     def _convert(self, node: fx.Node) -> None:
         outs = _described_outputs(node)
         name = op_name(node)
-        if name not in CONVERTERS:
-            return self._refuse(node, "no counterpart")
+        convert = own_layer if "::" in name and name in OPERATIONS else CONVERTERS.get(name)
+        if convert is None:
+            more = " (an operator of your own: register_operation and register_rule)" if "::" in name else ""
+            return self._refuse(node, f"no counterpart{more}")
         args: Any = map_arg(bound_args(node), lambda source: self.held.get(source, _number_of(source.meta["val"])))
         call = Call(name, args, outs, self._new_value)
         try:
-            result = CONVERTERS[name](call)
+            result = convert(call)
             made = result if isinstance(result, tuple) else (result,)
             if any(value and out and out.shape[:1] != self._batch(node) for value, out in zip(made, outs, strict=True)):
                 raise Refusal("moves or mixes the batch axis")
