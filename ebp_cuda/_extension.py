@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from .modes import in_full_precision
+
 LIBRARY = Path(__file__).with_name("_C.so")
 
 if not LIBRARY.is_file():
@@ -165,6 +167,7 @@ def _check_precision(precision: str) -> None:
         raise RuntimeError(f"precision='{precision}' is one of CUDA; the CPU computes in the tensors' dtype, 'fp32'")
 
 
+@in_full_precision
 def normalizer_cpu(
     x: torch.Tensor,
     w_plus: torch.Tensor,
@@ -183,6 +186,7 @@ def normalizer_cpu(
     return z.contiguous(memory_format=_conv_format(x, w_plus))
 
 
+@in_full_precision
 def sweep_cpu(
     r: torch.Tensor,
     w_plus: torch.Tensor,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .errors import InputError, ShapeError, UnsupportedError
+from .modes import exact
 from .plan import Plan, Route, Stage
 from .relevance import Relevance, add
 from .rules import Step
@@ -36,7 +37,7 @@ def forward(
     trace = Trace()
     for name, tensor in inputs.items():
         trace.values[name], trace.shapes[name] = plan.place(tensor), tensor.shape
-    with torch.no_grad():
+    with exact(plan.device):
         for stage in plan.stages(keep, visited):
             _run(plan, trace, stage)
             for value in stage.done:
@@ -92,7 +93,7 @@ def sweep(
             found[value] = total
         return total
 
-    with torch.no_grad():
+    with exact(plan.device):
         for index in route.nodes:
             node = plan.graph.nodes[index]
             above = [collect(value) for value in node.outputs]
@@ -135,13 +136,17 @@ def contrastive_sweep(
     seed: Relevance,
     contrast: str,
     wanted: Sequence[str],
+    negated: Collection[int] | None = None,
 ) -> dict[str, Relevance]:
     """c-MWP (paper section 3.4): what the class excites less what its negated weights excite, at `contrast`,
-    carried on from there to the `wanted` values, which lie at or below it."""
+    carried on from there to the `wanted` values, which lie at or below it.
+
+    negated: the layers whose weights change sign for the second half; by default `Plan.classifiers`.
+    """
     upper = plan.route([top], [contrast])
     halves = [
-        sweep(plan, trace, upper, {top: seed}, [contrast], negated=negated)[contrast]
-        for negated in ((), plan.classifiers(top))
+        sweep(plan, trace, upper, {top: seed}, [contrast], negated=flipped)[contrast]
+        for flipped in ((), plan.classifiers(top) if negated is None else negated)
     ]
     difference = halves[0] - halves[1]
     lower = plan.route([contrast], wanted)

@@ -1,0 +1,48 @@
+"""What the caller has switched on in torch does not change a map."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import ebp_cuda
+from ebp_cuda import ops
+
+
+@pytest.fixture(scope="module")
+def network() -> ebp_cuda.Net:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5)]
+    return ebp_cuda.from_torch(nn.Sequential(*layers), torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("rules", ["caffe", "conserving"])
+@pytest.mark.parametrize("contrast", [None, "3"])
+def test_autocast_changes_nothing(network, rules, contrast) -> None:
+    x = torch.rand(2, 3, 8, 8)
+    wanted = ebp_cuda.ExcitationBackprop(network, "1", contrast, rules).run(x, "all")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.mm(torch.rand(2, 2), torch.rand(2, 2)).dtype == torch.bfloat16
+        got = ebp_cuda.ExcitationBackprop(network, "1", contrast, rules).run(x, "all")
+    assert torch.equal(got.maps, wanted.maps) and torch.equal(got.scores, wanted.scores)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_the_callers_gradient_mode_changes_nothing(network, mode) -> None:
+    x = torch.rand(2, 3, 8, 8, requires_grad=True)
+    wanted = ebp_cuda.ExcitationBackprop(network, "1").attribute(x, 3)
+    with mode():
+        got = ebp_cuda.ExcitationBackprop(network, "1").attribute(x, 3)
+    assert torch.equal(got, wanted) and not got.requires_grad
+
+
+def test_the_convolution_ops_know_no_autocast() -> None:
+    x, w = torch.rand(1, 3, 6, 6), torch.rand(4, 3, 3, 3)
+    window = (1, 1), (0, 0, 0, 0), (1, 1), 1
+    z = ops.conv2d_normalizer(x, w, *window)
+    t = ops.conv2d_sweep(z, w, (6, 6), *window)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(ops.conv2d_normalizer(x, w, *window), z)
+        assert torch.equal(torch.ops.ebp_cuda.conv2d_normalizer(x, w, *window), z)
+        assert torch.equal(ops.conv2d_sweep(z, w, (6, 6), *window), t)
