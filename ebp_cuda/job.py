@@ -58,7 +58,7 @@ def read_inputs(paths: Sequence[Path], how: Preprocess) -> Inputs:
     names: list[str] = []
     pictures: list[Array] = []
     for path in paths:
-        x, shown = _read(path, how)
+        x, shown = read_input(path, how)
         if batches and x.shape[1:] != batches[0].shape[1:]:
             raise ShapeError(
                 f"{path}: comes out at {list(x.shape[1:])} and {paths[0]} at {list(batches[0].shape[1:])}; "
@@ -94,15 +94,18 @@ def attribute(
     parts = []
     for start in range(0, len(inputs.x), batch):
         x = inputs.x[start : start + batch]
-        parts.append(_attribute_batch(method, x, chosen, lambda maps: done(maps / total)))
+        parts.append(attribute_batch(method, x, chosen, lambda maps: done(maps / total)))
     maps, targets, scores = (torch.cat(group).cpu() for group in zip(*parts, strict=True))
     return Result(maps.float().numpy(), targets.numpy().astype(np.int64), scores.float().numpy())
 
 
-def _attribute_batch(
-    method: ExcitationBackprop, x: torch.Tensor, chosen: list[int] | str, done: Callable[[int], None]
+def attribute_batch(
+    method: ExcitationBackprop, x: torch.Tensor, chosen: list[int] | torch.Tensor | str, done: Callable[[int], None]
 ) -> tuple[torch.Tensor, ...]:
-    """Maps, targets and scores of one batch; many classes go in several runs, so that memory stays bounded."""
+    """Maps, targets and scores of one batch; many classes go in several runs, so that memory stays bounded.
+
+    chosen: "topN", or class indices: for all images, or int64 [N, K].
+    """
     if isinstance(chosen, str) and len(x) * int(chosen.removeprefix("top")) <= _COLUMNS:
         run = method.run(x, chosen)
         done(run.targets.numel())
@@ -110,7 +113,7 @@ def _attribute_batch(
     if isinstance(chosen, str):
         ids = method.run(x, 0).scores.topk(int(chosen.removeprefix("top")), dim=1).indices
     else:
-        ids = torch.tensor(chosen).expand(len(x), -1)
+        ids = torch.as_tensor(chosen).expand(len(x), -1)
     runs = []
     for part in ids.split(max(1, _COLUMNS // len(x)), dim=1):
         runs.append(method.run(x, part))
@@ -140,16 +143,21 @@ def write_overlays(result: Result, inputs: Inputs, labels: Sequence[str] | None,
     return written
 
 
-def _read(path: Path, how: Preprocess) -> tuple[torch.Tensor, list[Array]]:
-    """Network inputs [N, C, H, W] of one file, and N pictures of them."""
-    if path.suffix == ".npy":
-        array = load_array(path)
-        return torch.from_numpy(array), [_picture(one, how) for one in array]
-    image = load_image(path)
+def read_input(
+    path: str | Path, how: Preprocess, *, data: bytes | None = None, pictures: bool = True
+) -> tuple[torch.Tensor, list[Array]]:
+    """Network inputs [N, C, H, W] of one file, and N pictures of them (none where they are not wanted).
+
+    `data` is the file's content where it has been read already. Raises InputError and ShapeError.
+    """
+    if Path(path).suffix == ".npy":
+        array = load_array(path, data)
+        return torch.from_numpy(array), [_picture(one, how) for one in array] if pictures else []
+    image = load_image(path, data)
     height, width = image.shape[:2]
     factor = min(1.0, _SHOWN / max(height, width))
-    shown = Preprocess(size=(max(1, round(height * factor)), max(1, round(width * factor)))).resize(image)
-    return prepare(image, how), [shown]
+    shown = Preprocess(size=(max(1, round(height * factor)), max(1, round(width * factor))))
+    return prepare(image, how), [shown.resize(image)] if pictures else []
 
 
 def _picture(x: Array, how: Preprocess) -> Array:

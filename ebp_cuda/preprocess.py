@@ -7,6 +7,7 @@ x = (image * raw_scale - mean) / std with image in 0..1. Caffe's models want BGR
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -135,14 +136,15 @@ class Preprocess:
         return np.clip(image, 0, 1).astype(np.float32)
 
 
-def load_image(path: str | Path) -> Array:
+def load_image(path: str | Path, data: bytes | None = None) -> Array:
     """The photo in a file as float32 [H, W, 3], RGB, 0..1.
 
     Any format that Pillow reads: turned upright by its EXIF orientation, grey repeated to three channels,
-    transparency laid on white, 16-bit grey scaled by 65535. Raises InputError for a missing or unreadable file.
+    transparency laid on white, 16-bit grey scaled by 65535. `data` is the content where it has been read already;
+    `path` then names it. Raises InputError for a missing or unreadable file.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(path if data is None else io.BytesIO(data)) as opened:
             return _to_rgb(ImageOps.exif_transpose(opened), path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
@@ -152,13 +154,13 @@ def load_image(path: str | Path) -> Array:
         raise InputError(f"{path}: the image cannot be read: {error}") from error
 
 
-def load_array(path: str | Path) -> Array:
-    """A network input from a .npy file: float32 [N, C, H, W]; [C, H, W] gains N = 1.
+def load_array(path: str | Path, data: bytes | None = None) -> Array:
+    """A network input from a .npy file: float32 [N, C, H, W]; [C, H, W] gains N = 1. `data` as for `load_image`.
 
     Raises InputError for a missing, truncated or object file and for NaN or infinity, ShapeError for another shape.
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path if data is None else io.BytesIO(data), allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, ValueError, EOFError) as error:
