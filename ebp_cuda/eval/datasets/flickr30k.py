@@ -70,9 +70,7 @@ def _boxes(path: Path) -> tuple[tuple[int, int], dict[str, list[Box]]]:
     for element in root.iter("object"):
         if element.find("bndbox") is None:
             continue  # an entity that is not shown, or the whole scene
-        xmin, ymin, xmax, ymax = (
-            number_of(element, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax")
-        )
+        xmin, ymin, xmax, ymax = corners_of(element, path)
         for entity in element.findall("name"):
             boxes.setdefault((entity.text or "").strip(), []).append((xmin - 1, ymin - 1, xmax, ymax))
     return size_of(root, path), boxes

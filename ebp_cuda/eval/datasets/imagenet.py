@@ -49,8 +49,6 @@ def _read(images: Path, path: Path, known: dict[str, int]) -> Picture:
     found = read_xml(path, WHAT)
     instances = []
     for element in found.iter("object"):
-        xmin, ymin, xmax, ymax = (
-            number_of(element, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax")
-        )
+        xmin, ymin, xmax, ymax = corners_of(element, path)
         instances.append(Instance(label_index(text_of(element, "name", path), known, path), (xmin, ymin, xmax, ymax)))
     return Picture(path.stem, images / f"{path.stem}.JPEG", size_of(found, path), tuple(instances))

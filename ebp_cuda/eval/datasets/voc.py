@@ -49,9 +49,7 @@ def _read(root: Path, name: str, known: dict[str, int]) -> Picture:
     found = read_xml(path, WHAT)
     instances = []
     for element in found.iter("object"):
-        xmin, ymin, xmax, ymax = (
-            number_of(element, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax")
-        )
+        xmin, ymin, xmax, ymax = corners_of(element, path)
         label = label_index(text_of(element, "name", path), known, path)
         difficult = element.findtext("difficult", "0").strip() == "1"
         instances.append(Instance(label, (xmin - 1, ymin - 1, xmax, ymax), difficult))
