@@ -14,6 +14,7 @@ from ...errors import InputError
 from .base import (
     Box,
     Picture,
+    corners_of,
     first_existing,
     need_file,
     need_folder,

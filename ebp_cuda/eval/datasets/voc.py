@@ -11,6 +11,7 @@ from pathlib import Path
 from .base import (
     Instance,
     Picture,
+    corners_of,
     first_existing,
     label_index,
     need_folder,
