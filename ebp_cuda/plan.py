@@ -32,12 +32,15 @@ def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def device_of(device: str | torch.device) -> torch.device:
-    """The torch device; raises InputError where the name is wrong, UnsupportedError where there is none."""
+    """The torch device, "cuda" with the index of the current one; raises InputError where the name is wrong,
+    UnsupportedError where there is none."""
     try:
         found = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"device={device!r}: {error}") from None
     require_device(found)
+    if found.type == "cuda" and found.index is None:
+        return torch.device("cuda", torch.cuda.current_device())  # a plan stays where it was made
     return found
 
 
@@ -114,6 +117,18 @@ class Plan:
         """The rule by which this plan's rule set carries relevance through `node`, if there is one."""
         entry = OPERATIONS.get(node.op)
         return entry.rules.get(self.rules) if entry else None
+
+    def watch(self, nodes: Iterable[int]) -> Callable[[], tuple[object, ...]]:
+        """A function whose result is another one once weights of `nodes` were written to, or their rules replaced."""
+        layers = [self.graph.nodes[index] for index in nodes]
+        params = [node.params for node in layers if node.params]
+        kinds = [OPERATIONS[op] for op in sorted({node.op for node in layers})]
+
+        def state() -> tuple[object, ...]:
+            stamps = [_stamp(tensor) for group in params for tensor in group.values()]
+            return (*stamps, *[entry.rules.get(self.rules) for entry in kinds])
+
+        return state
 
     def route(self, tops: Sequence[str], wanted: Iterable[str]) -> Route:
         """The way from `tops` down to the `wanted` values. Raises InputError where no way leads there, and
@@ -192,7 +207,10 @@ _OWN_OUTPUT = frozenset(("conv", "conv_transpose", "linear", "batch_norm", "sum"
 
 
 def _stamp(tensor: torch.Tensor) -> Stamp:
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+    try:
+        return tensor.data_ptr(), tensor._version
+    except RuntimeError:  # a tensor of the inference mode, which counts no writes
+        return tensor.data_ptr(), 0
 
 
 def _flip(weight: torch.Tensor) -> torch.Tensor:
