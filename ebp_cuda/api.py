@@ -55,7 +55,7 @@ class ExcitationBackprop:
         device: str | torch.device = "cpu",
         top: str | None = None,
     ) -> None:
-        self.net, self.layer, self.contrast_layer = net, layer, contrast_layer
+        self.net, self.layer, self.contrast_layer, self.top = net, layer, contrast_layer, top
         self.plan = net.plan(rules, device, dtype)
         graph = self.plan.graph
         self._top = graph.resolve(top)[-1] if top is not None else net.default_top()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from .api import ExcitationBackprop
 from .errors import InputError, ShapeError
 from .files import atomic_path
 from .maps import overlay, save_image
+from .net import Net
 from .preprocess import Preprocess, load_array, load_image, prepare
 from .targets import class_name, parse_targets
 
@@ -47,6 +49,15 @@ class Result:
     """[N, K]"""
     scores: npt.NDArray[np.float32]
     """[N, classes]"""
+
+
+def preprocess_of(net: Net, changes: Mapping[str, Any]) -> Preprocess:
+    """The model's own preprocessing with changes on top; a model of one fixed input size resizes to it."""
+    how = Preprocess.from_dict(net.preprocess).override(**changes)
+    height, width = (*next(iter(net.graph.inputs.values())), None, None, None, None)[2:4]
+    if how.size is None and how.shortest_side is None and height and width:
+        how = how.override(size=(height, width))
+    return how
 
 
 def read_inputs(paths: Sequence[Path], how: Preprocess) -> Inputs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -24,10 +24,8 @@ from .options import (
     option,
     preprocess_changes,
     read_labels,
+    warn_of_preprocess,
 )
-
-if TYPE_CHECKING:
-    from ..preprocess import Preprocess
 
 
 @app.command()
@@ -71,7 +69,9 @@ def attribute(
     names = read_labels(labels or like) or net.labels
     changes = preprocess_changes(like, mean, std, raw_scale, channel_order, size, shortest_side)
     paths = [*inputs, *(more or [])]
-    read = job.read_inputs(paths, _preprocess(net, changes, paths))
+    if any(path.suffix != ".npy" for path in paths):
+        warn_of_preprocess(net, changes)
+    read = job.read_inputs(paths, job.preprocess_of(net, changes))
     method = ebp_cuda.ExcitationBackprop(
         net, layer=layer, contrast_layer=contrast_layer, rules=rules, dtype=dtype, device=device, top=top
     )
@@ -86,23 +86,6 @@ def attribute(
         typer.echo(f"{out}: maps {list(result.maps.shape)}")
     if written:
         typer.echo(f"{overlay}: {len(written)} pictures")
-
-
-def _preprocess(net: Any, changes: dict[str, Any], paths: list[Path]) -> Preprocess:
-    """The model's own preprocessing with the flags on top; a model of one fixed input size resizes to it."""
-    from ..preprocess import Preprocess
-
-    if net.preprocess is None and not changes and any(path.suffix != ".npy" for path in paths):
-        typer.echo(
-            f"warning: {net.graph.origin} does not say how photos become its input; taking RGB in 0..1 "
-            "(see --mean, --std, --raw-scale, --channel-order)",
-            err=True,
-        )
-    how = Preprocess.from_dict(net.preprocess).override(**changes)
-    height, width = (*next(iter(net.graph.inputs.values())), None, None, None, None)[2:4]
-    if how.size is None and how.shortest_side is None and height and width:
-        how = how.override(size=(height, width))
-    return how
 
 
 def _print_scores(result: Any, names: list[str], labels: list[str] | None) -> None:

@@ -77,6 +77,16 @@ def preprocess_changes(
     return {**known, **given}
 
 
+def warn_of_preprocess(net: Any, changes: dict[str, Any]) -> None:
+    """Says so where neither the model nor the command line tells how photos become inputs."""
+    if net.preprocess is None and not changes:
+        typer.echo(
+            f"warning: {net.graph.origin} does not say how photos become its input; taking RGB in 0..1 "
+            "(see --mean, --std, --raw-scale, --channel-order)",
+            err=True,
+        )
+
+
 def read_labels(source: str | None) -> list[str] | None:
     """Class names from a file, or the list of that name that ships; None stays None. Raises InputError."""
     if source is None:

@@ -1,0 +1,103 @@
+"""Which images are attributed together, and what becomes of those that cannot be.
+
+The last bits of a map depend on the batch it was computed in: a matrix product of eight images is summed in another
+order than one of seven. So batches are formed from the order of the source alone, and begin anew with every shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..errors import InputError, ShapeError
+from ..job import attribute_batch
+from ..targets import parse_targets
+from .decoding import Decoded
+from .writing import Mapped
+
+if TYPE_CHECKING:
+    from ..api import ExcitationBackprop
+
+_HELD = 4  # batches' worth of images of different shapes that wait for their like
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    image: Decoded
+    chosen: list[int] | str
+
+
+class Attributor:
+    """Takes decoded images in order and gives groups with maps. Raises InputError for a target that is no class."""
+
+    def __init__(self, method: ExcitationBackprop, target: str, labels: Sequence[str] | None, batch: int) -> None:
+        self._method, self._labels, self._batch = method, labels, batch
+        self._classes = class_count(method)
+        if labels and len(labels) != self._classes:
+            raise InputError(f"labels: {len(labels)} names for a model of {self._classes} classes")
+        self._chosen = None if target.startswith("@") else parse_targets(target, labels, self._classes)
+        self._waiting: dict[tuple[object, ...], list[_Wanted]] = {}
+
+    def add(self, images: Sequence[Decoded], *, flush: bool) -> Iterator[Mapped]:
+        """Groups that these images complete; with `flush` all that wait."""
+        failed = []
+        for image in images:
+            wanted = self._target_of(image)
+            if isinstance(wanted, Decoded):
+                failed.append(wanted)
+                continue
+            assert image.x is not None
+            count = wanted.chosen if isinstance(wanted.chosen, str) else len(wanted.chosen)
+            alike = self._waiting.setdefault((image.x.shape, count), [])
+            alike.append(wanted)
+            if len(alike) == self._batch:
+                yield from self._take((image.x.shape, count))
+            while sum(map(len, self._waiting.values())) >= _HELD * self._batch:
+                yield from self._take(max(self._waiting, key=lambda key: len(self._waiting[key])))
+        if failed:
+            yield Mapped(failed)
+        while flush and self._waiting:
+            yield from self._take(next(iter(self._waiting)))
+
+    def _target_of(self, image: Decoded) -> _Wanted | Decoded:
+        """The image with its classes, or with the reason why it has none."""
+        if image.error is not None:
+            return image
+        if self._chosen is not None:
+            return _Wanted(image, self._chosen)
+        try:
+            return _Wanted(image, parse_targets(image.target or "", self._labels, self._classes))
+        except InputError as error:
+            return replace(image, error=str(error))
+
+    def _take(self, key: tuple[object, ...]) -> Iterator[Mapped]:
+        group = self._waiting.pop(key)
+        try:
+            yield self._attribute(group)
+        except (ShapeError, InputError) as error:
+            if len(group) == 1:
+                yield Mapped([replace(group[0].image, error=str(error))])
+                return
+            for one in group:
+                self._waiting[key] = [one]
+                yield from self._take(key)
+
+    def _attribute(self, group: Sequence[_Wanted]) -> Mapped:
+        x = torch.from_numpy(np.stack([one.image.x for one in group if one.image.x is not None]))
+        first = group[0].chosen
+        chosen = first if isinstance(first, str) else torch.tensor([one.chosen for one in group])
+        maps, targets, scores = attribute_batch(self._method, x, chosen, lambda _: None)
+        scores = scores.gather(1, targets.to(scores.device))
+        images = [replace(one.image, x=None) for one in group]  # the network's inputs need not wait for the disk
+        return Mapped(images, maps.float().cpu().numpy(), targets.cpu().numpy(), scores.float().cpu().numpy())
+
+
+def class_count(method: ExcitationBackprop) -> int:
+    """How many classes a method's top has."""
+    net = method.net
+    top = net.default_top() if method.top is None else net.graph.resolve(method.top)[-1]
+    return net.shapes()[top][1]

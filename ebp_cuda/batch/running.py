@@ -1,0 +1,234 @@
+"""A run: images decoded ahead in other processes, attributed here, written behind in a thread."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+
+from ..api import ExcitationBackprop
+from ..errors import InputError
+from ..job import preprocess_of
+from ..preprocess import Preprocess
+from .attributing import Attributor
+from .decoding import Chunk, DecodeLoop, Decoder
+from .output import FORMAT, Output, graph_digest
+from .sources import Source, open_source
+from .threads import Behind, ahead
+from .writing import ShardWriter
+
+_AHEAD, _BEHIND = 2, 4  # chunks decoded and waiting; groups attributed and waiting to be written
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run goes. Those of the first group stand in the manifest, and --resume wants them unchanged."""
+
+    target: str
+    """What `targets.parse_targets` takes, or "@COLUMN": what the source says of each image."""
+    preprocess: Preprocess
+    batch: int = 8
+    shard_size: int = 1024
+    overlays: bool = False
+
+    workers: int = 1
+    """Decoding processes; 0 decodes in a thread."""
+    timeout: float = 120.0
+    """Seconds after which a decoding process that brings nothing is given up."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did."""
+
+    images: int
+    """Images of the source, of which the last call did `done`; those before it were there already."""
+    done: int
+    failed: int
+    """Of those `done`: they have an error in the index and no map."""
+    seconds: float
+
+
+def run(
+    source: str | Path,
+    method: ExcitationBackprop,
+    out: str | Path,
+    *,
+    target: str | int | Sequence[int] = "top1",
+    preprocess: Mapping[str, Any] | None = None,
+    labels: Sequence[str] | None = None,
+    batch: int = 8,
+    shard_size: int = 1024,
+    workers: int | None = None,
+    overlays: bool = False,
+    resume: bool = False,
+    timeout: float = 120.0,
+    image_column: str | None = None,
+    name_column: str | None = None,
+    progress: Callable[[int, int, int], None] = lambda done, total, failed: None,
+) -> Summary:
+    """Maps of every image of a source, written to the folder `out`; see docs/batch.md.
+
+    source: what `open_source` takes. target: classes as for `ebp-cuda attribute`, or "@COLUMN" of the source.
+    preprocess: fields of `Preprocess` that replace the model's. batch: images attributed at a time. shard_size: images
+    per output file. workers: decoding processes, by default one for eight cores on the CPU and all but one core with a
+    GPU; 0 decodes in a thread. timeout: seconds. progress(images there, images in all, images failed in this call).
+
+    An image that cannot be read or does not fit is a row with its error. Ctrl-C drops the shard under way and leaves
+    the others. Raises InputError and UnsupportedError before anything is written, and InputError where `out` cannot
+    be written to its end.
+    """
+    opened = open_source(source, image=image_column, name=name_column, target=target_column(target))
+    how = preprocess_of(method.net, dict(preprocess or {}))
+    count = default_workers(method.plan.device) if workers is None else workers
+    settings = Settings(target_text(target), how, batch, shard_size, overlays, count, timeout)
+    job = Job(method, opened, Output(out), settings, labels or method.net.labels)
+    return job.run(job.begin(resume), progress)
+
+
+class Job:
+    """One run: what to do, and where it goes. A worker of a cluster makes the same one."""
+
+    def __init__(
+        self,
+        method: ExcitationBackprop,
+        source: Source,
+        output: Output,
+        settings: Settings,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        if settings.batch < 1 or settings.shard_size < 1 or settings.workers < 0 or settings.timeout <= 0:
+            raise InputError(f"batch, shard_size and timeout are positive, workers at least 0; got {settings}")
+        self.method, self.source, self.output, self.settings = method, source, output, settings
+        self.labels = labels
+        self.attributor = Attributor(method, settings.target, labels, settings.batch)
+
+    @property
+    def shards(self) -> range:
+        """Numbers of all shards."""
+        return range(-(-len(self.source) // self.settings.shard_size))
+
+    def rows(self, shard: int) -> range:
+        """The images of a shard."""
+        size = self.settings.shard_size
+        return range(shard * size, min((shard + 1) * size, len(self.source)))
+
+    def begin(self, resume: bool) -> list[int]:
+        """Makes or checks the folder; the shards that are still to do."""
+        (self.output.resume if resume else self.output.create)(self.manifest())
+        there = set(self.output.shards())
+        return [n for n in self.shards if shard_name(n) not in there or not self.output.is_whole(shard_name(n))]
+
+    def manifest(self) -> dict[str, Any]:
+        """What a later run must agree with, and what it was made with."""
+        described = dict(self.source.describe())
+        origin = {"source": described.pop("path"), "model": self.method.net.graph.origin}
+        return {
+            "format": FORMAT,
+            "source": described,
+            "model": {"digest": graph_digest(self.method.net.graph), "labels": list(self.labels or [])},
+            "settings": {**method_settings(self.method), **_kept(self.settings)},
+            "made_with": {**origin, **versions()},
+        }
+
+    def run(self, shards: Sequence[int], progress: Callable[[int, int, int], None]) -> Summary:
+        """Does the given shards, one after another."""
+        start, done, failed = time.monotonic(), 0, 0
+        there = len(self.source) - sum(len(self.rows(shard)) for shard in shards)
+        progress(there, len(self.source), 0)
+        # generators are closed by name: a KeyboardInterrupt must not leave them to the garbage collector
+        with closing(self._attribute(shards)) as groups:
+            for images, errors in groups:
+                done, failed = done + images, failed + errors
+                progress(there + done, len(self.source), failed)
+        return Summary(len(self.source), done, failed, time.monotonic() - start)
+
+    def _attribute(self, shards: Sequence[int]) -> Generator[tuple[int, int], None, None]:
+        """Does the work; yields how many images came through, and how many of them failed."""
+        settings = self.settings
+        loop = DecodeLoop(Decoder(settings.preprocess, settings.overlays), settings.workers, settings.timeout)
+        writers: list[ShardWriter] = []
+        try:
+            with closing(ahead(loop.run(self._chunks(shards)), _AHEAD)) as decoded, Behind(_BEHIND) as writing:
+                for chunk, images in decoded:
+                    if chunk.first == 0:
+                        writers = [writer for writer in writers if not writer.finished]
+                        writers.append(self._writer(chunk.shard))
+                    for group in self.attributor.add(images, flush=chunk.last):
+                        writing.do(writers[-1].add, group)
+                        yield len(group.images), 0 if group.maps is not None else len(group.images)
+                    if chunk.last:
+                        writing.do(writers[-1].finish)
+        finally:
+            for writer in writers:
+                if not writer.finished:
+                    writer.drop()
+
+    def _chunks(self, shards: Sequence[int]) -> Iterator[Chunk]:
+        step = min(self.settings.batch, 16)
+        for shard in shards:
+            rows = self.rows(shard)
+            for first in range(0, len(rows), step):
+                part = rows[first : first + step]
+                yield Chunk(shard, first, tuple(self.source[row] for row in part), part.stop == rows.stop)
+
+    def _writer(self, shard: int) -> ShardWriter:
+        name, settings = shard_name(shard), self.settings
+        return ShardWriter(self.output, name, self.method.layer, self.labels, settings.overlays)
+
+
+def shard_name(number: int) -> str:
+    """The name of a numbered shard's files."""
+    return f"shard-{number:06d}"
+
+
+def target_column(target: str | int | Sequence[int]) -> str | None:
+    """The column that "@COLUMN" names."""
+    return target[1:] if isinstance(target, str) and target.startswith("@") else None
+
+
+def target_text(target: str | int | Sequence[int]) -> str:
+    """A target as the command line writes it."""
+    if isinstance(target, str):
+        return target
+    return str(target) if isinstance(target, int) else ",".join(str(int(index)) for index in target)
+
+
+def default_workers(device: torch.device) -> int:
+    """Decoding processes: a CPU attributes about ten times slower than one decodes, a GPU far faster."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, cores // 8 if device.type == "cpu" else cores - 1)
+
+
+def method_settings(method: ExcitationBackprop) -> dict[str, Any]:
+    """What decides a method's maps."""
+    plan = method.plan
+    return {
+        "layer": method.layer,
+        "contrast_layer": method.contrast_layer,
+        "top": method.top,
+        "rules": plan.rules,
+        "dtype": str(plan.dtype).removeprefix("torch."),
+        "device": plan.device.type,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Libraries that have a say in the last bits."""
+    from .. import __version__
+
+    libraries = {"torch": torch.__version__, "numpy": np.__version__, "pillow": PIL.__version__}
+    return {"ebp_cuda": __version__, **libraries}
+
+
+def _kept(settings: Settings) -> dict[str, Any]:
+    kept = {"target": settings.target, "preprocess": settings.preprocess.to_dict(), "overlays": settings.overlays}
+    return {**kept, "batch": settings.batch, "shard_size": settings.shard_size}

@@ -1,0 +1,133 @@
+"""The command batch: maps of a whole data set."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .app import app
+from .options import (
+    Labels,
+    Like,
+    Mean,
+    Model,
+    Order,
+    RawScale,
+    Shortest,
+    Size,
+    Std,
+    Weights,
+    model_files,
+    option,
+    preprocess_changes,
+    read_labels,
+    warn_of_preprocess,
+)
+
+_SPOKEN = 30.0  # seconds between two lines where stderr is no terminal
+
+
+@app.command()
+def batch(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="folder, .txt, .csv, .tar or .parquet")],
+    model: Model,
+    target: Annotated[str, option("--target", "CLASSES", "281 | 281,282 | top5 | all | class names | @COLUMN")],
+    layer: Annotated[str, option("--layer", "NAME", "where the map is read (`ebp-cuda layers` lists all)")],
+    out: Annotated[Path, option("--out", "DIR", "shards, index and manifest go here")],
+    weights: Weights = None,
+    contrast_layer: Annotated[str | None, option("--contrast-layer", "NAME", "c-MWP: subtract here")] = None,
+    top: Annotated[str | None, option("--top", "NAME", "the class scores, where the model's end is not")] = None,
+    rules: Annotated[str, option("--rules", "NAME", "caffe | conserving")] = "caffe",
+    device: Annotated[str, option("--device", "NAME", "cpu | cuda")] = "cpu",
+    dtype: Annotated[str, option("--dtype", "NAME", "fp32 | fp64")] = "fp32",
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run that wrote DIR")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="PNGs too, in DIR/overlays")] = False,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time")] = 8,
+    shard_size: Annotated[int, typer.Option("--shard-size", min=1, help="images per output file")] = 1024,
+    workers: Annotated[int | None, typer.Option("--workers", min=0, help="decoding processes; 0: a thread")] = None,
+    timeout: Annotated[float, typer.Option("--decode-timeout", min=1, help="seconds until one is given up")] = 120,
+    image_column: Annotated[str | None, option("--image-column", "NAME", ".csv, .parquet: the images")] = None,
+    name_column: Annotated[str | None, option("--name-column", "NAME", ".parquet: their names")] = None,
+    labels: Labels = None,
+    like: Like = None,
+    mean: Mean = None,
+    std: Std = None,
+    raw_scale: RawScale = None,
+    channel_order: Order = None,
+    size: Size = None,
+    shortest_side: Shortest = None,
+) -> None:
+    """Attribution maps of every image of SOURCE, in shards with an index; stopped runs go on with --resume."""
+    import ebp_cuda
+
+    from .. import batch as engine
+
+    if weights is None and model.suffix == ".prototxt":
+        raise InputError(f"batch: {model} holds no weights; give --weights WEIGHTS.caffemodel")
+    net = ebp_cuda.load(*model_files(model, weights))
+    changes = preprocess_changes(like, mean, std, raw_scale, channel_order, size, shortest_side)
+    warn_of_preprocess(net, changes)
+    method = ebp_cuda.ExcitationBackprop(
+        net, layer=layer, contrast_layer=contrast_layer, rules=rules, dtype=dtype, device=device, top=top
+    )
+    settings: dict[str, Any] = {"target": target, "preprocess": changes, "labels": read_labels(labels or like)}
+    settings |= {"batch": batch, "shard_size": shard_size, "overlays": overlay, "resume": resume}
+    settings |= {"image_column": image_column, "name_column": name_column}
+    settings |= {"workers": workers, "timeout": timeout}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop, like Ctrl-C
+    try:
+        with _Progress() as progress:
+            summary = engine.run(source, method, out, progress=progress.show, **settings)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; the finished shards are in {out}: the same command with --resume goes on", err=True)
+        raise typer.Exit(130) from None
+    _report(summary, out)
+
+
+def _report(summary: Any, out: Path) -> None:
+    rate = f", {summary.done / summary.seconds:.1f} a second" if summary.done and summary.seconds else ""
+    before = summary.images - summary.done
+    typer.echo(f"{out}: {summary.done} images{rate}" + (f"; {before} were there already" if before else ""))
+    if summary.failed:
+        typer.echo(f"{summary.failed} images failed: column 'error' of {out}/index says why", err=True)
+    if summary.failed == summary.images:
+        raise typer.Exit(1)
+
+
+class _Progress:
+    """Images done, rate and time left: a bar on a terminal, a line every half minute elsewhere."""
+
+    def __enter__(self) -> _Progress:
+        from rich import progress
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        self._terminal = console.is_terminal
+        columns = (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[rate]}"))
+        self._bar = progress.Progress(*columns, progress.TimeRemainingColumn(), console=console, transient=True)
+        self._bar.disable = not console.is_terminal
+        self._task = self._bar.add_task("images", total=None, rate="")
+        self._start, self._there, self._spoken = time.monotonic(), -1, 0.0
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._bar.__exit__(*exception)
+
+    def show(self, done: int, total: int, failed: int) -> None:
+        """Told after every group."""
+        if self._there < 0:
+            self._start, self._there = time.monotonic(), done
+        seconds = time.monotonic() - self._start
+        rate = (done - self._there) / seconds if seconds > 0 else 0.0
+        words = f"{rate:.1f}/s" + (f", {failed} failed" if failed else "")
+        self._bar.update(self._task, completed=done, total=total, rate=words)
+        if not self._terminal and seconds - self._spoken >= _SPOKEN:
+            self._spoken = seconds
+            left = f"{(total - done) / rate / 60:.0f} min left" if rate else ""
+            typer.echo(f"{done} of {total} images, {words}, {left}", err=True)
