@@ -9,10 +9,9 @@ from typing import Any
 import torch
 
 from ..errors import InputError, ShapeError, UnsupportedError
-from ..graph import Node
 from ..plan import Plan, operation_of
 from ..relevance import Relevance, add
-from ..rules import Step
+from ..rules import Rule, Step
 from ..signs import non_negative_values
 from .blob import Blob
 from .gradients import rule_of
@@ -29,7 +28,7 @@ Versions = tuple[tuple[int, int], ...]
 
 
 def _versions(layer: Layer) -> Versions:
-    return tuple((blob.tensor.data_ptr(), blob.version()) for blob in layer.blobs)
+    return tuple([(blob.tensor.data_ptr(), blob.version()) for blob in layer.blobs])
 
 
 @dataclass
@@ -53,13 +52,16 @@ class Wires:
         self.tops = [blobs[name] for name in layer.tops]
         self.reads = [(v, blob.values, v in net.inputs) for v, blob in zip(layer.inputs, self.bottoms, strict=True)]
         self.writes = [(v, blob.values) for v, blob in zip(layer.outputs, self.tops, strict=True)]
-        self.signed = [blob for value, blob, _ in self.reads if value in signs]
+        self.signed = [data for value, data, _ in self.reads if value in signs]
         """Bottoms that cannot be negative, if it was layers that wrote them."""
         last = {blob for blob, values in net.versions.items() if values[-1] in layer.outputs}
         self.final = [(v, b.values) for v, b in zip(layer.outputs, self.tops, strict=True) if b.name in last]
         """Tops that no later layer writes over."""
         self.in_place = bool(set(layer.bottoms) & set(layer.tops))
         self.idle = not layer.needs_backward or not any(layer.propagates)
+        nodes = [network.graph.nodes[place] for place in layer.nodes]
+        self.is_node = [(list(n.inputs), list(n.outputs)) for n in nodes] == [(layer.inputs, layer.outputs)]
+        """Whether the layer is one node of the engine, with the same connections."""
 
     def bottom_tensors(self, device: torch.device, up: bool = False) -> dict[str, torch.Tensor]:
         return {value: data.tensor(device, anew=up and is_input) for value, data, is_input in self.reads}
@@ -67,7 +69,10 @@ class Wires:
     @property
     def sound(self) -> bool:
         """Whether what the layers alone say about signs holds for the bottoms: a script may have written to them."""
-        return all(data.computed for data in self.signed)
+        for data in self.signed:  # noqa: SIM110  a generator would take three times as long, for every layer of a pass
+            if not data.computed:
+                return False
+        return True
 
 
 class Runner:
@@ -106,6 +111,8 @@ class Runner:
 
     def _sync(self, layer: Layer) -> Versions:
         """Versions of the layer's parameters; brings the engine up to date with what scripts wrote to them."""
+        if not layer.blobs:
+            return ()
         versions = _versions(layer)
         if not layer.shared and self._read.get(layer.name) != versions:
             self.network.refresh(layer, params=True)
@@ -153,26 +160,30 @@ class Runner:
         if layer.type == "Split":
             self._write(index, [_sum_later(above, plan.device)])
             return
-        if not layer.nodes or not self._has_rules(layer):
+        rules = self._rules(layer) if layer.nodes else None
+        if rules is None:
             return
         rels = [signal.relevance(plan.device) for signal in above]
-        if all(rel is None for rel in rels):
+        if not any(rels):
             self._write(index, [None] * len(layer.bottoms))
             return
         state = self._seen(index, plan)
         signs = plan.non_negative if wires.sound else frozenset()
-        sweep = _Sweep(plan, layer, state, signs, settings.backward)
+        sweep = _Sweep(plan, layer, state, signs, rules, wires.is_node)
         if layer.blobs or len(layer.bottoms) > 1:
             self._write(index, sweep.run(rels))
         else:  # perhaps nobody reads it: then nobody works it out
             self._write(index, [Lazy(lambda: _zero_if_untouched(sweep.run(rels)[0]))])
 
-    def _has_rules(self, layer: Layer) -> bool:
-        nodes = [self.network.graph.nodes[place] for place in layer.nodes]
-        if all(rule_of(node.op, settings.backward) for node in nodes):
-            return True
+    def _rules(self, layer: Layer) -> list[Rule] | None:
+        """The rule of each node of a layer, last first; None where the original's layer writes no diffs."""
+        graph = self.network.graph
+        rules = [rule_of(graph.nodes[place].op, settings.backward) for place in reversed(layer.nodes)]
+        found = [rule for rule in rules if rule is not None]
+        if len(found) == len(rules):
+            return found
         if not settings.strict and layer.type == "Eltwise":
-            return False  # the original's product leaves the diffs of its bottoms as they are
+            return None  # the original's product leaves the diffs of its bottoms as they are
         raise UnsupportedError(
             f"{self.network.net.origin}: layer '{layer.name}' ({layer.type}) has no backward pass in mode "
             f"'{settings.backward}': the original {'leaves stale diffs' if layer.type == 'Eltwise' else 'aborts'}"
@@ -232,24 +243,28 @@ def _sum_later(signals: Sequence[Diff], where: torch.device) -> Lazy:
 class _Sweep:
     """One layer's way down: the engine's sweep over the few nodes of a layer."""
 
-    def __init__(self, plan: Plan, layer: Layer, state: State, non_negative: frozenset[str], backward: str) -> None:
+    def __init__(
+        self, plan: Plan, layer: Layer, state: State, non_negative: frozenset[str], rules: Sequence[Rule], is_node: bool
+    ) -> None:
         self.plan, self.layer, self.state = plan, layer, state
-        self.non_negative, self.backward = non_negative, backward
+        self.non_negative, self.rules, self.is_node = non_negative, rules, is_node
 
     def run(self, above: Sequence[Relevance | None]) -> list[Any]:
-        """The content for the diff of each bottom."""
+        """The content for the diff of each bottom. Under no_grad or not: nothing here requires a gradient."""
+        if self.is_node:
+            below = self._down(self.layer.nodes[0], self.rules[0], above)
+            return [_UNTOUCHED if rel is None else rel for rel in below]
         pending: dict[str, list[Relevance]] = {}
         for value, rel in zip(self.layer.outputs, above, strict=True):
             if rel is not None:
                 pending[value] = [rel]
-        with torch.no_grad():
-            for index in reversed(self.layer.nodes):
-                node = self.plan.graph.nodes[index]
-                tops = [add(pending.pop(value)) if value in pending else None for value in node.outputs]
-                if any(rel is not None for rel in tops):
-                    for value, rel in zip(node.inputs, self._down(index, node, tops), strict=True):
-                        if rel is not None:
-                            pending.setdefault(value, []).append(rel)
+        for index, rule in zip(reversed(self.layer.nodes), self.rules, strict=True):
+            node = self.plan.graph.nodes[index]
+            tops = [add(pending.pop(value)) if value in pending else None for value in node.outputs]
+            if any(tops):
+                for value, rel in zip(node.inputs, self._down(index, rule, tops), strict=True):
+                    if rel is not None:
+                        pending.setdefault(value, []).append(rel)
         return [self._of_bottom(value, pending) for value in self.layer.inputs]
 
     def _of_bottom(self, value: str, pending: dict[str, list[Relevance]]) -> Any:
@@ -258,18 +273,17 @@ class _Sweep:
             return parts.pop(0)  # a layer that reads one value twice answers once for each
         return add(parts) if parts else _UNTOUCHED
 
-    def _down(self, index: int, node: Node, tops: Sequence[Relevance | None]) -> Sequence[Relevance | None]:
-        rule = rule_of(node.op, self.backward)
-        assert rule is not None  # Runner._has_rules refused the layer otherwise
-        values = self.state.values
+    def _down(self, index: int, rule: Rule, tops: Sequence[Relevance | None]) -> Sequence[Relevance | None]:
+        node, values = self.plan.graph.nodes[index], self.state.values
+        inputs = [values[value] for value in node.inputs]
         step = Step(
             node=node,
-            inputs=[values[value] for value in node.inputs] if "x" in rule.needs else (),
+            inputs=inputs if "x" in rule.needs else (),
             outputs=[values[value] for value in node.outputs] if "y" in rule.needs else (),
             saved=self.state.saved[index],
             params=self.plan.params(index),
             packed=self.plan.packer(index),
             non_negative=[value in self.non_negative for value in node.inputs],
-            shapes=[values[value].shape for value in node.inputs],
+            shapes=[x.shape for x in inputs],
         )
         return rule.down(step, tops)

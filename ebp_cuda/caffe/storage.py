@@ -73,12 +73,13 @@ class Storage:
 
     def _follow(self, shape: Sequence[int], value: Callable[[], torch.Tensor]) -> None:
         """The engine wrote: a held array gets the new content, another one is forgotten."""
-        if self._host is not None and self._host.held and tuple(shape) == self.shape:
+        shape = tuple(shape)
+        if self._host is not None and self._host.held and shape == self.shape:
             self._host.tensor.copy_(value())
             self._looked_at = True
         else:
             self._host, self._looked_at = None, False
-        self.shape = tuple(shape)
+        self.shape = shape
 
 
 class Data(Storage):
