@@ -18,6 +18,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from ...errors import InputError, ModelError, UnsupportedError
 from ...graph import Graph
+from .inplace import reads_as_functional
 from .program import first_line, read_program
 
 Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
@@ -53,7 +54,7 @@ def from_module(
     with _TRACING, torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # torch.export sets off its own
         program, reason = _trace(_shared_copy(module, origin), args, kwargs, origin)
-    graph = read_program(program, origin)
+        graph = _read(program, origin)
     if reason:
         fixed = ", ".join(f"{name}: {list(shape)}" for name, shape in graph.inputs.items())
         warnings.warn(f"{origin}: the batch size is fixed ({fixed}): {reason}", stacklevel=2)
@@ -111,7 +112,7 @@ def _shared_copy(module: nn.Module, origin: str) -> nn.Module:
 def _trace(
     twin: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], origin: str
 ) -> tuple[ExportedProgram, str]:
-    """The module without in-place operations, with a free batch where torch.export finds one; else the reason."""
+    """The exported module, with a free batch where torch.export finds one; else the reason."""
     more, more_by_name = tuple(map(_at_least_two, args)), {name: _at_least_two(t) for name, t in kwargs.items()}
     free = ShapesCollection()
     for tensor in (*more, *more_by_name.values()):
@@ -134,8 +135,19 @@ def _trace(
 
 def _export(twin: nn.Module, args: Any, kwargs: Any, shapes: Any) -> ExportedProgram:
     with torch.enable_grad():  # without it torch.export trips over a module that turns gradients on
-        program = torch.export.export(twin, args, kwargs, dynamic_shapes=shapes, strict=False)
-        return program.run_decompositions({})
+        return torch.export.export(twin, args, kwargs, dynamic_shapes=shapes, strict=False)
+
+
+def _read(program: ExportedProgram, origin: str) -> Graph:
+    """The graph of the program as it was exported; decomposed only where that is needed, since it takes long."""
+    if reads_as_functional(program.graph):
+        try:
+            return read_program(program, origin)
+        except UnsupportedError:  # composite operations may consist of known ones
+            pass
+    with torch.enable_grad():  # without it torch.export trips over a module that turns gradients on
+        program = program.run_decompositions({})
+    return read_program(program, origin)
 
 
 def _at_least_two(tensor: torch.Tensor) -> torch.Tensor:

@@ -18,9 +18,13 @@ _RESHAPES = ("view", "reshape", "squeeze", "unsqueeze", "clone", "alias", "_unsa
 
 
 def op_name(node: Node) -> str:
-    """ATen name without namespace and overload, "conv2d"; "namespace::name" of other operators; else ""."""
+    """ATen name without namespace, overload and the underscore of in-place calls, "conv2d"; "namespace::name" of other
+    operators; else ""."""
     target = node.target
-    return target._schema.name.removeprefix("aten::") if isinstance(target, torch._ops.OpOverload) else ""
+    if not isinstance(target, torch._ops.OpOverload):
+        return ""
+    name = target._schema.name.removeprefix("aten::")
+    return name.removesuffix("_") if target._schema.is_mutable else name
 
 
 def bound_args(node: Node) -> dict[str, Any]:
