@@ -48,23 +48,34 @@ def boxes_mask(boxes: Iterable[Sequence[float]], size: tuple[int, int]) -> NDArr
     return mask
 
 
-def is_hit(point: tuple[int, int], truth: NDArray[np.bool_], tolerance: float) -> bool:
-    """Whether a pixel of `truth` (bool [H, W]) lies at most `tolerance` pixels from `point` = (row, column)."""
+def distance_to(point: tuple[int, int], truth: NDArray[np.bool_]) -> float:
+    """Pixels from `point` = (row, column) to the nearest True of `truth` (bool [H, W]), inf if none."""
     rows, columns = np.nonzero(truth)
-    return bool((((rows - point[0]) ** 2 + (columns - point[1]) ** 2) <= tolerance**2).any())
+    if not len(rows):
+        return math.inf
+    return math.sqrt(int(((rows - point[0]) ** 2 + (columns - point[1]) ** 2).min()))
+
+
+def is_hit(point: tuple[int, int], truth: NDArray[np.bool_], tolerance: float, closed: bool = True) -> bool:
+    """Whether a pixel of `truth` (bool [H, W]) lies in the circle of `tolerance` pixels about `point` = (row, column).
+
+    closed: whether a pixel exactly on the circle counts. It does in the original evaluation, not in TorchRay's.
+    """
+    distance = distance_to(point, truth)
+    return distance <= tolerance if closed else distance < tolerance
 
 
 class PointingGame:
     """Counts hits and misses per class.
 
     tolerance: radius of the circle in pixels of the image, 15 in the paper (images of about 500 pixels); 0 asks for
-    the very pixel. Raises InputError for a negative one.
+    the very pixel. closed: see `is_hit`. Raises InputError for a negative radius.
     """
 
-    def __init__(self, tolerance: float = 15) -> None:
+    def __init__(self, tolerance: float = 15, closed: bool = True) -> None:
         if not tolerance >= 0:
             raise InputError(f"tolerance {tolerance}: a number of pixels, 0 or more, was wanted")
-        self.tolerance = tolerance
+        self.tolerance, self.closed = tolerance, closed
         self.hits: dict[int, int] = {}
         self.misses: dict[int, int] = {}
 
@@ -83,10 +94,14 @@ class PointingGame:
             )
         if not mask.any():
             raise InputError(f"class {label}: the image shows none of it, so there is nothing to point at")
-        hit = is_hit(maximum(attribution), mask, self.tolerance)
+        hit = is_hit(maximum(attribution), mask, self.tolerance, self.closed)
+        self.count(label, hit)
+        return hit
+
+    def count(self, label: int, hit: bool) -> None:
+        """Enters a trial that was judged before."""
         counts = self.hits if hit else self.misses
         counts[label] = counts.get(label, 0) + 1
-        return hit
 
     @property
     def trials(self) -> int:
