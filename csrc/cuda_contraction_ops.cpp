@@ -41,6 +41,21 @@ struct Gate {
   }
 };
 
+Tensor rounded_to(const Operand& x, Precision precision) {
+  Tensor y = empty_as(x.tensor);
+  on_device(x, y, [&](auto zero, void* stream) -> const char* {
+    using T = decltype(zero);
+    if constexpr (!std::is_same_v<T, float>) return "tf32 and bf16 are of float32";
+    else return launch_round(y.numel(), data<T>(x.tensor), precision, mutable_data<T>(y), stream);
+  });
+  return y;
+}
+
+// Whether the factors must be rounded beforehand: the kernel that will run multiplies what it is given.
+bool takes_rounded(const Schedule& schedule, Precision wanted) {
+  return wanted != Precision::fp32 && schedule.method != Method::mma;
+}
+
 // The tiled kernels, or nothing where none of them can.
 bool contract(const Contraction& d, const Schedule& schedule, const Tensor& source, const Tensor& w, const Gate& gate,
               Tensor& to, void* stream, const char** error) {
@@ -56,6 +71,13 @@ bool contract(const Contraction& d, const Schedule& schedule, const Tensor& sour
 
 }  // namespace
 
+Tensor rounded(const Tensor& x, const std::string& precision) {
+  const Operand operand{"rounded", "x", x};
+  const Precision wanted = precision_of(operand, precision);
+  EBP_REQUIRE(wanted != Precision::fp32, "ebp_cuda::rounded: precision must be tf32 or bf16");
+  return rounded_to(operand, wanted);
+}
+
 Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stride, const Ints& padding,
                          const Ints& dilation, int64_t groups, const std::string& precision) {
   const Operand operand{"conv2d_normalizer", "x", x};
@@ -66,11 +88,16 @@ Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stri
               d.in_channels);
   Tensor z = empty_as(x, {d.batch, d.out_channels, d.h.out, d.w.out});
   set_strides(d, x, z);
-  on_device(operand, z, [&](auto zero, void* stream) {
+  on_device(operand, z, [&](auto zero, void* stream) -> const char* {
     using T = decltype(zero);
     if constexpr (std::is_same_v<T, float>) {
       const Contraction up = contraction_up(d, strides_of(w_plus));
       const Schedule how = schedule_of(up, wanted, false, current_arch(), data<T>(x), data<T>(w_plus), nullptr);
+      if (takes_rounded(how, wanted)) {
+        const Operand w{operand.op, "w_plus", w_plus};
+        z = conv2d_normalizer(rounded_to(operand, wanted), rounded_to(w, wanted), stride, padding, dilation, groups, "fp32");
+        return nullptr;
+      }
       const char* error = nullptr;
       if (contract(up, how, x, w_plus, {operand.op, std::nullopt, z}, z, stream, &error)) return error;
     }
@@ -91,12 +118,17 @@ Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, 
   Tensor below = empty_as(r, {d.batch, d.in_channels, d.h.in, d.w.in});
   const Gate factor(operand.op, gate, below);
   set_strides(d, below, r);
-  on_device(operand, below, [&](auto zero, void* stream) {
+  on_device(operand, below, [&](auto zero, void* stream) -> const char* {
     using T = decltype(zero);
     const char* error = nullptr;
     if constexpr (std::is_same_v<T, float>) {
       const Contraction down = contraction_down(d, strides_of(w_plus));
       const Schedule how = schedule_of(down, wanted, true, current_arch(), data<T>(r), data<T>(w_plus), nullptr);
+      if (takes_rounded(how, wanted)) {  // fp32 holds r whole, which two summands would
+        const Tensor w = rounded_to({operand.op, "w_plus", w_plus}, wanted);
+        below = conv2d_sweep(r, w, in_size, stride, padding, dilation, groups, gate, "fp32");
+        return nullptr;
+      }
       if (contract(down, how, r, w_plus, factor, below, stream, &error)) return error;
     }
     const Tensor dense = torch::stable::contiguous(w_plus);
@@ -141,6 +173,7 @@ std::tuple<Tensor, Tensor> conv2d_excitation(const Tensor& x, const Tensor& w, c
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ebp_cuda, EBP_CUDA_KEY, m) {
+  m.impl("rounded", TORCH_BOX(&rounded));
   m.impl("conv2d_normalizer", TORCH_BOX(&conv2d_normalizer));
   m.impl("conv2d_sweep", TORCH_BOX(&conv2d_sweep));
   m.impl("conv2d_excitation", TORCH_BOX(&conv2d_excitation));

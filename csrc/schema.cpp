@@ -6,6 +6,7 @@
 STABLE_TORCH_LIBRARY(ebp_cuda, m) {
   m.def("share(Tensor p, Tensor z) -> Tensor");
   m.def("gate(Tensor s, Tensor x) -> Tensor");
+  m.def("rounded(Tensor x, str precision) -> Tensor");
   m.def("max_winner(Tensor[] xs) -> Tensor");
   m.def(
       "max_pool2d(Tensor x, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] out_size) "

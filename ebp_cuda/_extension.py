@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from .modes import in_full_precision
+from .rounding import rounded, split
 
 LIBRARY = Path(__file__).with_name("_C.so")
 
@@ -68,6 +69,11 @@ def _plane(like: torch.Tensor, size: Sequence[int], dtype: torch.dtype | None = 
 @torch.library.register_fake("ebp_cuda::gate")
 def _fake_pointwise(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(a, memory_format=memory_format(a))
+
+
+@torch.library.register_fake("ebp_cuda::rounded")
+def _fake_rounded(x: torch.Tensor, precision: str) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=memory_format(x))
 
 
 @torch.library.register_fake("ebp_cuda::max_winner")
@@ -162,11 +168,6 @@ def _fake_excitation(
     return y, torch.empty_like(y)
 
 
-def _check_precision(precision: str) -> None:
-    if precision != "fp32":
-        raise RuntimeError(f"precision='{precision}' is one of CUDA; the CPU computes in the tensors' dtype, 'fp32'")
-
-
 @in_full_precision
 def normalizer_cpu(
     x: torch.Tensor,
@@ -177,8 +178,8 @@ def normalizer_cpu(
     groups: int,
     precision: str = "fp32",
 ) -> torch.Tensor:
-    """conv2d_normalizer by ATen's convolution, the best CPU implementation there is."""
-    _check_precision(precision)
+    """conv2d_normalizer by ATen's convolution, the best CPU implementation there is; tensor cores are imitated."""
+    x, w_plus = rounded(x, precision), rounded(w_plus, precision)
     top, left, bottom, right = padding
     if top != bottom or left != right:
         x, top, left = torch.nn.functional.pad(x, (left, right, top, bottom)), 0, 0
@@ -198,8 +199,8 @@ def sweep_cpu(
     gate: torch.Tensor | None = None,
     precision: str = "fp32",
 ) -> torch.Tensor:
-    """conv2d_sweep by ATen's transposed convolution, and the gate after it."""
-    _check_precision(precision)
+    """conv2d_sweep by ATen's transposed convolution, and the gate after it; tensor cores are imitated."""
+    r, w_plus = split(r, precision), rounded(w_plus, precision)
     before, after = tuple(padding[:2]), tuple(padding[2:])
     crop = before if before == after else (0, 0)
     reached = [(r.shape[2 + i] - 1) * stride[i] + dilation[i] * (w_plus.shape[2 + i] - 1) + 1 for i in (0, 1)]
@@ -240,3 +241,4 @@ _CPU = torch.library.Library("ebp_cuda", "IMPL", "CPU")
 _CPU.impl("conv2d_excitation", excitation_cpu)
 _CPU.impl("conv2d_normalizer", normalizer_cpu)
 _CPU.impl("conv2d_sweep", sweep_cpu)
+_CPU.impl("rounded", rounded)

@@ -9,6 +9,7 @@ import torch
 
 from ._extension import build_info, is_channel_slice, is_channels_last, memory_format
 from .errors import ShapeError, UnsupportedError
+from .rounding import PRECISIONS
 
 Tensor = torch.Tensor
 Ints = Sequence[int]
@@ -85,6 +86,13 @@ def columns(op: str, name: str, a: Tensor, other: str, b: Tensor) -> tuple[Tenso
     if not is_channel_slice(a):
         a = dense(a)
     return a, b if memory_format(a) == torch.channels_last and is_channel_slice(b) else lying_as(a, b)
+
+
+def check_precision(op: str, name: str, t: Tensor, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ShapeError(f"{op}: precision='{precision}', wanted one of {', '.join(PRECISIONS)}")
+    if precision != "fp32" and t.dtype != torch.float32:
+        raise ShapeError(f"{op}: precision='{precision}' is one of float32 tensors, {name} is {kind(t)}")
 
 
 def plane(op: str, name: str, t: Tensor) -> Tensor:

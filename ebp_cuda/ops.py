@@ -14,10 +14,12 @@ from collections.abc import Sequence
 
 import torch
 
+from . import rounding
 from ._extension import build_info, is_channel_slice, memory_format, normalizer_cpu, sweep_cpu
 from .errors import ShapeError
 from .operands import (
     check_columns,
+    check_precision,
     checked,
     columns,
     conv_size,
@@ -43,6 +45,7 @@ __all__ = [
     "max_pool2d_route",
     "max_winner",
     "require_device",
+    "rounded",
     "share",
     "window_spread",
     "window_sum",
@@ -62,6 +65,12 @@ def share(p: Tensor, z: Tensor) -> Tensor:
 def gate(s: Tensor, x: Tensor) -> Tensor:
     """s * x. s [N*K, ...], x [N, ...] -> [N*K, ...]."""
     return _ops.gate.default(*columns("gate", "s", s, "x", x))
+
+
+def rounded(x: Tensor, precision: str) -> Tensor:
+    """float32 x rounded to "tf32" or "bf16" element by element, as the convolutions do it; "fp32" is x itself."""
+    check_precision("rounded", "x", x, precision)
+    return rounding.rounded(dense(checked("rounded", "x", x)), precision)
 
 
 def max_winner(xs: Sequence[Tensor]) -> Tensor:
@@ -153,9 +162,10 @@ def conv2d_normalizer(
 ) -> Tensor:
     """z = W+ x. x [N, I, H, W], w_plus [O, I/groups, kh, kw], padding (top, left, bottom, right) -> [N, O, h, w].
 
-    On the CPU a channels_last w_plus makes the result channels_last too. On CUDA float32 is fastest where both are
-    channels_last, and `precision` "tf32" or "bf16" lets tensor cores round x and w_plus to that, summing in float32.
+    On the CPU a channels_last w_plus makes the result channels_last too; on CUDA float32 is fastest where both are
+    channels_last. `precision` "tf32" or "bf16" rounds x and w_plus to that, for tensor cores where there are any.
     """
+    check_precision("conv2d_normalizer", "x", x, precision)
     x, w_plus = plane("conv2d_normalizer", "x", x), weights("conv2d_normalizer", w_plus, x, groups)
     geometry = tuple(stride), tuple(padding), tuple(dilation)
     size = conv_size("conv2d_normalizer", x.shape[2:], w_plus.shape[2:], *geometry)
@@ -213,8 +223,9 @@ def conv2d_sweep(
 
     w_plus, the geometry and `precision` are those of the convolution that went up; "tf32" and "bf16" round w_plus and
     split r into two summands, so that hardly anything of it is lost. With a gate [N, I, *in_size] the result is
-    gate * t, in one kernel on CUDA; an x for gate must be `rounding.rounded`, as it was for the normaliser.
+    gate * t, in one kernel on CUDA; an x for gate must be `rounded`, as it was for the normaliser.
     """
+    check_precision("conv2d_sweep", "r", r, precision)
     r, w_plus = plane("conv2d_sweep", "r", r), weights("conv2d_sweep", w_plus, r, groups)
     geometry = tuple(stride), tuple(padding), tuple(dilation)
     size = conv_size("conv2d_sweep", tuple(in_size), w_plus.shape[2:], *geometry)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 
+PRECISIONS = ("fp32", "tf32", "bf16")
+"""What the factors of a contraction's products may be rounded to; sums are float32."""
+
 
 def rounded(x: torch.Tensor, precision: str) -> torch.Tensor:
     """float32 `x` with every element rounded to `precision`: "fp32" (as it is), "tf32" or "bf16"; still float32.
@@ -12,6 +15,23 @@ def rounded(x: torch.Tensor, precision: str) -> torch.Tensor:
     "tf32" or "bf16" an activation must be rounded so before it multiplies what a sweep brings down, because its
     normaliser was made of rounded activations; otherwise probability leaks.
     """
-    if precision == "tf32":
-        return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
-    return x.to(torch.bfloat16).to(x.dtype) if precision == "bf16" else x
+    if precision == "fp32":
+        return x
+    if not x.is_cpu:
+        return torch.ops.ebp_cuda.rounded.default(x, precision)
+    return x.to(torch.bfloat16).to(x.dtype) if precision == "bf16" else _tf32(x)
+
+
+def split(r: torch.Tensor, precision: str) -> torch.Tensor:
+    """float32 `r` as the sum of two numbers of that precision, as which the tensor cores multiply it.
+
+    The sum itself is a float32 without rounding, so that one product with it is what two are there.
+    """
+    if precision == "fp32":
+        return r
+    high = rounded(r, precision)
+    return high + rounded(r - high, precision)
+
+
+def _tf32(x: torch.Tensor) -> torch.Tensor:
+    return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)

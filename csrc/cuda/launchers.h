@@ -15,10 +15,19 @@ struct Pointers {
   int count;
 };
 
+// What the factors of a sum are rounded to; all sums are fp32.
+enum class Precision { fp32, tf32, bf16 };
+
+inline const char* name_of(Precision p) {
+  return p == Precision::fp32 ? "fp32" : p == Precision::tf32 ? "tf32" : "bf16";
+}
+
 template <class T>
 const char* launch_share(const Rows&, const T* p, const T* z, T* r, void* stream);
 template <class T>
 const char* launch_gate(const Rows&, const T* s, const T* x, T* y, void* stream);
+// y = x rounded to tf32 or bf16, as the kernels for tensor cores round their factors.
+const char* launch_round(int64_t total, const float* x, Precision, float* y, void* stream);
 template <class T>
 const char* launch_max_winner(int64_t total, const Pointers<T>& xs, std::uint8_t* winner, void* stream);
 template <class T>
@@ -39,13 +48,6 @@ const char* launch_conv_sweep(const Conv2d&, const T* r, const T* w_plus, T* bel
 // How neighbouring operands of a contraction lie: `single` makes no assumption; the others are read four at a time, the
 // weights along the terms or along the columns.
 enum class Loads { single, along_terms, along_columns };
-
-// What the factors of a sum are rounded to; all sums are fp32.
-enum class Precision { fp32, tf32, bf16 };
-
-inline const char* name_of(Precision p) {
-  return p == Precision::fp32 ? "fp32" : p == Precision::tf32 ? "tf32" : "bf16";
-}
 
 // In the order of preference, the last first. naive is launch_conv_normalizer and launch_conv_sweep.
 enum class Method { naive, simt, depthwise, mma };

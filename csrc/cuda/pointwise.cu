@@ -12,6 +12,10 @@ const char* launch_gate(const Rows& d, const T* s, const T* x, T* y, void* strea
   return launch_elements(gate_kernel<T>, d.total, stream, d, s, x, y);
 }
 
+const char* launch_round(int64_t total, const float* x, Precision precision, float* y, void* stream) {
+  return launch_elements(round_kernel, total, stream, total, x, precision, y);
+}
+
 template <class T>
 const char* launch_max_winner(int64_t total, const Pointers<T>& xs, std::uint8_t* winner, void* stream) {
   return launch_elements(max_winner_kernel<T>, total, stream, total, xs, winner);

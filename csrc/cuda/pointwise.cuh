@@ -1,4 +1,4 @@
-// share, gate and the element-wise maximum's winner: one thread per element.
+// share, gate, rounding and the element-wise maximum's winner: one thread per element.
 #pragma once
 
 #include "launch.h"
@@ -16,6 +16,20 @@ template <class T>
 __global__ void gate_kernel(Rows d, const T* s, const T* x, T* y) {
   const int64_t i = thread_element();
   if (i < d.total) y[i] = s[column_index(d, i)] * x[shared_index(d, i)];
+}
+
+// The nearest tf32, of two equally near ones the larger in size; the nearest bf16, of two the even one: what fragments.cuh
+// makes of an operand, here for kernels that multiply in fp32 and for the factors of a result.
+__device__ __forceinline__ float rounded(float v, Precision precision) {
+  if (v != v) return v;
+  const std::uint32_t bits = __float_as_uint(v);
+  if (precision == Precision::bf16) return __uint_as_float((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u);
+  return __uint_as_float((bits + 0x1000u) & 0xffffe000u);
+}
+
+inline __global__ void round_kernel(int64_t total, const float* x, Precision precision, float* y) {
+  const int64_t i = thread_element();
+  if (i < total) y[i] = rounded(x[i], precision);
 }
 
 template <class T>

@@ -75,6 +75,9 @@ void bind_params(py::module_& m) {
       .value("padded", Divisor::padded);
 }
 
+// Not by dtype.
+void bind_round(py::module_& m) { bind(m, "round", ebp::launch_round); }
+
 template <class T>
 void bind_launchers(py::module_ m) {
   using namespace ebp;
@@ -139,6 +142,7 @@ PYBIND11_MODULE(EMU_MODULE, m) {
   bind_emulator(m);
   bind_params(m);
   bind_contraction(m);
+  bind_round(m);
   bind_launchers<float>(m.def_submodule("f32"));
   bind_launchers<double>(m.def_submodule("f64"));
   bind_specimens(m.def_submodule("specimens"));
