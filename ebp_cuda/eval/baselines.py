@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import UnsupportedError
+from ..extras import require
 from ..graph import Graph
 from .graph_module import GraphModule
 
@@ -18,11 +19,7 @@ Maps = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 def captum_attr() -> Any:
     """captum.attr. Raises UnsupportedError where captum is missing."""
-    try:
-        import captum.attr
-    except ImportError as error:
-        raise UnsupportedError("the other methods come from captum: pip install ebp_cuda[eval]") from error
-    return captum.attr
+    return require("captum.attr", "eval", "every method but Excitation Backprop")
 
 
 def _for_each_class(explain: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Maps:

@@ -34,7 +34,7 @@ def read_list(path: Path, classes: int) -> dict[str, list[bool]]:
         name, *cells = line.split("\t")
         if len(cells) != classes or any(cell.strip() not in ("0", "1") for cell in cells):
             raise InputError(
-                f"{path}:{number}: {len(cells)} columns after '{name[:40]}'; {classes} of 0 or 1, tabs between, were wanted"
+                f"{path}:{number}: {len(cells)} columns after '{name[:40]}', wanted {classes} of 0 or 1, tabs between"
             )
         flags[name] = [cell.strip() == "1" for cell in cells]
     return flags

@@ -61,7 +61,11 @@ def is_hit(point: tuple[int, int], truth: NDArray[np.bool_], tolerance: float, c
 
     closed: whether a pixel exactly on the circle counts. It does in the original evaluation, not in TorchRay's.
     """
-    distance = distance_to(point, truth)
+    return within(distance_to(point, truth), tolerance, closed)
+
+
+def within(distance: float, tolerance: float, closed: bool = True) -> bool:
+    """Whether a pixel at that distance from the point counts as a hit."""
     return distance <= tolerance if closed else distance < tolerance
 
 
@@ -108,12 +112,13 @@ class PointingGame:
         """How many pairs of image and class were asked."""
         return sum(self.hits.values()) + sum(self.misses.values())
 
+    def trials_of(self, label: int) -> int:
+        """How many trials asked for the class."""
+        return self.hits.get(label, 0) + self.misses.get(label, 0)
+
     def accuracy(self) -> dict[int, float]:
         """Per class that was asked at least once, 0..1."""
-        return {
-            label: self.hits.get(label, 0) / (self.hits.get(label, 0) + self.misses.get(label, 0))
-            for label in sorted({*self.hits, *self.misses})
-        }
+        return {label: self.hits.get(label, 0) / self.trials_of(label) for label in sorted({*self.hits, *self.misses})}
 
     def mean_accuracy(self) -> float:
         """Mean of the classes' accuracies, as the paper reports; NaN before the first trial."""

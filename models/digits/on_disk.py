@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ebp_cuda.errors import InputError, UnsupportedError
+from ebp_cuda.errors import InputError
+from ebp_cuda.extras import require
 from ebp_cuda.files import atomic_path
 
 from . import scenes
@@ -141,10 +142,7 @@ def row_polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
 
 
 def _rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    try:
-        from pycocotools import mask as tools
-    except ImportError as error:
-        raise UnsupportedError("COCO's masks need pycocotools: pip install ebp_cuda[eval]") from error
+    tools = require("pycocotools.mask", "eval", "COCO's masks")
     encoded = tools.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 

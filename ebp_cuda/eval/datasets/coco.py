@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError, UnsupportedError
+from ...errors import InputError
+from ...extras import require
 from .base import Instance, Picture, first_existing, need_images
 
 if TYPE_CHECKING:
@@ -42,13 +43,10 @@ def read_coco(root: Path, split: str = "val2014") -> tuple[list[Picture], list[s
 
 
 def _open(path: Path) -> COCO:
-    try:
-        from pycocotools.coco import COCO
-    except ImportError as error:
-        raise UnsupportedError("COCO annotations need pycocotools: pip install ebp_cuda[eval]") from error
+    api = require("pycocotools.coco", "eval", "COCO's annotations")
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            coco = COCO(str(path))
+            coco: COCO = api.COCO(str(path))
     except (ValueError, OSError, AssertionError, TypeError, KeyError) as error:
         raise InputError(f"{WHAT}: {path} is not a whole annotation file: {error}") from error
     missing = [key for key in ("images", "annotations", "categories") if key not in coco.dataset]

@@ -1,0 +1,72 @@
+"""Pictures of an evaluation as network inputs, in batches of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from ..errors import InputError
+from ..net import Net
+from ..preprocess import Preprocess, load_image, prepare
+from .datasets.base import Picture
+
+Item = TypeVar("Item")
+
+
+def network_size(how: Preprocess, net: Net, size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) at which the network sees a picture of `size`.
+
+    A network of one input size has that; `shortest_side` is exact and the other side rounded down, as the original
+    evaluation and TorchRay do.
+    """
+    fixed = (*next(iter(net.graph.inputs.values())), None, None, None, None)[2:4]
+    if fixed[0] and fixed[1]:
+        return fixed[0], fixed[1]
+    if how.shortest_side is not None:
+        factor = how.shortest_side / min(size)
+        return (
+            how.shortest_side if size[0] <= size[1] else int(size[0] * factor),
+            how.shortest_side if size[1] <= size[0] else int(size[1] * factor),
+        )
+    return how.size or size
+
+
+def read(picture: Picture, how: Preprocess, net: Net) -> torch.Tensor:
+    """The picture as the network sees it, float32 [1, C, h, w]. Raises InputError where it is not as annotated."""
+    image = load_image(picture.path)
+    if image.shape[:2] != picture.size:
+        height, width = picture.size
+        raise InputError(
+            f"{picture.path} is {image.shape[1]} x {image.shape[0]} pixels and annotated as {width} x {height}"
+        )
+    return prepare(image, how.override(size=network_size(how, net, picture.size)))
+
+
+def batches(
+    items: Iterable[Item],
+    key: Callable[[Item], object],
+    size: int,
+    window: int = 8,
+) -> Iterator[list[Item]]:
+    """Lists of at most `size` items of the same key; items move by at most `window` batches.
+
+    What is in a batch depends on the items alone. Keys are compared by equality.
+    """
+    waiting: list[Item] = []
+    for item in items:
+        waiting.append(item)
+        if len(waiting) >= size * window:
+            yield from _groups(waiting, key, size)
+            waiting = []
+    yield from _groups(waiting, key, size)
+
+
+def _groups(items: Sequence[Item], key: Callable[[Item], object], size: int) -> Iterator[list[Item]]:
+    groups: dict[object, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    for group in groups.values():
+        for start in range(0, len(group), size):
+            yield group[start : start + size]

@@ -1,0 +1,90 @@
+"""The network that an evaluation is about: loaded, with its preprocessing and the layers where the methods look."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..net import Net, load
+from ..preprocess import Preprocess
+from .methods import Layers
+
+DIGITS = "digits"
+"""`--model digits`: the trained network that comes with this package."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and how it is asked."""
+
+    net: Net
+    how: Preprocess
+    layers: Layers
+    network: str | None
+    """Its name in the catalogue, by which published numbers are found; None where unknown."""
+    digest: str
+    """SHA-256 of the model's files, hexadecimal."""
+
+
+def open_subject(
+    model: Path, weights: Path | None, like: str | None, layers: Mapping[str, str | None], changes: Mapping[str, Any]
+) -> Subject:
+    """The network in `model` (and `weights`), or the digits network for "digits".
+
+    like: a network of the catalogue, whose layers and preprocessing are taken where nothing else is given. layers:
+    fields of `Layers`, None for what is not given. changes: preprocessing fields, as of the command line.
+    Raises InputError where the layer of the maps remains unknown, and whatever loading refuses.
+    """
+    from ..models import digits
+    from ..models import model as known_model
+
+    default: dict[str, str | None] = {}
+    if str(model) == DIGITS and not model.exists():
+        net, files = digits.load(), [digits.DEPLOY, digits.WEIGHTS]
+        default = {"layer": digits.LAYER, "contrast": digits.CONTRAST_LAYER}
+    else:
+        files = [path for path in (model, weights) if path is not None]
+        net = load(*files)
+    if like is not None:
+        entry = known_model(like)
+        default = {"layer": entry.layer, "contrast": entry.contrast_layer}
+    given = {**default, **{key: value for key, value in layers.items() if value is not None}}
+    if given.get("layer") is None:
+        raise InputError("--layer: where are the maps read? Name a layer (`ebp-cuda layers` lists all) or give --like")
+    for name in (value for value in given.values() if value is not None):
+        net.graph.resolve(name)
+    how = Preprocess.from_dict(net.preprocess).override(**changes)
+    return Subject(net, how, replace(Layers(layer=str(given.pop("layer"))), **given), like, _digest(files))
+
+
+def _digest(files: Sequence[Path]) -> str:
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            total.update(
+                hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else file.read()
+            )
+    return total.hexdigest()
+
+
+def class_outputs(subject: Subject, classes: Sequence[str]) -> list[int]:
+    """The network's output for every class of a data set: by name where its labels are known, else in order.
+
+    Raises InputError where neither fits.
+    """
+    net = subject.net
+    top = net.graph.resolve(subject.layers.top)[-1] if subject.layers.top else net.default_top()
+    count = net.shapes()[top][1]
+    names = [label.split(",")[0].strip().casefold() for label in net.labels or ()]
+    if names and all(name.casefold() in names for name in classes):
+        return [names.index(name.casefold()) for name in classes]
+    if count == len(classes):
+        return list(range(count))
+    raise InputError(
+        f"{net.graph.origin} has {count} outputs and the data set {len(classes)} classes ({', '.join(classes[:3])}, ...); "
+        "a network trained for the data set was wanted"
+    )
