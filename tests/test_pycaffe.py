@@ -273,7 +273,7 @@ def test_refusals_name_what_is_wrong(call, message, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_gpu_mode_without_a_gpu_changes_nothing(tmp_path):
     caffe.set_mode_dc_cpu()
-    with pytest.raises(EBPError, match="no CUDA device"):
+    with pytest.raises(EBPError, match="CUDA"):
         caffe.set_mode_eb_gpu()
     net = make(tmp_path)
     net.forward()
