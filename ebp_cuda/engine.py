@@ -125,6 +125,7 @@ def _step(plan: Plan, trace: Trace, index: int, sign: int) -> Step:
         packed=plan.packer(index),
         non_negative=[value in plan.non_negative for value in node.inputs],
         shapes=[trace.shapes[value] for value in node.inputs],
+        precision=plan.precision,
         sign=sign,
     )
 

@@ -28,7 +28,7 @@ class Net:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._folded: Graph | None = None
-        self._plans: dict[tuple[str, torch.device, torch.dtype], Plan] = {}
+        self._plans: dict[tuple[str, torch.device, torch.dtype, str], Plan] = {}
 
     @property
     def labels(self) -> list[str] | None:
@@ -42,7 +42,7 @@ class Net:
 
     def plan(self, rules: str = "caffe", device: str | torch.device = "cpu", dtype: str | torch.dtype = "fp32") -> Plan:
         """The plan for a rule set, device and dtype; made at the first call and kept."""
-        key = (rules, device_of(device), dtype_of(dtype))
+        key = (rules, device_of(device), *dtype_of(dtype))
         if key not in self._plans:
             if rules == "conserving" and self._folded is None:
                 self._folded = fold(self.graph)

@@ -1,6 +1,6 @@
 """What stays constant over many images: parameters on one device in one dtype, packed weights, the way down.
 
-A plan belongs to one graph, rule set, device and dtype. It holds no activation, so several threads may use it.
+A plan belongs to one graph, rule set, device, dtype and precision. It holds no activation, so threads may share it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,25 @@ from .signs import non_negative_values
 Stamp = tuple[int, int]
 """Where a tensor's memory lies and how often torch wrote to it: another stamp, other weights."""
 
-DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+DTYPES = {
+    "fp32": (torch.float32, "fp32"),
+    "tf32": (torch.float32, "tf32"),
+    "bf16": (torch.float32, "bf16"),
+    "fp64": (torch.float64, "fp32"),
+}
+"""By name: of what tensors are, and to what the convolutions of a sweep round the factors of their products."""
 
 
-def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
-    """The torch dtype for "fp32", "fp64" or that dtype itself; raises UnsupportedError for others."""
-    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found is None or found not in DTYPES.values():
-        raise UnsupportedError(f"dtype={dtype!r}: this build propagates in {' or '.join(DTYPES)}")
-    return found
+def dtype_of(dtype: str | torch.dtype) -> tuple[torch.dtype, str]:
+    """The torch dtype and the precision (see Plan) for a name of DTYPES, or for torch.float32 or torch.float64.
+
+    Raises UnsupportedError for others.
+    """
+    exact = {torch.float32: "fp32", torch.float64: "fp64"}
+    name = dtype if isinstance(dtype, str) else exact.get(dtype)
+    if name not in DTYPES:
+        raise UnsupportedError(f"dtype={dtype!r}: wanted one of {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def device_of(device: str | torch.device) -> torch.device:
@@ -70,10 +80,17 @@ class Stage:
 
 
 class Plan:
-    """Parameters and packed weights of one graph for one rule set, device and dtype."""
+    """Parameters and packed weights of one graph for one rule set, device and dtype.
 
-    def __init__(self, graph: Graph, rules: str, device: torch.device, dtype: torch.dtype) -> None:
+    precision: "fp32", or "tf32" or "bf16" for a float32 plan whose sweep may round the factors of the products in
+    convolutions to that, which tensor cores multiply faster (docs/precision.md). The forward pass stays float32.
+    """
+
+    def __init__(
+        self, graph: Graph, rules: str, device: torch.device, dtype: torch.dtype, precision: str = "fp32"
+    ) -> None:
         self.graph, self.rules, self.device, self.dtype = graph, check_rule_set(rules), device, dtype
+        self.precision = precision
         self._placed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
         self._packed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
         self._routes: dict[tuple[tuple[str, ...], tuple[str, ...]], Route] = {}

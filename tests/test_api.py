@@ -212,7 +212,7 @@ def test_bad_values(eb, x, value, message):
         ({"layer": "features.4", "contrast_layer": "features.2"}, InputError, "does not lie below"),
         ({"layer": "features.2", "contrast_layer": "head"}, InputError, "no layer with weights lies between"),
         ({"layer": "features.2", "rules": "caffee"}, InputError, "wanted one of caffe, conserving"),
-        ({"layer": "features.2", "dtype": "bf16"}, UnsupportedError, "dtype='bf16'"),
+        ({"layer": "features.2", "dtype": "fp16"}, UnsupportedError, "dtype='fp16'"),
         ({"layer": "features.2", "device": "gpu"}, InputError, "device='gpu'"),
         ({"layer": "head", "top": "features.2"}, InputError, "does not lie below"),
     ],

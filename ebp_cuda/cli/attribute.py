@@ -40,7 +40,7 @@ def attribute(
     top: Annotated[str | None, option("--top", "NAME", "the class scores, where the model's end is not")] = None,
     rules: Annotated[str, option("--rules", "NAME", "caffe | conserving")] = "caffe",
     device: Annotated[str, option("--device", "NAME", "cpu | cuda")] = "cpu",
-    dtype: Annotated[str, option("--dtype", "NAME", "fp32 | fp64")] = "fp32",
+    dtype: Annotated[str, option("--dtype", "NAME", "fp32 | tf32 | bf16 | fp64")] = "fp32",
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time")] = 8,
     out: Annotated[Path | None, option("--out", "MAPS.npz", "the maps")] = None,
     overlay: Annotated[Path | None, option("--overlay", "DIR", "PNGs go here")] = None,

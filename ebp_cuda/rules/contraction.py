@@ -5,12 +5,18 @@ and 5, and the original's excitation backward passes of its convolution and inne
 "conserving": contributions W+ x+ and W- x-, both positive, share; where a neuron has none, its p is spread evenly
 over its window, so that nothing is lost.
 
-On CUDA, convolutions never round to tf32. Fully connected layers are torch's matrix products, which do so only where
-the process asks for it (torch.backends.cuda.matmul.allow_tf32, off by default).
+Where a plan's precision is "tf32" or "bf16", a convolution that tensor cores can take rounds x and W+ alike for the
+normaliser, the sweep and the product p = x * t, so that as much comes out as went in, and splits r into two summands.
+Every other layer keeps its dtype: fully connected ones, which few rows keep short and which lose most by rounding,
+transposed convolutions, and those of other channel counts (the first layer, depthwise ones).
+
+On CUDA the forward convolutions never round to tf32. Forward fully connected layers are torch's matrix products, which
+do so only where the process asks for it (torch.backends.cuda.matmul.allow_tf32, off by default).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +27,7 @@ from .. import ops
 from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
 from ..relevance import Relevance
+from ..rounding import split
 from .convolution import convolution, transposed_convolution
 from .registry import Step, operation, register_rule
 from .spatial import Spatial
@@ -37,14 +44,29 @@ class Window:
         self.stride, self.dilation = self.on.settings(attrs["stride"], 1), self.on.settings(attrs["dilation"], 1)
         self.pads = self.on.settings(attrs["padding"], 0) + self.on.settings(attrs["padding_end"], 0)
 
-    def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        plane, kernel = self.on.plane(x), self.on.plane(weight)
-        return self.on.back(ops.conv2d_normalizer(plane, kernel, self.stride, self.pads, self.dilation, self.groups))
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
+        geometry = self.stride, self.pads, self.dilation, self.groups
+        return self.on.back(
+            ops.conv2d_normalizer(self.on.plane(x), self.on.plane(weight), *geometry, precision=precision)
+        )
 
-    def transposed(self, r: torch.Tensor, weight: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    def transposed(
+        self, r: torch.Tensor, weight: torch.Tensor, size: Sequence[int], precision: str = "fp32"
+    ) -> torch.Tensor:
+        if self.on.rank == 3:
+            depth, inner = self._slices(size[0], weight)
+            return volume.transposed(r, weight, depth, lambda s, w: inner.transposed(s, w, size[1:]))
         plane, kernel, in_size = self.on.plane(r), self.on.plane(weight), self.on.settings(size, 1)
-        t = ops.conv2d_sweep(plane, kernel, in_size, self.stride, self.pads, self.dilation, self.groups)
-        return self.on.back(t)
+        geometry = self.stride, self.pads, self.dilation, self.groups
+        return self.on.back(ops.conv2d_sweep(plane, kernel, in_size, *geometry, precision=precision))
+
+    def _slices(self, depth: int, weight: torch.Tensor) -> tuple[volume.Depth, Window]:
+        """A volume's geometry along depth, and that within its slices."""
+        inner = copy.copy(self)
+        inner.on = Spatial(2)
+        inner.kernel, inner.stride, inner.dilation = self.kernel[1:], self.stride[1:], self.dilation[1:]
+        inner.pads = [*self.pads[1:3], *self.pads[4:]]
+        return volume.depth_of(depth, weight, self.stride, self.pads, self.dilation), inner
 
     @property
     def flips(self) -> bool:
@@ -57,36 +79,67 @@ class Window:
         return ops.conv2d_normalizer(r, flipped, self.stride, pads, self.dilation, 1)
 
 
-def apply(node: Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _precision(step: Step) -> str:
+    """To what the layer's products round: the plan's precision where tensor cores can take the layer, up and down."""
+    if step.node.op != "conv" or step.precision == "fp32":
+        return "fp32"
+    above, below, groups = *step.params["weight"].shape[:2], step.node.attrs["groups"]
+    return step.precision if below % 4 == 0 and above // groups % 4 == 0 else "fp32"
+
+
+def _fully_connected(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x [..., I] with weight [O, I] -> [..., O]."""
+    if not x.is_cuda:
+        return F.linear(x, weight)
+    planes = ops.conv2d_normalizer(x.reshape(-1, x.shape[-1], 1, 1), weight[:, :, None, None], *_POINT)
+    return planes.reshape(*x.shape[:-1], -1)
+
+
+def _fully_connected_down(r: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """r [..., O] with weight [O, I] -> [..., I]."""
+    if not r.is_cuda:
+        return r @ weight
+    planes = ops.conv2d_sweep(r.reshape(-1, r.shape[-1], 1, 1), weight[:, :, None, None], (1, 1), *_POINT)
+    return planes.reshape(*r.shape[:-1], -1)
+
+
+_POINT = ((1, 1), (0, 0, 0, 0), (1, 1), 1)
+"""The geometry of a fully connected layer as a convolution of one pixel: torch's product is not ours to make exact."""
+
+
+def apply(node: Node, x: torch.Tensor, weight: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
     """L x for the layer's linear map with the given weights, without bias."""
     if node.op == "linear":
-        return F.linear(x, weight)
+        return _fully_connected(x, weight)
     if node.op == "conv_transpose":
         return _conv_transpose(node, x, weight, None)
-    return Window(node, weight).convolve(x, weight)
+    return Window(node, weight).convolve(x, weight, precision)
 
 
-def adjoint(node: Node, r: torch.Tensor, weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+def adjoint(
+    node: Node, r: torch.Tensor, weight: torch.Tensor, shape: torch.Size, precision: str = "fp32"
+) -> torch.Tensor:
     """L^T r, with the trailing dims of the layer's input `shape`."""
     if node.op == "linear":
-        return r @ weight
+        return _fully_connected_down(r, weight)
     window = Window(node, weight)
     if node.op == "conv_transpose":
         t = window.convolve(r, weight)  # may reach beyond the input where output_padding added rows that it never saw
         for axis, n in enumerate(shape[2:], start=2):
             t = t.narrow(axis, 0, n)
         return t
-    return window.transposed(r, weight, shape[2:])
+    return window.transposed(r, weight, shape[2:], precision)
 
 
 def _packed_adjoint(step: Step, r: torch.Tensor, name: str) -> torch.Tensor:
     """`adjoint` with a packed weight, by the faster way where there are two."""
-    weight = step.packed(name)
+    weight, precision = step.packed(name), _precision(step)
     if step.node.op == "conv" and weight.device.type == "cpu":
         window = Window(step.node, weight)
         if window.flips:
-            return window.convolve_flipped(r, step.packed(name + "^T"))
-    return adjoint(step.node, r, weight, step.shapes[0])
+            flipped = step.packed(name + "^T")
+            return window.convolve_flipped(split(r, precision), ops.rounded(flipped, precision))
+    return adjoint(step.node, r, weight, step.shapes[0], precision)
 
 
 def _conv_transpose(node: Node, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -142,8 +195,9 @@ def share_excitation(step: Step, above: Sequence[Relevance | None]) -> list[Rele
     rel, node, x = above[0], step.node, step.inputs[0]
     assert rel is not None
     weight = "weight+" if step.sign > 0 else "weight-"
-    z = _kept(step, f"normalizer{step.sign:+d}", lambda: apply(node, x, step.packed(weight)))
-    return [Relevance(_packed_adjoint(step, rel.over(z), weight), x)]
+    precision = _precision(step)
+    z = _kept(step, f"normalizer{step.sign:+d}", lambda: apply(node, x, step.packed(weight), precision))
+    return [Relevance(_packed_adjoint(step, rel.over(z), weight), x, precision)]
 
 
 @register_rule("conv_transpose", "gradient", rule_sets=["caffe"], needs="")
@@ -163,9 +217,14 @@ def share_conserving(step: Step, above: Sequence[Relevance | None]) -> list[Rele
     plus, minus = ("weight+", "weight-") if step.sign > 0 else ("weight-", "weight+")
     signed = not step.non_negative[0]
     parts = [(x.clamp(min=0), plus), ((-x).clamp(min=0), minus)] if signed else [(x, plus)]
-    z = _kept(step, f"normalizer{step.sign:+d}", lambda: sum(apply(node, part, step.packed(w)) for part, w in parts))
+    precision = _precision(step)
+    z = _kept(
+        step,
+        f"normalizer{step.sign:+d}",
+        lambda: sum(apply(node, part, step.packed(w), precision) for part, w in parts),
+    )
     r = rel.over(z)
-    below = [Relevance(_packed_adjoint(step, r, w), part) for part, w in parts]
+    below = [Relevance(_packed_adjoint(step, r, w), part, precision) for part, w in parts]
     unshared = _unshared(step, rel, z)
     if len(below) == 1 and unshared is None:
         return [below[0]]

@@ -45,7 +45,7 @@ def share_sum(step: Step, above: Sequence[Relevance | None]) -> list[Relevance |
     rel, y = above[0], step.outputs[0]
     assert rel is not None
     positive = all(step.non_negative) and all(c > 0 for c in _coefficients(step.node, len(step.inputs)))
-    own = rel.x is y and positive  # then y / y is 1 wherever some input is not 0
+    own = rel.factor is y and positive  # then y / y is 1 wherever some input is not 0
     r = rel.s if own else rel.over(y)
     return [Relevance(r, x) for x in step.inputs]
 

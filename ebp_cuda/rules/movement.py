@@ -28,7 +28,7 @@ def _reshaped(step: Step, rel: Relevance) -> Relevance:
     if rel.x is None:
         return Relevance(s)
     own = rel.x is step.outputs[0]
-    return Relevance(s, step.inputs[0] if own else rel.x.reshape(rel.x.shape[0], *shape))
+    return rel.on(s, step.inputs[0] if own else rel.x.reshape(rel.x.shape[0], *shape))
 
 
 @operation("flatten", keeps_non_negative=True)
@@ -98,7 +98,7 @@ def unconcat(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | 
     if rel.x is None:
         return [Relevance(part) for part in parts]
     factors = step.inputs if rel.x is step.outputs[0] else rel.x.split(sizes, axis)
-    return [Relevance(part, factor) for part, factor in zip(parts, factors, strict=True)]
+    return [rel.on(part, factor) for part, factor in zip(parts, factors, strict=True)]
 
 
 def _slices(node: Node, rank: int) -> tuple[slice, ...]:

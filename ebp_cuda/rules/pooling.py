@@ -74,10 +74,10 @@ def route_to_winner(step: Step, above: Sequence[Relevance | None]) -> list[Relev
     if rel is None:
         return [None]  # only the indices, which carry none, were asked about
     w = Windows(step.node, x)
-    factor = x if rel.x is step.outputs[0] else None  # the winner's x is the output itself, so the product survives
-    p = rel.p() if factor is None else rel.s
+    own = rel.x is step.outputs[0]  # the winner's x is the output itself, so the product survives
+    p = rel.s if own else rel.p()
     t = ops.max_pool2d_route(w.on.plane(p), step.saved["winner"], w.in_size, w.kernel, w.stride, w.padding, w.dilation)
-    return [Relevance(w.on.back(t), factor)]
+    return [rel.on(w.on.back(t), x) if own else Relevance(w.on.back(t))]
 
 
 @operation("avg_pool", keeps_non_negative=True)

@@ -41,6 +41,8 @@ class Step:
     """Per input: whether no element can be below zero, whatever the image."""
     shapes: Sequence[torch.Size] = ()
     """Shapes of the inputs."""
+    precision: str = "fp32"
+    """To what contractions may round the factors of their products: see Plan.precision."""
     sign: int = 1
     """-1 where the layer stands for its negated weights (the contrast's second half)."""
 
