@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..batch.output import graph_digest
 from ..errors import InputError
 from ..net import Net, load
 from ..preprocess import Preprocess
@@ -26,8 +26,6 @@ class Subject:
     layers: Layers
     network: str | None
     """Its name in the catalogue, by which published numbers are found; None where unknown."""
-    digest: str
-    """SHA-256 of the model's files, hexadecimal."""
 
 
 def open_subject(
@@ -44,11 +42,10 @@ def open_subject(
 
     default: dict[str, str | None] = {}
     if str(model) == DIGITS and not model.exists():
-        net, files = digits.load(), [digits.DEPLOY, digits.WEIGHTS]
+        net = digits.load()
         default = {"layer": digits.LAYER, "contrast": digits.CONTRAST_LAYER}
     else:
-        files = [path for path in (model, weights) if path is not None]
-        net = load(*files)
+        net = load(model, weights)
     if like is not None:
         entry = known_model(like)
         default = {"layer": entry.layer, "contrast": entry.contrast_layer}
@@ -58,17 +55,8 @@ def open_subject(
     for name in (value for value in given.values() if value is not None):
         net.graph.resolve(name)
     how = Preprocess.from_dict(net.preprocess).override(**changes)
-    return Subject(net, how, replace(Layers(layer=str(given.pop("layer"))), **given), like, _digest(files))
-
-
-def _digest(files: Sequence[Path]) -> str:
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            total.update(
-                hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else file.read()
-            )
-    return total.hexdigest()
+    where = Layers(str(given["layer"]), given.get("contrast"), given.get("top"), given.get("cam"))
+    return Subject(net, how, where, like)
 
 
 def class_outputs(subject: Subject, classes: Sequence[str]) -> list[int]:
@@ -85,6 +73,11 @@ def class_outputs(subject: Subject, classes: Sequence[str]) -> list[int]:
     if count == len(classes):
         return list(range(count))
     raise InputError(
-        f"{net.graph.origin} has {count} outputs and the data set {len(classes)} classes ({', '.join(classes[:3])}, ...); "
-        "a network trained for the data set was wanted"
+        f"{net.graph.origin} has {count} outputs and the data set {len(classes)} classes "
+        f"({', '.join(classes[:3])}, ...); a network trained for the data set was wanted"
     )
+
+
+def described(subject: Subject) -> dict[str, Any]:
+    """What a record keeps of a subject, so that results of two networks are never mixed."""
+    return {"model": graph_digest(subject.net.graph), "preprocess": subject.how.to_dict(), **asdict(subject.layers)}
