@@ -23,7 +23,7 @@ class Carried:
     output: torch.Tensor
     """The top's activation."""
     relevance: dict[str, torch.Tensor]
-    """By value name, [N, ...]; only values that some relevance reaches."""
+    """By value name, [N, ...], contiguous; only values that some relevance reaches."""
     activations: dict[str, torch.Tensor]
     """By value name, [N, ...], of the values that were to be kept."""
 
@@ -62,7 +62,7 @@ def carry(
     else:
         found = engine.contrastive_sweep(plan, trace, top, start, contrast, wanted, negated)
     activations = {name: trace.values[name] for name in keep}
-    return Carried(output, {name: part.p() for name, part in found.items()}, activations)
+    return Carried(output, {name: part.p().contiguous() for name, part in found.items()}, activations)
 
 
 def _checked(seed: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

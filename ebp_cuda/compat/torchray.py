@@ -238,7 +238,7 @@ def _resized(saliency: Tensor, input: Tensor, resize: Resize, mode: str) -> Tens
     else:
         raise InputError(f"resize={resize!r}: wanted True, False or (width, height) in pixels")
     try:
-        return F.interpolate(saliency, size, mode=mode, align_corners=False)
+        return F.interpolate(saliency, size, mode=mode, align_corners=False).contiguous()
     except (ValueError, NotImplementedError) as error:
         raise InputError(f"resize_mode='{mode}' for a map {list(saliency.shape)}: {error}") from None
 
