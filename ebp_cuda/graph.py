@@ -14,16 +14,18 @@ before the first element of an axis and `padding_end` the padding behind the las
     max_pool        kernel (None: the whole plane) stride padding padding_end dilation ceil_mode; a second output, if
                     there is one, is the winner's row-major index in its plane, as a float
     avg_pool        the same, count_include_pad (divisor: window clipped to the padded plane, as Caffe and torch)
+    adaptive_max_pool | adaptive_avg_pool   size: outputs per spatial axis, None for as many as there are inputs
     mean            axes keepdims
     reduce          kind ("sum" | "mean" | "asum" | "sumsq") axes coefficient: the axes go
     relu | leaky_relu (slope) | prelu (params weight [C] or [1]) | elu (alpha) | clip (min, max) | abs
-    sqrt | sigmoid | tanh | softplus | silu (beta?) | hard_sigmoid (alpha, beta) | hard_swish | gelu
+    sqrt | sigmoid | tanh | softplus | silu (beta?) | hard_sigmoid (alpha, beta) | hard_swish | gelu (tanh?)
     threshold       threshold: 1 above it, 0 elsewhere
     exp | log       scale? shift?: exp(scale * x + shift), log(scale * x + shift) * factor?
     power           power scale shift: (shift + scale * x) ** power
     softmax         axis
     lrn             size alpha beta k region ("across" | "within"): x / (k + alpha / n * sum x^2) ** beta
     mvn             axes eps: less the mean, over the deviation + eps; eps None: less the mean only
+    standardize     axes eps groups?: less the mean, over sqrt(variance + eps); with groups of channels, each for itself
     normalize       axes eps, params scale: x / sqrt(sum x^2 + eps) * scale
     batch_norm      params mean [C], var [C], weight [C]?, bias [C]?; eps
     affine          params scale?, shift? that broadcast against the input: x * scale + shift

@@ -73,8 +73,23 @@ def slope(node: Node, x: Array) -> Array | float:
     return weight.item() if weight.size == 1 else per_channel(weight, x)
 
 
+def gelu_line(x: Array) -> Array:
+    """What the tanh form of GELU takes the tanh of."""
+    return math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+
+
 def normal_cdf(x: Array) -> Array:
     return 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def standardize(node: Node, x: Array) -> Array:
+    if node.attrs.get("groups"):
+        flat = x.reshape(len(x), node.attrs["groups"], -1)
+        return standardize(Node("n", "standardize", (), (), {"axes": (2,), "eps": node.attrs["eps"]}), flat).reshape(
+            x.shape
+        )
+    axes = tuple(node.attrs["axes"])
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + node.attrs["eps"])
 
 
 UNARY: dict[str, Callable[[Node, Array], Array]] = {
@@ -94,13 +109,14 @@ UNARY: dict[str, Callable[[Node, Array], Array]] = {
     "threshold": lambda n, x: (x > n.attrs["threshold"]) * 1.0,
     "hard_sigmoid": lambda n, x: np.clip(n.attrs["alpha"] * x + n.attrs["beta"], 0, 1),
     "hard_swish": lambda n, x: x * np.clip(x / 6 + 0.5, 0, 1),
-    "gelu": lambda n, x: x * normal_cdf(x),
+    "gelu": lambda n, x: x * (0.5 + 0.5 * np.tanh(gelu_line(x)) if n.attrs.get("tanh") else normal_cdf(x)),
     "power": lambda n, x: (n.attrs["shift"] + n.attrs["scale"] * x) ** n.attrs["power"],
     "softmax": lambda n, x: softmax(x, n.attrs["axis"]),
     "lrn": lrn,
     "batch_norm": batch_norm,
     "affine": affine,
     "identity": lambda n, x: x,
+    "standardize": standardize,
 }
 
 
@@ -157,7 +173,7 @@ def forward_node(node: Node, xs: Sequence[Array]) -> list[Array]:
         return [UNARY[node.op](node, xs[0])]
     if node.op in MOVE:
         return [MOVE[node.op](node, xs[0])]
-    if node.op == "max_pool":
+    if node.op in ("max_pool", "adaptive_max_pool"):
         return list(max_pool_winners(node, xs[0]))[: len(node.outputs)]  # Caffe's second top holds the positions
     if node.op == "sum":
         return [add(node, xs)]

@@ -54,6 +54,8 @@ def window_geometry(node: Node, plane: Sequence[int]) -> tuple[tuple[int, ...], 
 
 def window_taps(node: Node, plane: Sequence[int]) -> list[list[Tap]]:
     """For every output position: (output position, kernel offset, input position) of each tap inside the plane."""
+    if node.op.startswith("adaptive"):
+        return adaptive_taps(node, plane)
     kernel, stride, before, _, dilation, out = window_geometry(node, plane)
     axes = range(len(plane))
     windows = []
@@ -65,6 +67,22 @@ def window_taps(node: Node, plane: Sequence[int]) -> list[list[Tap]]:
                 taps.append((position, offset, source))
         windows.append(taps)
     return windows
+
+
+def adaptive_taps(node: Node, plane: Sequence[int]) -> list[list[Tap]]:
+    out = output_size(node, plane)
+    windows = []
+    for position in product(*map(range, out)):
+        axes = list(zip(position, plane, out, strict=True))
+        inside = [range(math.floor(i * n / m), math.ceil((i + 1) * n / m)) for i, n, m in axes]
+        windows.append([(position, (), source) for source in product(*inside)])
+    return windows
+
+
+def output_size(node: Node, plane: Sequence[int]) -> tuple[int, ...]:
+    if node.op.startswith("adaptive"):
+        return tuple(n if m is None else m for n, m in zip(plane, node.attrs["size"], strict=True))
+    return window_geometry(node, plane)[-1]
 
 
 def conv_matrix(node: Node, shape: Sequence[int], ones: bool = False) -> tuple[Array, tuple[int, ...]]:
@@ -116,7 +134,8 @@ def linear_matrix(node: Node, shape: Sequence[int], ones: bool = False) -> tuple
 
 def avg_pool_matrix(node: Node, shape: Sequence[int], ones: bool = False) -> tuple[Array, tuple[int, ...]]:
     plane = shape[1:]
-    kernel, stride, before, behind, _, out = window_geometry(node, plane)
+    kernel, stride, before, behind, _, _ = window_geometry(node, plane)
+    out = output_size(node, plane)
     matrix = np.zeros((*out, *plane))
     for taps in window_taps(node, plane):
         position = taps[0][0]
@@ -176,6 +195,7 @@ MATRICES: dict[str, Callable[..., tuple[Array, tuple[int, ...]]]] = {
     "conv_transpose": conv_transpose_matrix,
     "linear": linear_matrix,
     "avg_pool": avg_pool_matrix,
+    "adaptive_avg_pool": avg_pool_matrix,
     "mean": mean_matrix,
     "resize": resize_matrix,
 }
@@ -201,5 +221,5 @@ def max_pool_winners(node: Node, x: Array) -> tuple[Array, Array]:
         values = x.reshape(*x.shape[:2], -1)[:, :, where]
         best.append(values.max(axis=2))
         winner.append(where[values.argmax(axis=2)])
-    out = window_geometry(node, plane)[-1]
+    out = output_size(node, plane)
     return np.stack(best, 2).reshape(*x.shape[:2], *out), np.stack(winner, 2).reshape(*x.shape[:2], *out)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from oracle_forward import add, normal_cdf, resize_to, sigmoid, slices, slope
+from oracle_forward import add, gelu_line, normal_cdf, resize_to, sigmoid, slices, slope
 from oracle_matrices import MATRICES, Array, max_pool_winners
 from oracle_picking import RULES as PICKING
 
 from ebp_cuda.graph import Node
 
-COPIED_BY_CAFFE = ("lrn", "batch_norm", "affine", "identity")
-POOLED = ("avg_pool", "mean")
+COPIED_BY_CAFFE = ("lrn", "batch_norm", "affine", "identity", "standardize")
+POOLED = ("avg_pool", "adaptive_avg_pool", "mean")
 
 
 def divide(p: Array, z: Array) -> Array:
@@ -35,9 +36,7 @@ def conserving_share(matrix: Array, window: Array, x: Array, p: Array) -> Array:
     return x_plus * (r @ plus) + x_minus * (r @ minus) + evenly @ window
 
 
-def share(
-    node: Node, x: Array, p: Array, rules: str, scale: Array | None, inside: Array | None, sign: int
-) -> Array:
+def share(node: Node, x: Array, p: Array, rules: str, scale: Array | None, inside: Array | None, sign: int) -> Array:
     """Layers with a dense matrix; see layer_rule for `scale`, `inside` and `sign`."""
     matrix, _ = MATRICES[node.op](node, x.shape[1:])
     flat, top = x.reshape(len(x), -1), p.reshape(len(p), -1)
@@ -127,6 +126,9 @@ def derivative(node: Node, x: Array, y: Array) -> Array:
             return np.where((y > 0) & (y < 1), a["alpha"], 0.0)
         case "hard_swish":
             return np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5))
+        case "gelu" if a.get("tanh"):
+            line, steep = gelu_line(x), math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+            return 0.5 * (1 + np.tanh(line)) + 0.5 * x * steep / np.cosh(line) ** 2
         case "gelu":
             return normal_cdf(x) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
         case "power":
@@ -188,7 +190,7 @@ def layer_rule(
             return max_rule(xs, ps[0])
         case "mul":
             return mul_rule(xs, ps[0])
-        case "max_pool":
+        case "max_pool" | "adaptive_max_pool":
             return [max_pool_rule(node, xs[0], ps[0])]
         case "concat" | "split" | "slice" | "flatten" | "reshape" | "squeeze" | "unsqueeze" | "transpose" | "pad":
             return move_rule(node, xs, ps)

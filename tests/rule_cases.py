@@ -52,6 +52,8 @@ def conv_cases() -> list[Case]:
         "no_bias": (3, 4, 2, {"bias": False}, (4, 5)),
         "1d": (3, 4, (3,), {"padding": 1, "stride": 2}, (9,)),
         "1d_group_dilated": (4, 2, (2,), {"dilation": 2, "groups": 2}, (8,)),
+        "3d": (2, 3, (3, 2, 3), {"padding": (1, 0, 2), "padding_end": (1, 1, 0), "stride": (2, 1, 1)}, (4, 3, 4)),
+        "3d_group_dilated": (4, 2, (2, 1, 3), {"dilation": (2, 1, 1), "groups": 2}, (4, 2, 3)),
     }
     return [
         Case(f"conv_{name}", conv(RNG, "a", "y", c, out, kernel, **more), plane(c, *size))
@@ -66,6 +68,7 @@ def deconv_cases() -> list[Case]:
         ("group_extra", (4, 3), 2, (1, 1), {"kernel": 3, "stride": 2, "padding": 1}),
         ("dilated", (4, 4), 1, (0, 0), {"kernel": 2, "dilation": 2}),
         ("1d", (5,), 1, (0,), {"kernel": 3, "stride": 2, "padding": 1, "axes": 1}),
+        ("3d", (2, 3, 2), 1, (1, 0, 0), {"kernel": (3, 2, 1), "stride": (2, 1, 1), "padding": (1, 0, 0), "axes": 3}),
     ]:
         attrs = window(**geometry) | {"groups": groups, "output_padding": extra}
         params = {"weight": weights(RNG, 4, 3, *attrs.pop("kernel")), "bias": weights(RNG, 3 * groups)}
@@ -96,6 +99,10 @@ def pool_cases() -> list[Case]:
         "3x3_s2_p1_ceil_clip": ((5, 8), window((3, 2), 2, 1) | {"ceil_mode": True}),
         "global": ((4, 5), {"kernel": None}),
         "1d": ((9,), window(3, 2, 1, axes=1)),
+        "3d": ((5, 4, 6), window((3, 2, 3), (2, 2, 1), (1, 0, 1), axes=3)),
+        "3d_same": ((3, 4, 3), window(3, 1, 1, axes=3)),
+        "3d_ceil": ((4, 5, 4), window(2, 2, axes=3) | {"ceil_mode": True}),
+        "3d_global": ((2, 3, 2), {"kernel": None}),
     }
     cases = []
     for name, (size, attrs) in windows.items():

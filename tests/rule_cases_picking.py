@@ -51,8 +51,20 @@ def statistics_cases() -> list[Case]:
     for name, axes, scale in [("all", (1, 2, 3), weights(RNG, 1)), ("channels", (1,), weights(RNG, 3, 1, 1))]:
         node = Node("n", "normalize", ("a",), ("y",), {"axes": axes, "eps": 0.01}, {"scale": scale})
         cases.append(Case(f"normalize_{name}", node, (SHAPE,)))
+    for name, size, shape in [
+        ("several", (3, 2), (7, 5)), ("more", (6, 7), (2, 4)), ("rows", (None, 1), (4, 5)), ("1d", (4,), (6,)),
+        ("3d", (2, 1, 3), (3, 2, 4)),
+    ]:  # fmt: skip
+        for kind in ("avg", "max"):
+            node = simple(f"adaptive_{kind}_pool", "a", "y", size=size)
+            cases.append(Case(f"adaptive_{kind}_{name}", node, plane(2, *shape)))
+    for name, attrs in {
+        "layer": {"axes": (2, 3)}, "last": {"axes": (-1,)}, "group": {"axes": (), "groups": 3},
+    }.items():  # fmt: skip
+        cases.append(Case(f"standardize_{name}", simple("standardize", "a", "y", **attrs, eps=1e-3), plane(6, 3, 4)))
     return [
         *cases,
+        Case("gelu_tanh", simple("gelu", "a", "y", tanh=True), (SHAPE,)),
         Case("threshold", simple("threshold", "a", "y", threshold=0.25), (SHAPE,)),
         Case("silu_beta", simple("silu", "a", "y", beta=1.7), (SHAPE,)),
         Case("exp_line", simple("exp", "a", "y", scale=0.5, shift=-1.0), (SHAPE,)),

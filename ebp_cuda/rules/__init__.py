@@ -1,6 +1,6 @@
 """Forward and top-down rule of every operation, by kind; `registry` is the table they all enter."""
 
-from . import contraction, eltwise, movement, picking, pointwise, pooling, statistics
+from . import adaptive, contraction, eltwise, movement, picking, pointwise, pooling, statistics
 from .registry import (
     KINDS,
     OPERATIONS,
@@ -23,6 +23,7 @@ __all__ = [
     "Operation",
     "Rule",
     "Step",
+    "adaptive",
     "check_rule_set",
     "contraction",
     "eltwise",

@@ -28,6 +28,7 @@ from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
 from ..relevance import Relevance
 from ..rounding import split
+from . import volume
 from .convolution import convolution, transposed_convolution
 from .registry import Step, operation, register_rule
 from .spatial import Spatial
@@ -45,6 +46,9 @@ class Window:
         self.pads = self.on.settings(attrs["padding"], 0) + self.on.settings(attrs["padding_end"], 0)
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
+        if self.on.rank == 3:
+            depth, inner = self._slices(x.shape[2], weight)
+            return volume.convolve(x, weight, depth, lambda s, w: inner.convolve(s, w, precision))
         geometry = self.stride, self.pads, self.dilation, self.groups
         return self.on.back(
             ops.conv2d_normalizer(self.on.plane(x), self.on.plane(weight), *geometry, precision=precision)
@@ -55,7 +59,7 @@ class Window:
     ) -> torch.Tensor:
         if self.on.rank == 3:
             depth, inner = self._slices(size[0], weight)
-            return volume.transposed(r, weight, depth, lambda s, w: inner.transposed(s, w, size[1:]))
+            return volume.transposed(r, weight, depth, lambda s, w: inner.transposed(s, w, size[1:], precision))
         plane, kernel, in_size = self.on.plane(r), self.on.plane(weight), self.on.settings(size, 1)
         geometry = self.stride, self.pads, self.dilation, self.groups
         return self.on.back(ops.conv2d_sweep(plane, kernel, in_size, *geometry, precision=precision))

@@ -34,9 +34,10 @@ def convolution(
     dilation: Ints,
     groups: int,
 ) -> torch.Tensor:
-    """x [N, I, *size], weight [O, I/groups, *kernel], bias [O] -> [N, O, *size]; one or two spatial axes."""
+    """x [N, I, *size], weight [O, I/groups, *kernel], bias [O] -> [N, O, *size]; one to three spatial axes."""
     if not by_cudnn(x):
-        return (F.conv1d if x.dim() == 3 else F.conv2d)(x, weight, bias, stride, padding, dilation, groups)
+        function = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
+        return function(x, weight, bias, stride, padding, dilation, groups)
     on = Spatial(x.dim() - 2)
     window = on.settings(padding, 0), on.settings(stride, 1), on.settings(dilation, 1)
     y = torch.ops.aten.cudnn_convolution.default(
@@ -56,9 +57,9 @@ def transposed_convolution(
     dilation: Ints,
     groups: int,
 ) -> torch.Tensor:
-    """x [N, I, *size], weight [I, O/groups, *kernel], bias [O] -> [N, O, *size]; one or two spatial axes."""
+    """x [N, I, *size], weight [I, O/groups, *kernel], bias [O] -> [N, O, *size]; one to three spatial axes."""
     if not by_cudnn(x):
-        function = F.conv_transpose1d if x.dim() == 3 else F.conv_transpose2d
+        function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[x.dim() - 3]
         return function(x, weight, bias, stride, padding, output_padding, groups, dilation)
     on = Spatial(x.dim() - 2)
     window = (
@@ -73,5 +74,5 @@ def transposed_convolution(
 
 def _with_bias(y: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     if bias is not None:
-        y += bias.reshape(1, -1, 1, 1)
+        y += bias.reshape(1, -1, *[1] * (y.dim() - 2))
     return y

@@ -65,7 +65,7 @@ def _inside(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
 
 
 def _one_above_zero(x: torch.Tensor, below: torch.Tensor | float) -> torch.Tensor:
-    return torch.where(x > 0, torch.ones_like(x), torch.as_tensor(below, dtype=x.dtype, device=x.device))
+    return torch.where(x > 0, torch.ones_like(x), below)
 
 
 def _silu_slope(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -80,6 +80,10 @@ def _line(a: Attrs, x: torch.Tensor) -> torch.Tensor:
 
 
 def _gelu_slope(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    if a.get("tanh"):
+        inner = math.sqrt(2 / math.pi)
+        gate = torch.tanh(inner * (x + 0.044715 * x**3))
+        return 0.5 * (1 + gate) + 0.5 * x * (1 - gate * gate) * inner * (1 + 3 * 0.044715 * x * x)
     density = torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
     return 0.5 * (1 + torch.erf(x / math.sqrt(2))) + x * density
 
@@ -126,7 +130,9 @@ FUNCTIONS = {
     "silu": Function(
         lambda a, p, x: x * torch.sigmoid(a["beta"] * x) if "beta" in a else F.silu(x), _silu_slope, keeps=True
     ),
-    "gelu": Function(lambda a, p, x: F.gelu(x), _gelu_slope, keeps=True),
+    "gelu": Function(
+        lambda a, p, x: F.gelu(x, approximate="tanh" if a.get("tanh") else "none"), _gelu_slope, keeps=True
+    ),
     "hard_sigmoid": Function(
         lambda a, p, x: (a["alpha"] * x + a["beta"]).clamp(0, 1),
         lambda a, p, x, y: a["alpha"] * _inside(y, 0, 1),

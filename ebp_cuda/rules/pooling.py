@@ -6,7 +6,9 @@ above 0. "conserving" shares by max(x, 0) and spreads evenly where a window hold
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from .. import ops
 from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
 from ..relevance import Relevance
+from . import volume
 from .registry import Step, operation, register_rule
 from .spatial import Spatial
 
@@ -50,10 +53,46 @@ class Windows:
         self.stride, self.dilation = self.on.settings(stride, 1), self.on.settings(dilation, 1)
         self.in_size, self.out_size = self.on.settings(size, 1), self.on.settings(out_size, 1)
 
+    def parts(self) -> tuple[Windows, Windows]:
+        """Of a volume: the windows along depth, on planes [D, H * W], and those within a slice."""
+        depth, slices = copy.copy(self), copy.copy(self)
+        for name, fill in (("kernel", 1), ("padding", 0), ("stride", 1), ("dilation", 1)):
+            setting = getattr(self, name)
+            setattr(depth, name, [setting[0], fill])
+            setattr(slices, name, setting[1:])
+        pixels = math.prod(self.out_size[1:])
+        depth.on = slices.on = Spatial(2)
+        depth.in_size, depth.out_size = [self.in_size[0], pixels], [self.out_size[0], pixels]
+        slices.in_size, slices.out_size = self.in_size[1:], self.out_size[1:]
+        return depth, slices
+
+    def max_settings(self) -> tuple[list[int], ...]:
+        return self.kernel, self.stride, self.padding, self.dilation, self.out_size
+
+    def separably(
+        self, t: torch.Tensor, size: list[int], new_size: list[int], on_planes: Callable[[Windows, torch.Tensor], Any]
+    ) -> torch.Tensor:
+        """A volume [N, C, *size] -> [N, C, *new_size], by planes within the slices and along depth.
+
+        In either order: downwards the slices are pooled first, and upwards the depth comes back first.
+        """
+        depth, slices = self.parts()
+        down = size == self.in_size
+        if down:
+            t = on_planes(slices, volume.within_slices(t))
+        t = on_planes(depth, volume.along_depth(t if down else t.flatten(1, 2), size[0]))
+        if not down:
+            t = on_planes(slices, t.reshape(t.shape[0], -1, *slices.out_size))
+        return t.reshape(t.shape[0], -1, *new_size)
+
 
 @operation("max_pool", keeps_non_negative=True)
 def max_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dict[str, Any]) -> Tensors:
     w = Windows(node, xs[0])
+    if w.on.rank == 3:
+        if len(node.outputs) > 1:
+            raise UnsupportedError(f"layer '{node.name}': places of maxima with 3 spatial axes, wanted 1 or 2")
+        return [_max_of_volume(w, xs[0], saved)]
     y, winner = ops.max_pool2d(w.on.plane(xs[0]), w.kernel, w.stride, w.padding, w.dilation, w.out_size)
     saved["winner"] = winner
     return [w.on.back(y)] if len(node.outputs) == 1 else [w.on.back(y), w.on.back(_plane_index(w, winner)).to(y.dtype)]
@@ -76,8 +115,26 @@ def route_to_winner(step: Step, above: Sequence[Relevance | None]) -> list[Relev
     w = Windows(step.node, x)
     own = rel.x is step.outputs[0]  # the winner's x is the output itself, so the product survives
     p = rel.s if own else rel.p()
-    t = ops.max_pool2d_route(w.on.plane(p), step.saved["winner"], w.in_size, w.kernel, w.stride, w.padding, w.dilation)
-    return [rel.on(w.on.back(t), x) if own else Relevance(w.on.back(t))]
+    t = _routed(w, p, step.saved["winner"])
+    return [rel.on(t, x) if own else Relevance(t)]
+
+
+def _routed(w: Windows, p: torch.Tensor, winner: Any) -> torch.Tensor:
+    if w.on.rank == 3:
+        (lines, planes), (depth, slices) = winner, w.parts()
+        along = volume.along_depth(p.flatten(1, 2), depth.out_size[0])
+        t = _routed(depth, along, lines).reshape(p.shape[0], -1, *slices.out_size)
+        return _routed(slices, t, planes).reshape(p.shape[0], -1, *w.in_size)
+    t = ops.max_pool2d_route(w.on.plane(p), winner, w.in_size, w.kernel, w.stride, w.padding, w.dilation)
+    return w.on.back(t)
+
+
+def _max_of_volume(w: Windows, x: torch.Tensor, saved: dict[str, Any]) -> torch.Tensor:
+    depth, slices = w.parts()
+    planes = ops.max_pool2d(volume.within_slices(x), *slices.max_settings())
+    lines = ops.max_pool2d(volume.along_depth(planes[0], w.in_size[0]), *depth.max_settings())
+    saved["winner"] = lines[1], planes[1]
+    return lines[0].reshape(*x.shape[:2], *w.out_size)
 
 
 @operation("avg_pool", keeps_non_negative=True)
@@ -88,7 +145,19 @@ def avg_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved:
     if any(d != 1 for d in w.dilation):
         raise UnsupportedError(f"layer '{node.name}': average pooling with dilation {w.dilation}, wanted 1")
     whole = bool(node.attrs.get("count_include_pad", True))
-    return [w.on.back(ops.avg_pool2d(w.on.plane(xs[0]), w.kernel, w.stride, w.padding, w.out_size, whole))]
+    return [_average(w, xs[0], whole)]
+
+
+def _average(w: Windows, x: torch.Tensor, whole: bool) -> torch.Tensor:
+    if w.on.rank == 3:
+        return w.separably(x, w.in_size, w.out_size, lambda part, y: _average(part, y, whole))
+    return w.on.back(ops.avg_pool2d(w.on.plane(x), w.kernel, w.stride, w.padding, w.out_size, whole))
+
+
+def _window_sum(w: Windows, x: torch.Tensor) -> torch.Tensor:
+    if w.on.rank == 3:
+        return w.separably(x, w.in_size, w.out_size, _window_sum)
+    return w.on.back(ops.window_sum(w.on.plane(x), w.kernel, w.stride, w.padding, w.out_size))
 
 
 @register_rule("avg_pool", "share", rule_sets=["caffe"], needs="x")
@@ -96,7 +165,7 @@ def share_window(step: Step, above: Sequence[Relevance | None]) -> list[Relevanc
     rel, x = above[0], step.inputs[0]
     assert rel is not None
     w = Windows(step.node, x)
-    z = w.on.back(ops.window_sum(w.on.plane(x), w.kernel, w.stride, w.padding, w.out_size))
+    z = _window_sum(w, x)
     if not step.non_negative[0]:
         z = z.clamp(min=0)
     return [Relevance(_spread(w, rel.over(z)), x)]
@@ -108,17 +177,19 @@ def share_window_conserving(step: Step, above: Sequence[Relevance | None]) -> li
     assert rel is not None
     w = Windows(step.node, x)
     x = x if step.non_negative[0] else x.clamp(min=0)
-    z = w.on.back(ops.window_sum(w.on.plane(x), w.kernel, w.stride, w.padding, w.out_size))
+    z = _window_sum(w, x)
     shared = Relevance(_spread(w, rel.over(z)), x)
     silent = z == 0
     if not bool(silent.any()):
         return [shared]
     p = rel.gated(silent.to(z.dtype)).p()
-    inside = w.on.back(ops.window_sum(w.on.plane(torch.ones_like(x)), w.kernel, w.stride, w.padding, w.out_size))
+    inside = _window_sum(w, torch.ones_like(x))
     return [Relevance(shared.p() + _spread(w, ops.share(p, inside)))]
 
 
 def _spread(w: Windows, r: torch.Tensor) -> torch.Tensor:
+    if w.on.rank == 3:
+        return w.separably(r, w.out_size, w.in_size, _spread)
     return w.on.back(ops.window_spread(w.on.plane(r), w.in_size, w.kernel, w.stride, w.padding))
 
 

@@ -1,4 +1,7 @@
-"""Spatial axes of a layer, as the ops take them: they know planes, and a single axis is a plane of width 1."""
+"""Spatial axes of a layer, as the ops take them: they know planes, and a single axis is a plane of width 1.
+
+Three axes stay as they are: volume.py makes them planes.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ import torch
 from ..errors import UnsupportedError
 from ..graph import Node
 
-RANKS = (1, 2)
-"""Numbers of spatial axes that can be put on planes."""
+RANKS = (1, 2, 3)
+"""Numbers of spatial axes that layers may have."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Spatial:
         """For a tensor [N, C, *size] or weights [O, I, *kernel]; UnsupportedError names the layer and `what`."""
         rank = t.dim() - 2
         if rank not in RANKS:
-            wanted = " or ".join(map(str, RANKS))
+            wanted = "1, 2 or 3"
             raise UnsupportedError(f"layer '{node.name}': {what} with {rank} spatial axes, wanted {wanted}")
         return cls(rank)
 

@@ -1,6 +1,8 @@
 """Layers that take a sum over whole axes: reduce shares it out, mvn and normalize divide by one and hand p on.
 
-"caffe" has the ordinary gradient for reduce and mvn, as the original does, and no rule for normalize.
+"caffe" has the ordinary gradient for reduce and mvn, as the original does, and no rule for normalize. standardize (the
+core of layer, group and instance norm) did not exist then: as LRN and batch norm, it hands p on in both rule sets. Its
+mean and deviation are taken for constants: they are sums over everything, and sharing by them would smear p evenly.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..errors import ShapeError
 from ..graph import Node
 from ..relevance import Relevance
 from .pointwise import hand_on
@@ -108,3 +111,23 @@ def normalize(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) ->
 
 
 register_rule("normalize", "pass", rule_sets=["conserving"], needs="")(hand_on)
+
+
+@operation("standardize")
+def standardize(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    """x less its mean over `axes`, over the root of its variance plus eps; `groups` of channels are apart."""
+    x, axes, groups = xs[0], tuple(node.attrs["axes"]), node.attrs.get("groups")
+    if groups is None:
+        return [_standardized(x, axes, node.attrs["eps"])]
+    if x.shape[1] % groups:
+        raise ShapeError(f"layer '{node.name}': {x.shape[1]} channels in {groups} groups")
+    parts = x.reshape(x.shape[0], groups, -1)
+    return [_standardized(parts, (2,), node.attrs["eps"]).reshape(x.shape)]
+
+
+def _standardized(x: torch.Tensor, axes: tuple[int, ...], eps: float) -> torch.Tensor:
+    variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    return (x - mean) * torch.rsqrt(variance + eps)
+
+
+register_rule("standardize", "pass", needs="")(hand_on)

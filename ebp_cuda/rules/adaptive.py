@@ -1,0 +1,96 @@
+"""Adaptive pooling: output i of m looks at the inputs from floor(i * n / m) to ceil((i + 1) * n / m) of an axis of n.
+
+The windows differ in size. Repeating their rows and columns until all are of one size makes it a plain pooling of the
+repeated input, average or maximum alike, and that is how it runs, forwards and down; an input collects what its copies
+got. (A window of 2 beside one of 3: every row of the first is taken three times, of the second twice.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from ..errors import ShapeError
+from ..graph import Node
+from ..relevance import Relevance
+from . import pooling
+from .registry import OPERATIONS, RULE_SETS, Down, Forward, Step, operation, register_rule
+
+Tensors = Sequence[torch.Tensor]
+Params = Mapping[str, torch.Tensor]
+
+
+def windows(size: int, wanted: int) -> list[range]:
+    """What each of `wanted` outputs sees of an axis."""
+    return [range(i * size // wanted, -(-(i + 1) * size // wanted)) for i in range(wanted)]
+
+
+@lru_cache(maxsize=256)
+def _repeats(size: int, wanted: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """(rows to take, for each row its places among those with the number of rows where there are no more, and how
+    many rows a window has)."""
+    seen = windows(size, wanted)
+    length = math.lcm(*(len(window) for window in seen))
+    rows = [row for window in seen for row in window for _ in range(length // len(window))]
+    places = [[place for place, row in enumerate(rows) if row == n] for n in range(size)]
+    most = max(map(len, places))
+    table = [own + [len(rows)] * (most - len(own)) for own in places]
+    return torch.tensor(rows, device=device), torch.tensor(table, device=device), length
+
+
+def _sizes(node: Node, x: torch.Tensor) -> list[tuple[int, int, int]]:
+    """(axis, size, wanted size) of every spatial axis."""
+    wanted = node.attrs["size"]
+    if x.dim() != len(wanted) + 2:
+        raise ShapeError(f"layer '{node.name}': input has shape {list(x.shape)}, wanted {len(wanted)} spatial axes")
+    pairs = enumerate(zip(x.shape[2:], wanted, strict=True), start=2)
+    return [(axis, n, n if m is None else int(m)) for axis, (n, m) in pairs]
+
+
+def _expanded(node: Node, x: torch.Tensor) -> tuple[torch.Tensor, Node]:
+    """The input with repeated rows, and the plain pooling of that."""
+    kernel = []
+    for axis, n, wanted in _sizes(node, x):
+        rows, _, length = _repeats(n, wanted, x.device)
+        x = x.index_select(axis, rows)
+        kernel.append(length)
+    none, ones = (0,) * len(kernel), (1,) * len(kernel)
+    attrs = {"kernel": tuple(kernel), "stride": tuple(kernel), "padding": none, "padding_end": none, "dilation": ones}
+    return x, replace(node, op=node.op.removeprefix("adaptive_"), attrs=attrs)
+
+
+def _collected(node: Node, p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """p of the repeated input as that of the input itself."""
+    for axis, n, wanted in _sizes(node, x):
+        _, places, _ = _repeats(n, wanted, x.device)
+        nothing = p.new_zeros(1).expand(*p.shape[:axis], 1, *p.shape[axis + 1 :])
+        copies = torch.cat([p, nothing], axis).index_select(axis, places.flatten())
+        p = copies.unflatten(axis, tuple(places.shape)).sum(axis + 1)
+    return p
+
+
+def _enter(name: str, plain_forward: Forward, plain_rules: Mapping[str, Down]) -> None:
+    @operation(name, keeps_non_negative=True)
+    def forward(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+        x, plain = _expanded(node, xs[0])
+        return plain_forward(plain, params, [x], saved)
+
+    for rules, plain_down in plain_rules.items():
+
+        def down(
+            step: Step, above: Sequence[Relevance | None], plain_down: Down = plain_down
+        ) -> list[Relevance | None]:
+            x, plain = _expanded(step.node, step.inputs[0])
+            (rel,) = plain_down(replace(step, node=plain, inputs=[x], shapes=[x.shape]), above)
+            return [None if rel is None else Relevance(_collected(step.node, rel.p(), step.inputs[0]))]
+
+        register_rule(name, OPERATIONS[name.removeprefix("adaptive_")].rules[rules].kind, rule_sets=[rules])(down)
+
+
+for _name, _forward in {"avg_pool": pooling.avg_pool, "max_pool": pooling.max_pool}.items():
+    _enter(f"adaptive_{_name}", _forward, {rules: OPERATIONS[_name].rules[rules].down for rules in RULE_SETS})
