@@ -114,6 +114,31 @@ def test_rounding_is_that_of_the_kernels():
     assert (rounded(x, "bf16").numpy().view(np.uint32) >> 16 == emulator().bf16_nearest(bits)).all()
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_rounding_by_itself(precision):
+    """Ties, carries into the exponent, and what is no number, as the kernel for it rounds."""
+    emulator()
+    edges = torch.tensor([0.0, -0.0, 1 + 2.0**-11, 1 + 2.0**-8, 1 + 3 * 2.0**-8, 2 - 2.0**-12, torch.inf, 1e-39])
+    x = torch.cat([edges, -edges, torch.randn(300)])
+    assert torch.equal(torch.ops.ebp_emulated.rounded(x, precision), rounded(x, precision))
+    nothing = torch.tensor([0x7FFFFFFF, 0x7FC00000, -1], dtype=torch.int32).view(torch.float32)
+    assert torch.ops.ebp_emulated.rounded(nothing, precision).isnan().all()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("channels", "groups"), [(6, 1), (8, 8)])
+def test_a_kernel_that_does_not_round_gets_rounded_factors(channels, groups, precision):
+    """Channels that are no quads, and depthwise ones."""
+    emulated = torch.ops.ebp_emulated
+    x, w = values((1, channels, 5, 5)), values((channels, channels // groups, 3, 3))
+    geometry = ([1, 1], [1, 1, 1, 1], [1, 1], groups)
+    rounds = rounded(x, precision), rounded(w, precision)
+    z = emulated.conv2d_normalizer(x, w, *geometry, precision)
+    assert torch.equal(z, emulated.conv2d_normalizer(*rounds, *geometry))
+    t = emulated.conv2d_sweep(z, w, [5, 5], *geometry, x, precision)
+    assert torch.equal(t, emulated.conv2d_sweep(z, rounds[1], [5, 5], *geometry, x))
+
+
 def test_every_instance_runs():
     """Whatever the objects of the shipped launchers hold has been launched, by these small calls alone."""
     emu = emulator()
