@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +22,6 @@ from .inputs import batches, network_size, read
 from .methods import Method
 from .pointing import PointingGame, distance_to, maximum, within
 from .records import Records, Row
-
-_FLUSH_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def play(
     A row: image, label, class, method, row, column, distance (pixels from the point to the nearest instance), hit,
     difficult, area (the class's share of the picture). outputs: the network's output for every class, the same by
     default (`subject.class_outputs`). listed: the difficult subset from a file, by picture name; by
-    rule where None. Pending rows are written even when the run is interrupted. Raises InputError for pictures that are
+    rule where None. Raises InputError for pictures that are
     not as annotated.
     """
     known = range(len(classes)) if outputs is None else outputs
@@ -91,20 +88,13 @@ def play(
     def same(trial: Trial) -> object:
         return network_size(how, net, trial.picture.size), len(trial.labels)
 
-    pending: list[Row] = []
-    last = time.monotonic()
-    try:
+    with records:
         for group in batches(open_trials, same, batch):
             x = torch.cat([read(trial.picture, how, net) for trial in group]).to(device)
             targets = torch.tensor([[known[label] for label in trial.labels] for trial in group], device=device)
             found = {method: method.maps(x, targets).cpu() for method in methods}
-            pending += _judge(group, found, protocol, classes, listed)
+            records.add(_judge(group, found, protocol, classes, listed))
             done(len(group))
-            if time.monotonic() - last > _FLUSH_SECONDS:
-                records.append(pending)
-                pending, last = [], time.monotonic()
-    finally:
-        records.append(pending)
 
 
 def _judge(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from ..errors import InputError
@@ -18,9 +20,14 @@ from ..files import atomic_path
 
 Row = dict[str, Any]
 
+_FLUSH_SECONDS = 20.0
+
 
 class Records:
     """The rows of one evaluation; every row has "image", the picture's name.
+
+    `with records:` around calls of `add`, each with all the rows of some images, writes what is pending at the end, an
+    interruption included.
 
     Raises InputError where `folder` holds a run with other settings, naming the difference, or a broken part, and
     UnsupportedError without pyarrow.
@@ -38,6 +45,8 @@ class Records:
         self._parts = sorted(folder.glob("part-*.parquet"))
         self.rows: list[Row] = [row for part in self._parts for row in self._read(part)]
         self.done = {row["image"] for row in self.rows}
+        self._pending: list[Row] = []
+        self._flushed = time.monotonic()
 
     def _check(self, settings: dict[str, Any]) -> None:
         path = self.folder / "settings.json"
@@ -63,17 +72,30 @@ class Records:
             raise InputError(f"{path} cannot be read ({error}); delete it to measure its images again") from error
         return rows
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Writes the rows of some images as one more part, whole or not at all."""
-        if not rows:
-            return
-        number = int(self._parts[-1].stem.removeprefix("part-")) + 1 if self._parts else 0
-        path = self.folder / f"part-{number:06d}.parquet"
-        with atomic_path(path) as temporary:
-            self._parquet.write_table(self._arrow.Table.from_pylist(list(rows)), temporary)
-        self._parts.append(path)
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._flush()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Takes all the rows of some images; they reach the disk after a while, in a part that is whole or absent."""
         self.rows += rows
+        self._pending += rows
         self.done |= {row["image"] for row in rows}
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            number = int(self._parts[-1].stem.removeprefix("part-")) + 1 if self._parts else 0
+            path = self.folder / f"part-{number:06d}.parquet"
+            with atomic_path(path) as temporary:
+                self._parquet.write_table(self._arrow.Table.from_pylist(self._pending), temporary)
+            self._parts.append(path)
+        self._pending, self._flushed = [], time.monotonic()
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:

@@ -59,14 +59,18 @@ def open_subject(
     return Subject(net, how, where, like)
 
 
+def output_count(subject: Subject) -> int:
+    """How many classes the network scores."""
+    top = subject.net.graph.resolve(subject.layers.top)[-1] if subject.layers.top else subject.net.default_top()
+    return subject.net.shapes()[top][1]
+
+
 def class_outputs(subject: Subject, classes: Sequence[str]) -> list[int]:
     """The network's output for every class of a data set: by name where its labels are known, else in order.
 
     Raises InputError where neither fits.
     """
-    net = subject.net
-    top = net.graph.resolve(subject.layers.top)[-1] if subject.layers.top else net.default_top()
-    count = net.shapes()[top][1]
+    net, count = subject.net, output_count(subject)
     names = [label.split(",")[0].strip().casefold() for label in net.labels or ()]
     if names and all(name.casefold() in names for name in classes):
         return [names.index(name.casefold()) for name in classes]

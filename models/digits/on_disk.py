@@ -175,3 +175,4 @@ def _flickr30k(root: Path, n: int, seed: int) -> None:
         _text(root / "Sentences" / f"{name}.txt", escape(caption) + "\n")
         names.append(name)
     _text(root / "test.txt", "\n".join(names) + "\n")
+    _text(root / "words.txt", "".join(f"{word}\t{label}\n" for label, word in enumerate(WORDS)))
