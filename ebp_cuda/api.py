@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from . import engine
+from .capture import Recordings, Tensors, recorder_of
 from .engine import Trace
-from .errors import InputError, ShapeError
+from .errors import InputError, ShapeError, UnsupportedError, is_out_of_memory
 from .net import ArrayLike, Net, as_net
 from .relevance import Relevance
+from .targets import Choice, Target, choice_of
 
-Target = int | str | Sequence[int] | torch.Tensor | Any
+Form = Callable[[Relevance, torch.Tensor], torch.Tensor]
+"""(relevance of the layer, targets [N, K]) -> what is wanted of it, [N, K, ...]."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class ExcitationBackprop:
     rules: "caffe" equals the original; "conserving" loses no probability (README, table of rules).
     dtype: "fp32" or "fp64" (or the torch dtype). device: "cpu", "cuda", "cuda:1" ...
     top: the layer that holds the class scores; by default the network's only output, above its softmax or sigmoid.
+    graphs: "auto": on CUDA, what is asked for a second time with the same shapes is recorded as a CUDA graph, and from
+        then on replayed, to the same bits; `why_not_captured` says where that cannot be. True: UnsupportedError there.
+        False: never. After weights were written to, a recording is made anew (docs/gpu.md).
 
     Raises InputError (unknown name, a layer that does not lie below the top) and UnsupportedError that lists every
     layer on the way without a rule.
@@ -54,6 +59,7 @@ class ExcitationBackprop:
         dtype: str | torch.dtype = "fp32",
         device: str | torch.device = "cpu",
         top: str | None = None,
+        graphs: bool | str = "auto",
     ) -> None:
         self.net, self.layer, self.contrast_layer, self.top = net, layer, contrast_layer, top
         self.plan = net.plan(rules, device, dtype)
@@ -64,6 +70,9 @@ class ExcitationBackprop:
         self._route = self.plan.route([self._top], [self._value])
         if self._contrast is not None:
             self._check_contrast(self._contrast)
+        stages = self.plan.stages(self._route.keep | {self._top}, self._route.nodes)
+        self._state = self.plan.watch([stage.index for stage in stages])
+        self._recordings, self._why_never = _recordings(graphs, self.plan.device)
 
     def _check_contrast(self, contrast: str) -> None:
         self.plan.route([contrast], [self._value])
@@ -85,28 +94,70 @@ class ExcitationBackprop:
 
     def run(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> Attribution:
         """Maps with the targets and the scores of the same forward pass."""
-        trace, scores = self._forward(x)
-        targets = class_targets(target, scores)
-        relevance = self._sweep(trace, targets)
-        if relevance.s.dim() != 4:
-            shape = list(relevance.s.shape[1:])
-            raise ShapeError(f"layer '{self.layer}' has no plane to map (its shape is [N] + {shape}): use relevance()")
-        maps = relevance.p().sum(1).reshape(*targets.shape, *relevance.s.shape[2:])
-        return Attribution(maps, targets, scores.float())
+        inputs = self.net.check_inputs(x)
+        return Attribution(*self._measure(inputs, choice_of(target, _images(inputs)), self._maps))
 
     def relevance(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> torch.Tensor:
         """Relevance p of every unit of the layer, [N, K, C, h, w] (or [N, K, features])."""
-        trace, scores = self._forward(x)
-        targets = class_targets(target, scores)
-        p = self._sweep(trace, targets).p()
-        return p.reshape(*targets.shape, *p.shape[1:])
+        inputs = self.net.check_inputs(x)
+        return self._measure(inputs, choice_of(target, _images(inputs)), _units)[0]
 
-    def _forward(self, x: ArrayLike | Mapping[str, ArrayLike]) -> tuple[Trace, torch.Tensor]:
-        keep = self._route.keep | {self._top}
-        trace = engine.forward(self.plan, self.net.check_inputs(x), keep, self._route.nodes)
-        top = trace.values[self._top]
-        if top.dim() < 2:
-            wanted = "[N, classes] or [N, classes, h, w]"
+    @property
+    def why_not_captured(self) -> str:
+        """Why the last call was not replayed as a CUDA graph and will not be; "" where it was, or where it may be once
+        a call of its shapes comes again."""
+        return self._recordings.why_not if self._recordings is not None else self._why_never
+
+    def _measure(self, inputs: Mapping[str, torch.Tensor], choice: Choice, form: Form) -> Tensors:
+        """What `form` makes of the relevance, the targets [N, K] and the scores; replayed where that was recorded."""
+        if self._recordings is None:
+            return self._propagate(inputs, choice, form)
+        shapes = tuple((name, tensor.shape) for name, tensor in inputs.items())
+        key, state = (form.__name__, shapes, choice.kind, choice.count, _settings()), self._state()
+        given = (*inputs.values(), *(() if choice.given is None else (choice.given,)))
+        run = self._recordings.find(key, state)
+        if run is not None:
+            choice.check(run.results[2].shape[1])
+            return run(given)
+
+        def work(*own: torch.Tensor) -> Tensors:
+            chosen = choice if choice.given is None else replace(choice, given=own[-1])
+            return self._propagate(dict(zip(inputs, own, strict=False)), chosen, form)
+
+        def placed() -> Tensors:
+            targets = () if choice.given is None else (choice.given.to(self.plan.device),)
+            return (*map(self.plan.place, inputs.values()), *targets)
+
+        found = self._propagate(inputs, choice, form)
+        self._recordings.learn(key, state, placed, work)
+        return found
+
+    def _propagate(self, inputs: Mapping[str, torch.Tensor], choice: Choice, form: Form) -> Tensors:
+        """The whole computation, launch by launch; reads nothing back from the device unless a rule does."""
+        try:
+            trace, scores = self._forward(inputs)
+            choice.check(scores.shape[1])
+            targets = choice.of(scores)
+            return form(self._sweep(trace, targets), targets), targets, scores.float()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            what = f"{_images(inputs)} images, {choice.count or 'all'} classes of each"
+            reason = str(error).splitlines()[0]
+            raise UnsupportedError(f"{what}: out of memory, try fewer images or classes: {reason}") from error
+
+    def _maps(self, relevance: Relevance, targets: torch.Tensor) -> torch.Tensor:
+        """Relevance summed over the channels, [N, K, h, w]."""
+        if relevance.s.dim() != 4:
+            shape = list(relevance.s.shape[1:])
+            raise ShapeError(f"layer '{self.layer}' has no plane to map (its shape is [N] + {shape}): use relevance()")
+        return relevance.p().sum(1).reshape(*targets.shape, *relevance.s.shape[2:])
+
+    def _forward(self, inputs: Mapping[str, torch.Tensor]) -> tuple[Trace, torch.Tensor]:
+        trace = engine.forward(self.plan, inputs, self._route.keep | {self._top}, self._route.nodes)
+        top, images = trace.values[self._top], _images(inputs)
+        if top.dim() < 2 or top.shape[0] != images:
+            wanted = f"[{images}, classes] or [{images}, classes, h, w]"
             raise ShapeError(f"top '{self._top}' has shape {list(top.shape)}, wanted {wanted}")
         return trace, top if top.dim() == 2 else top.flatten(2).amax(2)
 
@@ -118,32 +169,31 @@ class ExcitationBackprop:
         return found[self._value]
 
 
-def class_targets(target: Target, scores: torch.Tensor) -> torch.Tensor:
-    """Targets as int64 [N, K] on the scores' device; see ExcitationBackprop.attribute. Raises InputError."""
-    images, classes = scores.shape
-    if isinstance(target, str):
-        match = re.fullmatch(r"top(\d+)", target)
-        if target != "all" and not (match and 1 <= int(match[1]) <= classes):
-            raise InputError(f"target='{target}': wanted an index, 'all' or 'top1' to 'top{classes}'")
-        if match is None:
-            return torch.arange(classes, device=scores.device).expand(images, classes)
-        return scores.topk(int(match[1]), dim=1).indices
-    try:
-        found = torch.as_tensor(target)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"target={target!r}: wanted class indices") from None
-    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
-        raise InputError(f"target has dtype {found.dtype}, wanted integers")
-    found = found.to(scores.device, torch.int64)
-    if found.dim() == 0:
-        found = found.expand(images)
-    if found.dim() > 2 or found.shape[0] != images or found.numel() == 0:
-        raise InputError(f"target has shape {list(found.shape)}, wanted a class, [{images}] or [{images}, K]")
-    found = found.reshape(images, -1)
-    low, high = int(found.min()), int(found.max())
-    if low < 0 or high >= classes:
-        raise InputError(f"target {low if low < 0 else high}: the model has classes 0 to {classes - 1}")
-    return found
+def _units(relevance: Relevance, targets: torch.Tensor) -> torch.Tensor:
+    """Relevance of every unit, [N, K, C, ...]."""
+    p = relevance.p()
+    return p.reshape(*targets.shape, *p.shape[1:])
+
+
+def _recordings(graphs: bool | str, device: torch.device) -> tuple[Recordings | None, str]:
+    """Where runs are recorded, or why nowhere."""
+    if graphs not in (True, False, "auto"):
+        raise InputError(f"graphs={graphs!r}: wanted 'auto', True or False")
+    recorder = recorder_of(device) if graphs else None
+    if recorder is not None:
+        return Recordings(recorder, always=graphs is True), ""
+    if graphs is True:
+        raise UnsupportedError(f"graphs=True: device='{device}' has no CUDA graphs")
+    return None, f"device='{device}' has no CUDA graphs" if graphs else "graphs=False"
+
+
+def _images(inputs: Mapping[str, torch.Tensor]) -> int:
+    return int(next(iter(inputs.values())).shape[0])
+
+
+def _settings() -> tuple[object, ...]:
+    """The process's settings that choose among torch's kernels for fully connected layers and convolutions."""
+    return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.enabled
 
 
 def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from .errors import InputError, ShapeError, UnsupportedError
+from .capture import HostRead
+from .errors import InputError, ShapeError, UnsupportedError, is_out_of_memory
+from .graph import Node
 from .modes import exact
 from .plan import Plan, Route, Stage
 from .relevance import Relevance, add
@@ -51,17 +53,24 @@ def _run(plan: Plan, trace: Trace, stage: Stage) -> None:
     saved: dict[str, Any] = {"overwrite": stage.overwrites}
     try:
         ys = stage.forward(node, plan.params(stage.index), xs, saved)
-    except RuntimeError as error:
-        shapes = ", ".join(str(list(x.shape)) for x in xs)
-        layer = f"{plan.graph.origin}: layer '{node.name}' ({node.source or node.op})"
-        reason = str(error).splitlines()[0]
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in reason:
-            raise UnsupportedError(f"{layer} on {shapes}: out of memory, try fewer images: {reason}") from error
-        raise ShapeError(f"{layer} on {shapes}: {reason}") from error
+    except (RuntimeError, HostRead) as error:
+        raise _named(plan, node, [x.shape for x in xs], error, "fewer images") from error
     if stage.saves:
         trace.saved[stage.index] = saved
     for value, y in zip(node.outputs, ys, strict=False):
         trace.values[value], trace.shapes[value] = y, y.shape
+
+
+def _named(plan: Plan, node: Node, shapes: Iterable[torch.Size], error: Exception, shrink: str) -> Exception:
+    """A layer's error with the layer, and what it was given, in it."""
+    if isinstance(error, HostRead):
+        return HostRead(error.call, node.name)
+    given = ", ".join(str(list(shape)) for shape in shapes)
+    layer = f"{plan.graph.origin}: layer '{node.name}' ({node.source or node.op}) on {given}"
+    reason = str(error).splitlines()[0]
+    if is_out_of_memory(error):
+        return UnsupportedError(f"{layer}: out of memory, try {shrink}: {reason}")
+    return ShapeError(f"{layer}: {reason}")
 
 
 def sweep(
@@ -102,7 +111,12 @@ def sweep(
             step = _step(plan, trace, index, -1 if index in negated else 1)
             rule = plan.rule(node)
             assert rule is not None  # Plan.route refused the way otherwise
-            for place, (value, rel) in enumerate(zip(node.inputs, rule.down(step, above), strict=True)):
+            try:
+                below = rule.down(step, above)
+            except (RuntimeError, HostRead) as error:
+                shapes = [rel.s.shape for rel in above if rel is not None]
+                raise _named(plan, node, shapes, error, "fewer images or classes") from error
+            for place, (value, rel) in enumerate(zip(node.inputs, below, strict=True)):
                 if rel is not None:
                     pending.setdefault(value, []).append(rel)
                     if edges is not None:

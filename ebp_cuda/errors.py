@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from itertools import islice
 
+import torch
+
 
 class EBPError(Exception):
     """Base of every error that ebp_cuda raises on purpose."""
@@ -25,6 +27,11 @@ class UnsupportedError(EBPError):
 
 class InputError(EBPError):
     """An argument or input file holds a value that cannot be used (unknown name, NaN, bad range)."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch raised `error` because a device, or the host, has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -14,7 +14,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def exact(device: torch.device) -> AbstractContextManager[object]:
     """No autograd, and no autocast: under `torch.autocast` convolutions would silently run in half precision."""
-    return _without_autocast(device) if torch.is_autocast_enabled(device.type) else torch.no_grad()
+    autocast = device.type != "meta" and torch.is_autocast_enabled(device.type)
+    return _without_autocast(device) if autocast else torch.no_grad()
 
 
 @contextmanager

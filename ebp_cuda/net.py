@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from . import engine
+from .capture import extremes
 from .errors import InputError, ModelError, ShapeError, nearest_names
 from .fold import fold
 from .graph import Graph
@@ -100,8 +102,9 @@ class Net:
             raise ShapeError(f"{where} has shape {list(tensor.shape)}, wanted {text}")
         if 0 in tensor.shape:
             raise ShapeError(f"{where} has shape {list(tensor.shape)}: there is nothing in it")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            kind = "NaN" if bool(torch.isnan(tensor).any()) else "infinite values"
+        ends = extremes(tensor) if tensor.is_floating_point() else None
+        if ends is not None and not all(map(math.isfinite, ends)):
+            kind = "NaN" if math.isnan(ends[0]) else "infinite values"
             raise InputError(f"{where} holds {kind}")
         return tensor
 
@@ -172,9 +175,9 @@ def load(path: str | Path, weights: str | Path | None = None, **options: Any) ->
             raise InputError(f"{path} is complete in itself; {given} was given as well")
         return Net(load_onnx(path))
     if path.suffix in (".prototxt", ".pt", ".txt") or weights is not None:
-        from .importers.caffe import to_onnx
+        from .importers.caffe.importer import convert
 
-        graph = load_onnx(to_onnx(path, weights, **options))
+        graph = load_onnx(*convert(path, weights, **options))
         graph.meta["origin"] = str(path)
         return Net(graph)
     raise ModelError(f"{path}: wanted a .onnx file, or a .prototxt with its .caffemodel")
@@ -201,4 +204,3 @@ def as_net(model: Net | torch.nn.Module, x: ArrayLike) -> Net:
     if isinstance(model, torch.nn.Module):
         return from_torch(model, torch.as_tensor(x))
     raise InputError(f"model is a {type(model).__name__}; wanted an ebp_cuda Net or a torch.nn.Module")
-

@@ -1,11 +1,71 @@
-"""Classes as people write them: indices, names, topN, all."""
+"""Classes as people write them: indices, names, topN, all; and as tensors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import torch
+
+from .capture import extremes
 from .errors import InputError, nearest_names
+
+Target = int | str | Sequence[int] | torch.Tensor | Any
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The classes asked for of every image of a batch, read as far as that goes without the scores."""
+
+    kind: str
+    """"given", "top" (the highest scores) or "all"."""
+    count: int
+    """K; 0 for "all"."""
+    given: torch.Tensor | None = None
+    """int64 [N, K], wherever the caller has it."""
+    lowest: float = 0
+    highest: float = 0
+    """Of the given classes."""
+
+    def check(self, classes: int) -> None:
+        """Raises InputError where the model has too few classes for the choice."""
+        if self.kind == "top" and not 1 <= self.count <= classes:
+            raise InputError(f"target='top{self.count}': wanted an index, 'all' or 'top1' to 'top{classes}'")
+        if self.lowest < 0 or self.highest >= classes:
+            bad = self.lowest if self.lowest < 0 else self.highest
+            raise InputError(f"target {bad:.0f}: the model has classes 0 to {classes - 1}")
+
+    def of(self, scores: torch.Tensor) -> torch.Tensor:
+        """The classes, int64 [N, K] on the device of the scores [N, classes]; `check` comes first."""
+        if self.kind == "top":
+            return scores.topk(self.count, dim=1).indices
+        if self.given is None:
+            images, classes = scores.shape
+            return torch.arange(classes, device=scores.device).expand(images, classes)
+        return self.given.to(scores.device)
+
+
+def choice_of(target: Target, images: int) -> Choice:
+    """A target as ExcitationBackprop.attribute takes it, for a batch of `images`. Raises InputError."""
+    if isinstance(target, str):
+        match = re.fullmatch(r"top(\d+)", target)
+        if target != "all" and match is None:
+            raise InputError(f"target='{target}': wanted an index, 'all' or 'topN'")
+        return Choice("top", int(match[1])) if match else Choice("all", 0)
+    try:
+        found = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"target={target!r}: wanted class indices") from None
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise InputError(f"target has dtype {found.dtype}, wanted integers")
+    if found.dim() == 0:
+        found = found.expand(images)
+    if found.dim() > 2 or found.shape[0] != images or found.numel() == 0:
+        raise InputError(f"target has shape {list(found.shape)}, wanted a class, [{images}] or [{images}, K]")
+    found = found.to(torch.int64).reshape(images, -1)
+    return Choice("given", found.shape[1], found, *(extremes(found) or (0, 0)))
 
 
 def parse_targets(text: str, labels: Sequence[str] | None, classes: int) -> list[int] | str:

@@ -1,0 +1,258 @@
+"""Recorded runs: GPU work taken down once as a CUDA graph and replayed on other inputs, one launch for all of it.
+
+A run is recorded for one setting (shapes, number of classes, ...). It reads tensors of its own, into which every replay
+copies what the caller gives, and its results are copies, so nothing of it is seen outside. Whatever is needed in
+between lies in one memory pool per GPU that all recordings share: none needs it between two replays, so the pool is as
+large as the largest recording, not as their sum. That is why replays on one GPU wait for one another, whatever their
+streams. This file knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .errors import UnsupportedError
+
+Tensors = tuple[torch.Tensor, ...]
+Replay = Callable[[], Any]
+
+LIMIT = 8
+"""Recorded runs that one owner keeps, unless it says otherwise; the least recently used goes first."""
+
+_aten = torch.ops.aten
+_WAITING = frozenset(
+    (
+        _aten._local_scalar_dense,
+        _aten.is_nonzero,
+        _aten.equal,
+        _aten.nonzero,
+        _aten.argwhere,
+        _aten.masked_select,
+        _aten.bincount,
+        _aten._unique2,
+        _aten.unique_dim,
+        _aten.unique_consecutive,
+    )
+)
+
+
+class HostRead(Exception):
+    """Work that cannot be recorded: the host would have to wait for the device, or to send it something."""
+
+    def __init__(self, call: str, layer: str = "") -> None:
+        self.call, self.layer = call, layer
+        where = f"layer '{layer}': " if layer else ""
+        super().__init__(f"{where}{call} between host and device cannot be recorded")
+
+
+class NoHostReads(TorchDispatchMode):
+    """Raises HostRead for every call in it that makes the host wait for the device, or copies between the two."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if _waits(func.overloadpacket, args, kwargs or {}):
+            raise HostRead(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def _waits(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if packet in _WAITING:
+        return True
+    if packet is _aten.lift_fresh:  # torch.tensor(...): a number or a list of the host's
+        return True
+    if packet is _aten._to_copy:
+        return kwargs.get("device") not in (None, args[0].device)
+    if packet is _aten.copy_:
+        return bool(args[0].device != args[1].device)
+    if packet is _aten.repeat_interleave:
+        return kwargs.get("output_size") is None
+    if packet in (_aten.index, _aten.index_put, _aten.index_put_):
+        return any(place is not None and place.dtype in (torch.bool, torch.uint8) for place in args[1])
+    return False
+
+
+class Recorder(Protocol):
+    """What can take down work and do it again: a GPU, or a test's stand-in for one."""
+
+    def idle(self) -> bool:
+        """Whether recorded runs may be used now: not while the caller's stream records a graph of its own."""
+
+    def turn(self) -> AbstractContextManager[object]:
+        """Held while a run is recorded or replayed: work under it follows all that went before under it."""
+
+    def room(self, like: torch.Tensor) -> torch.Tensor:
+        """Memory as large as `like`'s, for what is touched in a turn only."""
+
+    def record(self, work: Callable[[], Tensors]) -> tuple[Tensors, Replay]:
+        """Takes down work() and returns its results' tensors and what fills them again."""
+
+
+class CudaRecorder:
+    """The recorder of one GPU: its pool, its capturing stream, and the order of what uses the pool."""
+
+    _one_capture = threading.Lock()  # torch allows one at a time in a process
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._turn = threading.RLock()
+        with torch.cuda.device(device):
+            # The allocator hands memory of a pool only to the stream it was made for: one for all captures. Eager
+            # runs use another, so that the workspace that cuBLAS keeps for this one comes from the pool too.
+            self._stream, self._done = torch.cuda.Stream(), torch.cuda.Event()
+            self._pool = torch.cuda.graph_pool_handle()
+
+    def idle(self) -> bool:
+        with torch.cuda.device(self.device):
+            return not torch.cuda.is_current_stream_capturing()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        with self._turn, torch.cuda.device(self.device):
+            stream = torch.cuda.current_stream()
+            stream.wait_event(self._done)
+            try:
+                yield
+            finally:
+                self._done.record(stream)
+
+    def room(self, like: torch.Tensor) -> torch.Tensor:
+        with torch.cuda.stream(self._stream):  # whose freed memory no other stream gets, while a replay still reads it
+            return torch.empty_like(like)
+
+    def record(self, work: Callable[[], Tensors]) -> tuple[Tensors, Replay]:
+        graph = torch.cuda.CUDAGraph()
+        capture = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+        with self._one_capture, capture:
+            results = work()
+        return results, graph.replay
+
+
+@lru_cache(None)
+def _cuda_recorder(device: torch.device) -> CudaRecorder:
+    return CudaRecorder(device)
+
+
+def recorder_of(device: torch.device) -> Recorder | None:
+    """The one recorder of a device; None where there is none (a CPU)."""
+    return _cuda_recorder(device) if device.type == "cuda" else None
+
+
+class Run:
+    """One recorded run."""
+
+    def __init__(self, recorder: Recorder, given: Sequence[torch.Tensor], work: Callable[..., Tensors]) -> None:
+        """Records work(*copies of given). Raises HostRead, and RuntimeError where torch cannot record it."""
+        self._recorder = recorder
+        with recorder.turn():
+            with torch.inference_mode(False):  # tensors made under it could not be written to outside of it
+                self._given = tuple(recorder.room(tensor).copy_(tensor) for tensor in given)
+            with NoHostReads():
+                work(*self._given)  # makes what is made at a first run, and finds what a recording would break at
+            self.results, self._replay = recorder.record(lambda: work(*self._given))
+
+    def __call__(self, given: Sequence[torch.Tensor]) -> Tensors:
+        """The results for other inputs of the same shapes, on the caller's current stream."""
+        with self._recorder.turn():
+            for own, new in zip(self._given, given, strict=True):
+                own.copy_(new)
+            self._replay()
+            return tuple(result.clone() for result in self.results)
+
+
+@dataclass
+class _Entry:
+    """A setting that was met: what it rested on then, and its run."""
+
+    state: object
+    run: Run | None = None
+    why_not: str = ""
+
+
+class Recordings:
+    """The recorded runs of one owner by setting, at most `limit` of them; the least recently used goes first.
+
+    A setting is recorded when it comes the second time in the same state, or the first time where `always`: what is
+    done only once would be done three times. Another state (written weights, say) makes it a new one.
+    """
+
+    def __init__(self, recorder: Recorder, *, always: bool = False, limit: int = LIMIT) -> None:
+        self._recorder, self._always, self._limit = recorder, always, limit
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._lock = threading.Lock()
+        self.why_not = ""
+        """Why the setting met last is not recorded; "" where it is, or may yet be."""
+
+    def __len__(self) -> int:
+        return sum(entry.run is not None for entry in self._entries.values())
+
+    def find(self, key: Hashable, state: object) -> Run | None:
+        """The run recorded for this setting in this state, if there is one and it may be used now."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+            if entry.state != state:
+                entry.run = None  # what it reads is no longer what it should
+                return None
+            self.why_not = entry.why_not
+            run = entry.run
+        return run if run is not None and self._recorder.idle() else None
+
+    def learn(self, key: Hashable, state: object, given: Callable[[], Tensors], work: Callable[..., Tensors]) -> None:
+        """Told after an eager run of a setting that `find` did not find; records it if it is worth it.
+
+        Raises UnsupportedError where `always` and it cannot be recorded.
+        """
+        if not self._recorder.idle():
+            return
+        with self._lock:
+            met = self._entries.get(key)
+            again = met is not None and met.state == state
+            if met is None or not again:
+                met = self._entries[key] = _Entry(state)
+                self._entries.move_to_end(key)
+                while len(self._entries) > self._limit:
+                    self._entries.popitem(last=False)
+        if met.run is None and not met.why_not and (again or self._always):
+            self._record(met, given(), work)
+        self.why_not = met.why_not
+        if self._always and met.why_not:
+            raise UnsupportedError(f"graphs=True: {met.why_not}")
+
+    def _record(self, entry: _Entry, given: Tensors, work: Callable[..., Tensors]) -> None:
+        try:
+            run = Run(self._recorder, given, work)
+        except HostRead as read:
+            entry.why_not = str(read)
+        except RuntimeError as error:  # a full memory, or a call that torch refuses to record
+            entry.why_not = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        else:
+            with self._lock:
+                entry.run = run
+
+    def clear(self) -> None:
+        """Forgets all, and gives up their memory."""
+        with self._lock:
+            self._entries.clear()
+
+
+def extremes(tensor: torch.Tensor) -> tuple[float, float] | None:
+    """The smallest and the largest element (NaN if there is one), by waiting for the device once.
+
+    None where no value can be read: on meta tensors, and while the current stream records a graph.
+    """
+    if tensor.is_meta or (tensor.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return None
+    low, high = torch.stack(tensor.detach().aminmax()).tolist()
+    return low, high

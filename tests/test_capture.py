@@ -1,0 +1,499 @@
+"""Recorded runs, with a stand-in for the GPU that does the recorded work again; and the proof that it can be recorded.
+
+What a stream cannot record is known (the host waits for the device, or sends it something), so a guard that refuses it
+shows on a CPU, and on meta tensors, that a GPU could record every network here.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import threading
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from golden_data import GOLDEN, load, under
+from test_api import Small
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import ebp_cuda
+from ebp_cuda import ExcitationBackprop, InputError, UnsupportedError, capture, engine, models
+from ebp_cuda.capture import HostRead, NoHostReads, Recordings, extremes
+from ebp_cuda.net import Net
+from ebp_cuda.plan import Plan
+from ebp_cuda.relevance import Relevance
+from ebp_cuda.rules import OPERATIONS
+
+LAYER, CONTRAST = "features.2", "features.4"
+
+
+class StandIn:
+    """Records a run by keeping the work, and does it again into the same results."""
+
+    def __init__(self) -> None:
+        self.lock, self.recorded, self.replayed, self.busy, self.full = threading.RLock(), 0, 0, False, False
+
+    def idle(self) -> bool:
+        return not self.busy
+
+    def turn(self) -> AbstractContextManager[object]:
+        return self.lock
+
+    def room(self, like: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(like)
+
+    def record(self, work):
+        if self.full:
+            raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+        self.recorded += 1
+        with torch.inference_mode(False):
+            results = tuple(result.clone() for result in work())
+
+        def replay() -> None:
+            self.replayed += 1
+            with torch.no_grad():
+                for result, new in zip(results, work(), strict=True):
+                    result.copy_(new)
+
+        return results, replay
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    recorder = StandIn()
+    monkeypatch.setattr("ebp_cuda.api.recorder_of", lambda device: recorder)
+    return recorder
+
+
+@cache
+def small() -> Net:
+    torch.manual_seed(3)
+    return ebp_cuda.from_torch(Small().eval(), images(2))
+
+
+def images(count: int, seed: int = 0, size: tuple[int, int] = (12, 14)) -> torch.Tensor:
+    return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def method(net: Net | None = None, **options) -> ExcitationBackprop:
+    return ExcitationBackprop(net or small(), LAYER, CONTRAST, **options)
+
+
+def warm(eb: ExcitationBackprop, x: torch.Tensor, target) -> None:
+    for _ in range(2):
+        eb.run(x, target)
+
+
+def test_what_comes_twice_is_recorded_and_replayed_to_the_same_bits(stand_in):
+    eb, eager, x = method(), method(graphs=False), images(2)
+    for seen, (recorded, replayed) in enumerate([(0, 0), (1, 0), (1, 1), (1, 2)]):
+        found, wanted = eb.run(x, [1, 3]), eager.run(x, [1, 3])
+        assert (stand_in.recorded, stand_in.replayed) == (recorded, replayed), seen
+        for got, right in zip(vars(found).values(), vars(wanted).values(), strict=True):
+            assert torch.equal(got, right) and got.dtype == right.dtype and got.shape == right.shape
+    assert eb.why_not_captured == "" and "graphs=False" in eager.why_not_captured
+
+
+def test_always_records_at_the_first_call(stand_in):
+    method(graphs=True).run(images(1), 0)
+    assert stand_in.recorded == 1
+
+
+@pytest.mark.parametrize("kind", ["given", "top2", "all"])
+def test_inputs_and_targets_change_between_replays(stand_in, kind):
+    eb, eager = method(), method(graphs=False)
+    for seed in range(6):
+        x = images(3, seed)
+        target = [seed % 5, (seed + 2) % 5, 4] if kind == "given" else kind
+        got, wanted = eb.run(x, target), eager.run(x, target)
+        assert torch.equal(got.maps, wanted.maps) and torch.equal(got.targets, wanted.targets)
+        assert torch.equal(got.scores, wanted.scores)
+    assert stand_in.recorded == 1 and stand_in.replayed == 4
+
+
+def test_inputs_of_any_kind_reach_one_recording(stand_in):
+    eb, x = method(), images(2)
+    wanted = method(graphs=False).attribute(x, [1, 2])
+    warm(eb, x, [1, 2])
+    strided = x.repeat_interleave(2, 3)[..., ::2]
+    given = (x.numpy(), x.double(), x.contiguous(memory_format=torch.channels_last), strided, {"x": x})
+    for other in given[:4]:
+        assert torch.equal(eb.attribute(other, torch.tensor([[1], [2]])), wanted)
+        assert torch.equal(eb.attribute(other, np.array([1, 2], np.int32)), wanted)
+    assert stand_in.recorded == 1 and stand_in.replayed == 8
+
+
+def test_results_are_the_callers_own(stand_in):
+    eb = method()
+    warm(eb, images(1), "all")
+    first = eb.run(images(1), "all")
+    kept = [tensor.clone() for tensor in vars(first).values()]
+    first_maps = first.maps
+    eb.run(images(1, 5), "all").maps.zero_()
+    assert all(torch.equal(a, b) for a, b in zip(vars(first).values(), kept, strict=True))
+    first_maps.fill_(9)
+    assert torch.equal(eb.attribute(images(1), "all"), kept[0])
+
+
+def test_maps_and_relevance_are_recorded_apart(stand_in):
+    eb, eager, x = method(), method(graphs=False), images(2)
+    for _ in range(3):
+        assert torch.equal(eb.attribute(x, 1), eager.attribute(x, 1))
+        assert torch.equal(eb.relevance(x, 1), eager.relevance(x, 1))
+    assert stand_in.recorded == 2 and stand_in.replayed == 2
+
+
+def test_every_shape_and_count_has_its_own_and_the_oldest_goes(stand_in):
+    recordings = Recordings(stand_in, limit=2)
+    eb = method()
+    eb._recordings = recordings
+    for target in (1, [[1, 2]], "top2", 1):
+        warm(eb, images(1), target)
+    assert stand_in.recorded == 4 and len(recordings) == 2  # the first was forgotten, and recorded anew
+    eb.run(images(1), "top2")
+    assert stand_in.replayed == 1
+    recordings.clear()
+    assert len(recordings) == 0
+
+
+def test_written_weights_end_a_recording(stand_in):
+    torch.manual_seed(4)
+    module = Small().eval()
+    net, x = ebp_cuda.from_torch(module, images(2)), images(2)
+    eb = method(net)
+    warm(eb, x, 1)
+    before = eb.attribute(x, 1)
+    with torch.no_grad():
+        module.features[0].weight.mul_(-1)
+    after = eb.attribute(x, 1)
+    assert stand_in.replayed == 1 and not torch.allclose(before, after)
+    assert torch.equal(after, method(ebp_cuda.from_torch(module, x), graphs=False).attribute(x, 1))
+    assert torch.equal(eb.attribute(x, 1), after) and stand_in.recorded == 2
+    assert torch.equal(eb.attribute(x, 1), after) and stand_in.replayed == 2
+
+
+def test_a_replaced_rule_ends_a_recording(stand_in, monkeypatch):
+    eb, x = method(), images(1)
+    warm(eb, x, 1)
+    nothing = ebp_cuda.rules.Rule("route", lambda step, above: [Relevance(torch.zeros(1, *step.shapes[0][1:]))], "")
+    monkeypatch.setitem(OPERATIONS["relu"].rules, "caffe", nothing)
+    assert not eb.attribute(x, 1).any() and stand_in.replayed == 0
+
+
+def test_settings_that_choose_other_kernels_are_another_recording(stand_in, monkeypatch):
+    eb, x = method(), images(1)
+    warm(eb, x, 1)
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", not torch.backends.cudnn.enabled)
+    warm(eb, x, 1)
+    assert stand_in.recorded == 2 and stand_in.replayed == 0
+
+
+def test_threads_share_a_recording(stand_in):
+    eb, eager = method(), method(graphs=False)
+    batches = [images(2, seed) for seed in range(4)]
+    wanted = [eager.attribute(x, [1, 4]) for x in batches]
+    warm(eb, batches[0], [1, 4])
+    wrong: list[int] = []
+
+    def work(index: int) -> None:
+        for _ in range(20):
+            if not torch.equal(eb.attribute(batches[index], [1, 4]), wanted[index]):
+                wrong.append(index)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and stand_in.recorded == 1 and stand_in.replayed == 80
+
+
+def test_replays_refuse_what_eager_runs_refuse(stand_in):
+    eb, x = method(), images(2)
+    warm(eb, x, [1, 2])
+    for target in ([1, 5], [-1, 2]):
+        with pytest.raises(InputError, match="the model has classes 0 to 4"):
+            eb.attribute(x, target)
+    bad = x.clone()
+    bad[1, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match="holds NaN"):
+        eb.attribute(bad, [1, 2])
+    assert stand_in.replayed == 0
+
+
+@pytest.mark.parametrize("first", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("then", [torch.inference_mode, torch.enable_grad])
+def test_a_recording_may_be_made_and_used_in_any_grad_mode(stand_in, first, then):
+    eb, x = method(), images(1)
+    with first():
+        warm(eb, x, 1)
+    with then():
+        found = eb.attribute(x, 1)
+    assert stand_in.replayed == 1 and not found.requires_grad
+    assert torch.equal(found, method(graphs=False).attribute(x, 1))
+
+
+def test_nothing_is_recorded_while_the_caller_records(stand_in):
+    eb, x = method(), images(1)
+    warm(eb, x, 1)
+    stand_in.busy = True
+    for _ in range(3):
+        eb.attribute(x, 1)
+        eb.attribute(x, 2)
+    assert (stand_in.recorded, stand_in.replayed) == (1, 0)
+
+
+def test_what_reads_numbers_back_stays_eager_and_says_where(stand_in, monkeypatch):
+    def nosy(step, above):
+        assert bool(above[0].s.isfinite().all())
+        return above
+
+    monkeypatch.setitem(OPERATIONS["relu"].rules, "caffe", ebp_cuda.rules.Rule("pass", nosy, ""))
+    eb, x = method(), images(1)
+    eager = method(graphs=False).attribute(x, 1)
+    for _ in range(3):
+        assert torch.equal(eb.attribute(x, 1), eager)
+    layer = small().graph.nodes[small().graph.producer[small().graph.resolve(CONTRAST)[0]]].name
+    assert f"layer '{layer}'" in eb.why_not_captured and "_local_scalar_dense" in eb.why_not_captured
+    assert stand_in.recorded == 0
+    with pytest.raises(UnsupportedError, match=r"graphs=True: layer .* between host and device cannot be recorded"):
+        method(graphs=True).attribute(x, 1)
+
+
+def test_a_full_memory_at_recording_leaves_eager_runs(stand_in):
+    eb, x = method(), images(1)
+    stand_in.full = True
+    for _ in range(3):
+        assert torch.equal(eb.attribute(x, 1), method(graphs=False).attribute(x, 1))
+    assert eb.why_not_captured == "OutOfMemoryError: tried to allocate 9 GiB"
+
+
+def test_graphs_are_of_cuda():
+    assert "device='cpu' has no CUDA graphs" in method().why_not_captured
+    with pytest.raises(UnsupportedError, match="graphs=True: device='cpu' has no CUDA graphs"):
+        method(graphs=True)
+    with pytest.raises(InputError, match="graphs='sometimes': wanted 'auto', True or False"):
+        method(graphs="sometimes")
+
+
+def test_replays_touch_the_same_memory(stand_in):
+    eb, x = method(), images(2)
+    warm(eb, x, "all")
+    (entry,) = eb._recordings._entries.values()
+
+    def places() -> list[int]:
+        kept = [held[1] for table in (eb.plan._placed, eb.plan._packed) for held in table.values()]
+        return [tensor.data_ptr() for tensor in (*entry.run._given, *entry.run.results, *kept)]
+
+    before = places()
+    for seed in range(3):
+        eb.attribute(images(2, seed), "all")
+    assert places() == before and len(before) > 10
+
+
+class Births(TorchDispatchMode):
+    """Keeps note of every storage that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[StorageWeakRef] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        before = {tensor.untyped_storage()._cdata for tensor in tree_leaves(args) if isinstance(tensor, torch.Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in before:
+                self.made.append(StorageWeakRef(tensor.untyped_storage()))
+        return out
+
+    def living(self) -> set[int]:
+        return {ref.cdata for ref in self.made if not ref.expired()}
+
+
+def test_nothing_of_a_run_stays_alive_but_its_results():
+    """What a recording frees while it is taken down goes back to the pool; what it keeps is lost to the pool."""
+    eb, x = method(), images(2)
+    eb.run(x, "all")  # packs the weights, which stay
+    gc.disable()  # a reference cycle would hold memory until some later collection: it must not count as freed
+    try:
+        with Births() as births:
+            found = eb.run(x, "all")
+        results = {tensor.untyped_storage()._cdata for tensor in vars(found).values()}
+        assert len(births.made) > 30 and births.living() == results
+    finally:
+        gc.enable()
+
+
+def everything_down(net: Net, inputs: dict[str, torch.Tensor], device: str, columns: int) -> None:
+    """A pass up, and one down to every value that a sweep reaches, under the guard."""
+    plan, graph = net.plan("caffe", device), net.graph
+    inputs, tops = {name: plan.place(x) for name, x in inputs.items()}, list(graph.outputs)
+    reached = [value for node in graph.nodes for value in (*node.inputs, *node.outputs)]
+    wanted = [v for v in dict.fromkeys(reached) if v not in tops and graph.descendants([v]) & graph.ancestors(tops)]
+    route = plan.route(tops, wanted)
+
+    def run() -> None:
+        trace = engine.forward(plan, inputs, route.keep | set(tops), route.nodes)
+        seeds = {top: Relevance(trace.values[top].repeat_interleave(columns, 0)) for top in tops}
+        for rel in engine.sweep(plan, trace, route, seeds, wanted).values():
+            rel.p()
+
+    run()  # packs the weights
+    with NoHostReads():
+        run()
+
+
+TINY = sorted(path.stem for path in (GOLDEN / "tiny").glob("*.prototxt") if "eltwise_prod" not in path.stem)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("name", TINY)
+def test_every_golden_layer_can_be_recorded(name, device):
+    inputs = {key: torch.from_numpy(x) for key, x in under(load(f"tiny/{name}.npz"), "in/").items()}
+    everything_down(ebp_cuda.load(GOLDEN / "tiny" / f"{name}.prototxt"), inputs, device, columns=3)
+
+
+@cache
+def described(name: str) -> Net:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "deploy.prototxt")
+        path.write_text(models.prototxt(name))
+        return ebp_cuda.load(path)
+
+
+@pytest.mark.parametrize(("images_", "columns"), [(1, 1), (2, 20)])
+@pytest.mark.parametrize(
+    ("name", "layer", "contrast"),
+    [
+        ("googlenet_coco", "pool2/3x3_s2", "pool5/7x7_s1"),
+        ("googlenet_coco", "data", None),
+        ("vgg16", "pool4", "fc7"),
+        ("vgg16", "data", None),
+    ],
+)
+def test_the_big_networks_can_be_recorded(name, layer, contrast, images_, columns):
+    """On meta tensors, which take the device's way through the ops and hold no numbers."""
+    eb = ExcitationBackprop(described(name), layer, contrast, device="meta")
+    x, targets = torch.rand(images_, 3, 224, 224), torch.zeros(images_, columns, dtype=torch.int64)
+    eb.run(x, targets)
+    inputs = {next(iter(eb.net.graph.inputs)): eb.plan.place(x)}
+    choice = ebp_cuda.targets.choice_of(targets.to("meta"), images_)
+    with NoHostReads():
+        maps, *_ = eb._propagate(inputs, choice, eb._maps)
+    assert maps.shape[:2] == (images_, columns) and maps.is_meta
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.any()),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: x.masked_fill_(x > 0, 1)[x > 9].sum(),
+        lambda x: torch.equal(x, x),
+        lambda x: torch.tensor([1, 2]),
+        lambda x: x.repeat_interleave(torch.tensor([1, 2]), 0),
+        lambda x: x.to("meta"),
+        lambda x: torch.empty(2, 3, device="meta").copy_(x),
+        lambda x: x.unique(),
+        lambda x: x.index_put_((x > 0,), x.sum()),
+    ],
+)
+def test_the_guard_refuses_what_a_stream_cannot_record(call):
+    x = torch.ones(2, 3)
+    with pytest.raises(HostRead, match="between host and device cannot be recorded"), NoHostReads():
+        call(x)
+
+
+def test_the_guard_lets_all_else_through():
+    x = torch.rand(2, 3)
+    with NoHostReads():
+        x.repeat_interleave(2, 0)[torch.arange(3)].topk(2)
+        torch.where(x > 0, x, 0.5).to(torch.float64).to("cpu")
+        x[:, 1:] = x[:, :2].clone()
+
+
+def test_extremes_wait_once_and_see_nan():
+    assert extremes(torch.tensor([[3, -1], [2, 7]])) == (-1, 7)
+    assert all(np.isnan(extremes(torch.tensor([1.0, float("nan"), float("inf")]))))
+    assert extremes(torch.tensor([1.0, float("-inf")]).half())[0] == float("-inf")
+    assert extremes(torch.empty(2, device="meta")) is None
+
+
+def fake_cuda(monkeypatch, log: list[str]) -> None:
+    """torch.cuda's graphs and streams as a list of what was asked of them."""
+
+    @contextmanager
+    def noted(name: str):
+        log.append(f"{name}[")
+        yield
+        log.append(f"{name}]")
+
+    class Stream:
+        def wait_event(self, event: object) -> None:
+            log.append("wait")
+
+    class Event:
+        def record(self, stream: object) -> None:
+            log.append("done")
+
+    graph = SimpleNamespace(replay=lambda: log.append("replay"))
+    parts = {
+        "device": lambda device: nullcontext(),
+        "stream": lambda stream: noted("stream"),
+        "graph": lambda graph, **settings: noted(f"graph {settings['pool']} {settings['capture_error_mode']}"),
+        "Stream": Stream,
+        "Event": Event,
+        "CUDAGraph": lambda: graph,
+        "graph_pool_handle": lambda: "pool",
+        "current_stream": Stream,
+        "is_current_stream_capturing": lambda: False,
+    }
+    for name, part in parts.items():
+        monkeypatch.setattr(torch.cuda, name, part)
+
+
+def test_the_gpus_recorder_orders_its_work(monkeypatch):
+    log: list[str] = []
+    fake_cuda(monkeypatch, log)
+    recorder = capture.CudaRecorder(torch.device("cpu"))
+    run = capture.Run(recorder, [torch.ones(2)], lambda x: (log.append("work") or x * 2,))
+    begin, end = "graph pool thread_local[", "graph pool thread_local]"
+    assert log == ["wait", "stream[", "stream]", "work", begin, "work", end, "done"] and recorder.idle()
+    log.clear()
+    run([torch.zeros(2)])
+    assert log == ["wait", "replay", "done"]
+
+
+def test_one_recorder_serves_a_device(monkeypatch):
+    fake_cuda(monkeypatch, [])
+    capture._cuda_recorder.cache_clear()
+    try:
+        first, again, other = (capture.recorder_of(torch.device(name)) for name in ("cuda:0", "cuda:0", "cuda:1"))
+        assert first is again is not other and capture.recorder_of(torch.device("cpu")) is None
+    finally:
+        capture._cuda_recorder.cache_clear()
+
+
+def test_a_plan_watches_weights_and_rules(monkeypatch):
+    net = ebp_cuda.from_torch(Small().eval(), images(1))
+    plan: Plan = net.plan()
+    state = plan.watch(range(len(plan.graph.nodes)))
+    before = state()
+    assert state() == before
+    weight = next(node.params["weight"] for node in plan.graph.nodes if node.params)
+    with torch.no_grad():
+        weight.add_(1)
+    assert state() != before
+    before = state()
+    with torch.inference_mode():
+        net.plan("caffe", "cpu", "fp64").params(0)
+    assert state() == before
