@@ -15,6 +15,7 @@ import pytest
 from caffe_nets import BLOCK, MODEL, build, dims, layer, metadata, net, ort, random, run
 from golden_data import difference, load
 
+import ebp_cuda
 from ebp_cuda.errors import InputError, ModelError, ShapeError, UnsupportedError
 from ebp_cuda.importers import caffe
 
@@ -130,6 +131,9 @@ def test_big_weights_go_beside_the_model(tmp_path: Path) -> None:
     data = load("caffemodel/inception_block.npz")
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert difference(session.run(["fc"], {"data": data["in/data"]})[0], data["fwd/fc"]) <= 2e-5
+    got = ebp_cuda.load(path).forward(data["in/data"], outputs=["fc"])["fc"]
+    assert difference(got.numpy(), data["fwd/fc"]) <= 2e-5
+    assert onnx.load(path).graph.initializer[0].HasField("raw_data")  # moved in by onnx.load, as by other tools
 
 
 def test_nothing_is_left_of_a_failed_import(tmp_path: Path) -> None:
@@ -156,7 +160,7 @@ def test_memory_stays_near_the_size_of_the_weights(tmp_path: Path) -> None:
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
     """
     grown = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert int(grown.stdout) < 2.5 * 6 * weight.nbytes
+    assert int(grown.stdout) < 1.5 * 6 * weight.nbytes
 
 
 def test_the_script_imports_and_reports(

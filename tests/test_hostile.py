@@ -111,6 +111,31 @@ def test_what_says_too_much_is_refused_soon(tmp_path: Path, text: str) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow  # 5 s and 640 MB of disk
+def test_a_short_text_may_ask_for_parameters_within_bounds(tmp_path: Path) -> None:
+    param = "inner_product_param { num_output: 13000 weight_filler { type: 'gaussian' std: 0.01 } }"
+    (tmp_path / "net.prototxt").write_text(net((1, 12_000), layer("y", "InnerProduct", param)))
+    program = """if True:
+        import resource, time
+        from ebp_cuda.importers.caffe import import_file
+        import_file("net.prototxt", None, "net.onnx")
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time())
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    kilobytes, seconds = map(float, done.stdout.split())
+    assert kilobytes < 1e6 and seconds < 10
+    assert (tmp_path / "net.onnx").stat().st_size == pytest.approx(4 * 13_000 * 12_001, rel=1e-3)
+    (tmp_path / "net.onnx").unlink()
+
+
+def test_more_parameters_than_that_are_refused_by_number(tmp_path: Path) -> None:
+    small = layer("a", "InnerProduct", "inner_product_param { num_output: 10 }")
+    large = layer("b", "InnerProduct", "inner_product_param { num_output: 17000000 }", "a")
+    (tmp_path / "net.prototxt").write_text(net((1, 3), small, large))
+    with pytest.raises(ModelError, match=r"'b' \(InnerProduct\): with it, .* 187,000,040 parameters without weights"):
+        caffe.to_onnx(tmp_path / "net.prototxt")
+
+
 def test_ten_thousand_layers_are_imported_in_time(tmp_path: Path) -> None:
     layers = [layer(f"l{i}", "ReLU", bottoms="x", tops="x") for i in range(9_999)]
     (tmp_path / "net.prototxt").write_text(net(IMAGE, *layers))

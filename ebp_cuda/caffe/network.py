@@ -69,7 +69,7 @@ class Network:
         self.report = ImportReport()
         arrays = parameters(self.net, self.shapes, weights, not settings.strict, settings.seed, self.report)
         self.layers = _listed(self.net)
-        self._make_params(arrays)
+        self._make_params({entry.index: found for entry, found in arrays})
         self.graph = self._make_graph()
         _mark_backward(self.net, self.layers, bool(message.force_backward))
 
@@ -106,7 +106,9 @@ class Network:
         read = {value: list(self.shapes[value]) for entry in entries for value in entry.inputs if value not in written}
         listing = [{"name": entry.name, "type": entry.type} for entry in entries]
         dims = {value: list(self.shapes[value]) for value in written}
-        graph = load_onnx(writer.model(self.net.name, read, dims, {"ebp_cuda.layers": listing}))
+        model = writer.model(self.net.name, read, dims, {"ebp_cuda.layers": listing})
+        # copies: a blob's memory is the engine's where `bind` says so, and nowhere else
+        graph = load_onnx(model, {name: array.copy() for name, array in writer.tensors.items()})
         graph.meta["origin"] = self.net.origin
         return graph
 

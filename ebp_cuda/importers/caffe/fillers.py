@@ -33,8 +33,9 @@ def fill(shape: Sequence[int], filler: Any, default: float | str, rng: np.random
     if kind == "msra":
         return _line(rng.standard_normal(shape, np.float32), 0.0, float(np.sqrt(2.0 / _fan(shape, filler))))
     if kind == "positive_unitball":
-        values = rng.uniform(0.0, 1.0, shape)
-        return (values / values.sum(axis=tuple(range(1, len(shape))), keepdims=True)).astype(np.float32)
+        values = np.asarray(rng.random(shape, np.float32))
+        values /= values.sum(axis=tuple(range(1, len(shape))), keepdims=True)
+        return values
     if kind == "bilinear" and len(shape) == 4 and shape[2] == shape[3]:
         return _bilinear(shape)
     raise UnsupportedError(f"{where}: filler '{kind}' for a parameter of shape {list(shape)}")

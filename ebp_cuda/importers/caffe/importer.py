@@ -20,7 +20,7 @@ from .reading import read_weights
 from .saving import EXTERNAL_LIMIT, save
 from .shapes import Shapes, free_axes, infer_shapes, site
 from .text import Unknown
-from .writer import Dims, OnnxWriter
+from .writer import Dims, OnnxWriter, fill_in
 
 
 def to_onnx(
@@ -62,6 +62,27 @@ def to_onnx(
     ShapeError (shapes that do not fit together), InputError (outputs that there are not), UnsupportedError (settings
     without a translation; layer types and fields that are unknown: all of them are listed, with their lines).
     """
+    options: dict[str, Any] = {"phase": phase, "input_shapes": input_shapes, "labels": labels, "preprocess": preprocess}
+    options |= {"outputs": outputs, "ignore_unknown": ignore_unknown, "allow_missing": allow_missing, "seed": seed}
+    return fill_in(*convert(prototxt, caffemodel, report=report, done=done, **options))
+
+
+def convert(
+    prototxt: str | Path,
+    caffemodel: str | Path | None = None,
+    *,
+    phase: str = "TEST",
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    labels: Sequence[str] | None = None,
+    preprocess: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] | None = None,
+    ignore_unknown: bool = False,
+    allow_missing: bool = False,
+    seed: int = 0,
+    report: ImportReport | None = None,
+    done: Callable[[float], None] | None = None,
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """`to_onnx` with the weights beside the model: the numbers of each initializer, many of them views of the file."""
     net = read_net(prototxt, phase)
     report = ImportReport() if report is None else report
     report.dropped += [layer.name for layer in net.layers if layer.dropped]
@@ -77,14 +98,17 @@ def to_onnx(
     shapes = infer_shapes(net, inputs)
     free = free_axes(net, inputs)
     writer = OnnxWriter({*shapes})
-    arrays = parameters(net, shapes, caffemodel, allow_missing, seed, report, weights)
-    _emit(net, shapes, arrays, writer, done)
-    return writer.model(
+    for layer, arrays in parameters(net, shapes, caffemodel, allow_missing, seed, report, weights):
+        KINDS[layer.type].emit(site(net, layer, shapes), writer, arrays)
+        if done is not None:
+            done(1 / len(net.kept()))
+    model = writer.model(
         net.name,
         _input_dims(inputs, free),
         {value: _output_dims(shapes[value], free[value], next(iter(inputs.values()))[0]) for value in net.outputs()},
-        _metadata(net, labels, preprocess),
+        _metadata(net, inputs, labels, preprocess),
     )
+    return model, writer.tensors
 
 
 def import_file(
@@ -102,7 +126,7 @@ def import_file(
     """
     check_writable(out_path)
     report = options.pop("report", None) or ImportReport()
-    save(to_onnx(prototxt, caffemodel, report=report, **options), out_path, external_limit)
+    save(*convert(prototxt, caffemodel, report=report, **options), out_path, external_limit)
     return report
 
 
@@ -158,21 +182,9 @@ def _unknown(net: CaffeNet, item: Unknown) -> str:
     return f"{net.where_line(item.line)}:{layer} {item}"
 
 
-def _emit(
-    net: CaffeNet,
-    shapes: Shapes,
-    arrays: dict[int, list[np.ndarray]],
-    writer: OnnxWriter,
-    done: Callable[[float], None] | None,
-) -> None:
-    kept = net.kept()
-    for layer in kept:
-        KINDS[layer.type].emit(site(net, layer, shapes), writer, arrays.pop(layer.index, []))
-        if done is not None:
-            done(1 / len(kept))
-
-
-def _metadata(net: CaffeNet, labels: Sequence[str] | None, preprocess: Mapping[str, Any] | None) -> dict[str, Any]:
+def _metadata(
+    net: CaffeNet, inputs: Shapes, labels: Sequence[str] | None, preprocess: Mapping[str, Any] | None
+) -> dict[str, Any]:
     layers = [layer for layer in net.layers if not layer.dropped and (not layer.brings_data or layer.type == "Input")]
     computed = {value for layer in net.kept() for value in layer.outputs} | set(net.inputs)
     stated = stated_preprocess(layer.proto for layer in net.layers if not layer.dropped)
@@ -183,6 +195,7 @@ def _metadata(net: CaffeNet, labels: Sequence[str] | None, preprocess: Mapping[s
         "ebp_cuda.names": names,
         "ebp_cuda.layers": listing(layers),
         "ebp_cuda.phase": net.phase,
+        "ebp_cuda.example_shapes": {value: list(shape) for value, shape in inputs.items()},
         "ebp_cuda.labels": None if labels is None else list(labels),
         "ebp_cuda.preprocess": stated if preprocess is None else dict(preprocess),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -17,7 +17,7 @@ from .reading import Weights, read_weights
 from .shapes import Shapes, site
 
 MAX_FILLED = 160_000_000
-"""Parameters that fillers may make up: VGG16 has 138 million."""
+"""Parameters that fillers may make up, 4 bytes each: VGG16 has 138 million, VGG19 144."""
 
 
 @dataclass
@@ -48,44 +48,63 @@ def parameters(
     seed: int,
     report: ImportReport,
     weights: Weights | None = None,
-) -> dict[int, list[np.ndarray]]:
-    """Layer.index -> the arrays of its parameters, for every layer that has some, from the file or the fillers.
+) -> Iterator[tuple[Layer, list[np.ndarray]]]:
+    """The layers that compute, in file order, each with the arrays of its parameters, from the file or the fillers.
 
-    weights: what the file holds, where it has been read already.
+    weights: what the file holds, where it has been read already. Everything is checked before the first layer comes;
+    made-up parameters are drawn when their layer does.
     """
     if weights is None and caffemodel is not None:
         weights = read_weights(caffemodel)
-    room = MAX_FILLED
-    rng = np.random.default_rng(seed)
-    owners: dict[str, tuple[str, np.ndarray]] = {}
-    found: dict[int, list[np.ndarray]] = {}
-    missing = []
+    wanted = {layer.index: KINDS[layer.type].params(site(net, layer, shapes)) for layer in net.kept()}
+    stored: dict[int, list[np.ndarray]] = {}
+    missing, room = [], MAX_FILLED
     for layer in net.kept():
-        params = KINDS[layer.type].params(site(net, layer, shapes))
-        if not params:
-            continue
-        where = net.where(layer)
-        if weights is not None and layer.name in weights:
-            arrays = _stored(layer, params, weights, f"{caffemodel} does not fit {where}")
-            finite = [bool(np.isfinite(array).all()) for array in arrays]
-            report.not_finite += [f"{layer.name}/{index}" for index, good in enumerate(finite) if not good]
-        else:
+        params = wanted[layer.index]
+        if weights is not None and params and layer.name in weights:
+            stored[layer.index] = _stored(layer, params, weights, f"{caffemodel} does not fit {net.where(layer)}")
+        elif params:
             missing.append(layer.name)
             room -= sum(prod(p.shape) for p in params)
             if room < 0:
-                raise ModelError(f"{where}: more than {MAX_FILLED} parameters without weights; wanted a weights file")
-            arrays = [fill(p.shape, p.filler, p.default, rng, where) for p in params]
-        found[layer.index] = _share(layer, arrays, owners, report, where)
+                raise _too_many(net, layer, MAX_FILLED - room)
     if weights is not None:
-        if missing and not allow_missing:
-            raise ModelError(
-                f"{caffemodel}: no parameters for layer '{missing[0]}' of {net.origin}"
-                f"{f' and {len(missing) - 1} more' if missing[1:] else ''}{nearest_names(missing[0], weights)}"
-            )
-        report.missing += missing
-        known = {layer.name for layer in net.layers}
-        report.unused += [name for name, blobs in weights.items() if blobs and name not in known]
-    return found
+        _report_misfits(net, caffemodel, weights, missing, allow_missing, report)
+    rng = np.random.default_rng(seed)
+    owners: dict[str, tuple[str, np.ndarray]] = {}
+    for layer in net.kept():
+        where = net.where(layer)
+        if layer.index in stored:
+            arrays = stored.pop(layer.index)
+            report.not_finite += [f"{layer.name}/{i}" for i, array in enumerate(arrays) if not np.isfinite(array).all()]
+        else:
+            arrays = [fill(p.shape, p.filler, p.default, rng, where) for p in wanted[layer.index]]
+        yield layer, _share(layer, arrays, owners, report, where)
+
+
+def _too_many(net: CaffeNet, layer: Layer, count: int) -> ModelError:
+    return ModelError(
+        f"{net.where(layer)}: with it, the network has {count:,} parameters without weights; wanted a weights file, "
+        f"or at most {MAX_FILLED:,}"
+    )
+
+
+def _report_misfits(
+    net: CaffeNet,
+    caffemodel: str | Path | None,
+    weights: Weights,
+    missing: list[str],
+    allow_missing: bool,
+    report: ImportReport,
+) -> None:
+    if missing and not allow_missing:
+        raise ModelError(
+            f"{caffemodel}: no parameters for layer '{missing[0]}' of {net.origin}"
+            f"{f' and {len(missing) - 1} more' if missing[1:] else ''}{nearest_names(missing[0], weights)}"
+        )
+    report.missing += missing
+    known = {layer.name for layer in net.layers}
+    report.unused += [name for name, blobs in weights.items() if blobs and name not in known]
 
 
 def _stored(layer: Layer, params: Sequence[Param], weights: Weights, what: str) -> list[np.ndarray]:

@@ -26,6 +26,8 @@ class OnnxWriter:
         # nodes and weights go into the model at once: a message cannot be moved into another, only copied
         self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="ebp_cuda")
         self.graph = self._model.graph
+        self.tensors: dict[str, np.ndarray] = {}
+        """Initializer -> its numbers. They are not in the model, which would hold them a second time."""
         self.functions: dict[str, onnx.FunctionProto] = {}
         self._taken = taken
         self._copies: dict[str, int] = {}
@@ -89,8 +91,8 @@ class OnnxWriter:
         """An initializer; returns its name."""
         name = self.value(name)
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        # tobytes copies a view in any order into C order; raw_data is what the file will hold
-        self.graph.initializer.add(name=name, data_type=kind, dims=array.shape, raw_data=array.tobytes())
+        self.graph.initializer.add(name=name, data_type=kind, dims=array.shape)
+        self.tensors[name] = array
         return name
 
     def constant(self, name: str, numbers: Sequence[int]) -> str:
@@ -115,7 +117,7 @@ class OnnxWriter:
         outputs: Mapping[str, Dims],
         metadata: Mapping[str, Any],
     ) -> onnx.ModelProto:
-        """The finished model; metadata values are stored as JSON text."""
+        """The model, its initializers without their numbers; metadata values are stored as JSON text."""
         model, graph = self._model, self.graph
         graph.name = name or "caffe"
         for target, values in ((graph.input, inputs), (graph.output, outputs)):
@@ -129,3 +131,11 @@ class OnnxWriter:
             if value is not None:
                 model.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
         return model
+
+
+def fill_in(model: onnx.ModelProto, tensors: dict[str, np.ndarray]) -> onnx.ModelProto:
+    """Moves the numbers out of `tensors`, which is empty afterwards, into the initializers of the model."""
+    for initializer in model.graph.initializer:
+        data = tensors.pop(initializer.name).tobytes()  # in C order, whatever the order of the array
+        initializer.raw_data = data
+    return model

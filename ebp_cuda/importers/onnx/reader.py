@@ -7,6 +7,7 @@ A Caffe layer that ONNX cannot say in one operator arrives as a call of a functi
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,18 @@ CAFFE_DOMAIN = "ebp_cuda.caffe"
 METADATA_PREFIX = "ebp_cuda."
 
 
-def load_onnx(source: str | Path | onnx.ModelProto) -> Graph:
+def load_onnx(source: str | Path | onnx.ModelProto, arrays: Mapping[str, np.ndarray] | None = None) -> Graph:
     """The graph of an ONNX file or of a model in memory.
+
+    arrays: the numbers of initializers by name, where the model does not hold them itself. The graph keeps those that
+    can be written to, and copies of the others.
 
     Raises ModelError where the file is missing, truncated or inconsistent, and UnsupportedError that lists every
     operator without a converter.
     """
     origin = "ONNX model" if isinstance(source, onnx.ModelProto) else str(source)
     model = source if isinstance(source, onnx.ModelProto) else _read(Path(source))
-    return _Reader(model, origin, None if model is source else Path(str(source)).parent).graph()
+    return _Reader(model, origin, None if model is source else Path(str(source)).parent, arrays or {}).graph()
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -51,7 +55,9 @@ def _read(path: Path) -> onnx.ModelProto:
 
 
 class _Reader:
-    def __init__(self, model: onnx.ModelProto, origin: str, folder: Path | None) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, origin: str, folder: Path | None, arrays: Mapping[str, np.ndarray]
+    ) -> None:
         self.model, self.origin, self.folder = model, origin, folder
         self.meta = self._metadata()
         try:
@@ -59,7 +65,9 @@ class _Reader:
             self.names = {str(k): tuple(map(str, v)) for k, v in self.meta.pop("names", {}).items()}
         except (TypeError, KeyError, AttributeError) as error:
             raise ModelError(f"{origin}: metadata 'ebp_cuda.names' or 'ebp_cuda.layers': {error}") from None
-        self.constants = {t.name: self._array(t) for t in model.graph.initializer}
+        self.constants = {
+            t.name: arrays[t.name] if t.name in arrays else self._array(t) for t in model.graph.initializer
+        }
 
     def _array(self, proto: onnx.TensorProto) -> np.ndarray:
         if proto.data_location == onnx.TensorProto.EXTERNAL:
