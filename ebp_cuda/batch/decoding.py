@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
+from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
@@ -77,13 +78,13 @@ class Decoder:
 class DecodeLoop:
     """Decodes chunks in order, in `workers` processes, or in the calling thread where that is 0.
 
-    At most `2 * workers` chunks are under way. A worker that dies, or brings nothing for `timeout` seconds, is
-    replaced and its chunks are decoded again; an image that does it twice becomes a row with that error.
+    At most `2 * workers` chunks are under way. Where a worker dies, or brings nothing for `timeout` seconds, the chunk
+    that was waited for is decoded image by image, each in a process of its own, and an image that ends it again
+    becomes a row with that error; then new workers go on with the rest.
     """
 
     def __init__(self, decoder: Decoder, workers: int, timeout: float) -> None:
         self._decoder, self._workers, self._timeout = decoder, workers, timeout
-        self.restarts = 0
 
     def run(self, chunks: Iterable[Chunk]) -> Generator[tuple[Chunk, list[Decoded]], None, None]:
         """Each chunk with its images. To be iterated outside the main thread: torch would else raise a worker's death
@@ -91,33 +92,33 @@ class DecodeLoop:
         if not self._workers:
             yield from ((chunk, _decode_chunk(self._decoder, chunk)) for chunk in chunks)
             return
-        todo, failures = iter(chunks), 0
+        todo = iter(chunks)
         under_way: deque[Chunk] = deque()
         while True:
             again = list(under_way)
             under_way.clear()
             loader = self._loader(_remember(chain(again, todo), under_way), self._workers)
             try:
-                for decoded in loader:
-                    failures = 0
+                with _deaf():
+                    arrived = iter(loader)
+                for decoded in arrived:
                     yield under_way.popleft(), decoded
                 return
             except RuntimeError as error:
                 if not under_way:
                     raise
                 _note(error)
-            failures += 1
-            self.restarts += 1
-            if failures > 1:
-                chunk = under_way.popleft()
-                yield chunk, self._one_by_one(chunk)
+            chunk = under_way.popleft()
+            yield chunk, self._one_by_one(chunk)
 
     def _one_by_one(self, chunk: Chunk) -> list[Decoded]:
         """The images of a chunk that a worker did not survive, each in a process of its own."""
         found: list[Decoded] = []
         for row, item in enumerate(chunk.items, chunk.first):
             try:
-                found += next(iter(self._loader([replace(chunk, first=row, items=(item,))], 1)))
+                with _deaf():
+                    arrived = iter(self._loader([replace(chunk, first=row, items=(item,))], 1))
+                found += next(arrived)
             except RuntimeError as error:
                 reason = "took too long" if "timed out" in str(error) else "died"
                 found.append(
@@ -162,8 +163,19 @@ def _as_it_is(decoded: list[Decoded]) -> list[Decoded]:
     return decoded
 
 
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes begun in the block do not hear Ctrl-C, which reaches the whole group: the run ends them itself."""
+    resource_tracker.ensure_running()  # a part of multiprocessing that would unblock the signal when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the run ends its workers itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for a fork server that ran before this one asked for it
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 

@@ -155,22 +155,22 @@ class Job:
         """Does the work; yields how many images came through, and how many of them failed."""
         settings = self.settings
         loop = DecodeLoop(Decoder(settings.preprocess, settings.overlays), settings.workers, settings.timeout)
-        writers: list[ShardWriter] = []
+        writer: ShardWriter | None = None
         try:
             with closing(ahead(loop.run(self._chunks(shards)), _AHEAD)) as decoded, Behind(_BEHIND) as writing:
                 for chunk, images in decoded:
                     if chunk.first == 0:
-                        writers = [writer for writer in writers if not writer.finished]
-                        writers.append(self._writer(chunk.shard))
+                        writer = self._writer(chunk.shard)
+                    assert writer is not None  # a shard begins with its row 0
                     for group in self.attributor.add(images, flush=chunk.last):
-                        writing.do(writers[-1].add, group)
+                        writing.do(writer.add, group)
                         yield len(group.images), 0 if group.maps is not None else len(group.images)
                     if chunk.last:
-                        writing.do(writers[-1].finish)
+                        writing.do(writer.finish)
+                        writing.wait()  # so that whatever happens next costs one shard and no more
         finally:
-            for writer in writers:
-                if not writer.finished:
-                    writer.drop()
+            if writer is not None and not writer.finished:
+                writer.drop()
 
     def _chunks(self, shards: Sequence[int]) -> Iterator[Chunk]:
         step = min(self.settings.batch, 16)

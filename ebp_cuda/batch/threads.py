@@ -43,6 +43,11 @@ class Behind:
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(self._make, call, arguments))
 
+    def wait(self) -> None:
+        """Until all calls are made."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
     def _make(self, call: Callable[..., object], arguments: tuple[object, ...]) -> None:
         if self._failed:
             return
@@ -58,5 +63,4 @@ class Behind:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._pool.shutdown(wait=True)
         if kind is None:
-            for future in self._waiting:
-                future.result()
+            self.wait()

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..errors import InputError
 from ..extras import require
 from ..files import atomic_path
 from ..job import Inputs, Result, write_overlays
@@ -49,7 +50,14 @@ class ShardWriter:
         self.finished = False
 
     def add(self, group: Mapped) -> None:
-        """Writes a group's maps and pictures."""
+        """Writes a group's maps and pictures. Raises InputError where they cannot be written."""
+        try:
+            self._add(group)
+        except OSError as error:
+            path = self._output.maps_path(self._shard)
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def _add(self, group: Mapped) -> None:
         if self._archive is None:
             temporary = self._stack.enter_context(atomic_path(self._output.maps_path(self._shard)))
             self._archive = self._stack.enter_context(zipfile.ZipFile(temporary, "w"))
@@ -77,7 +85,7 @@ class ShardWriter:
 
     def drop(self) -> None:
         """Leaves nothing of the shard behind."""
-        with suppress(_Dropped), self._stack:
+        with suppress(_Dropped, OSError, InputError), self._stack:  # closing the archive writes once more
             raise _Dropped
 
     def _entry(self, image: Decoded, **found: Any) -> dict[str, Any]:
