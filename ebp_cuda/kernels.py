@@ -1,0 +1,84 @@
+"""Which CUDA kernel a convolution runs on, and why on none of the faster ones; asked without a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from ._extension import LIBRARY, memory_format
+from .errors import ShapeError
+from .operands import check_precision, conv_size, plane, weights
+from .rounding import PRECISIONS
+
+Ints = Sequence[int]
+
+
+class Kernel(NamedTuple):
+    """The kernel that a convolution runs on."""
+
+    name: str
+    """"mma" (tensor cores), "depthwise", "simt, large tiles" (or "small tiles", "element by element"), or "naive"."""
+    reasons: tuple[str, ...]
+    """What stands against the others, "kernel: reason"."""
+
+
+def contraction_kernel(
+    source: torch.Tensor,
+    weight: torch.Tensor,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    *,
+    in_size: Ints | None = None,
+    two_sums: bool = False,
+    precision: str = "fp32",
+    arch: int = 90,
+) -> Kernel:
+    """The kernel of `ops.conv2d_normalizer` (source x), or of `ops.conv2d_sweep` with `in_size` (source r).
+
+    Tensors of any device will do ("meta" has no memory): shape, dtype, strides and offset are looked at, not values.
+    two_sums: as `ops.conv2d_excitation` computes them. arch: compute capability, 90 for 9.0. Raises ShapeError.
+    """
+    down, op = in_size is not None, "contraction_kernel"
+    source, weight = plane(op, "source", source), weights(op, weight, source, groups)
+    check_precision(op, "source", source, precision)
+    size = tuple(source.shape[2:] if in_size is None else in_size)
+    out = conv_size(op, size, tuple(weight.shape[2:]), tuple(stride), tuple(padding), tuple(dilation))
+    below, above = weight.shape[1] * groups, weight.shape[0]
+    wanted = (above, *out) if down else (below, *size)
+    if tuple(source.shape[1:]) != wanted:
+        raise ShapeError(f"{op}: source is {list(source.shape)}, wanted [N, {', '.join(map(str, wanted))}]")
+    if source.dtype == torch.float64:
+        return Kernel("naive", ("simt: float64 was asked for",))
+    other = torch.empty_strided((), (), device="meta").expand(
+        source.shape[0], *((below, *size) if down else (above, *out))
+    )
+    other = other.contiguous(memory_format=memory_format(source))
+    lower, upper = (other, source) if down else (source, other)
+    axes = [n for i in (0, 1) for n in (size[i], out[i], weight.shape[2 + i], stride[i], padding[i], dilation[i])]
+    bytes_behind = [t.storage_offset() * t.element_size() % 16 for t in (source, weight)]
+    numbers: list[int] = [
+        source.shape[0],
+        below,
+        above,
+        groups,
+        *axes,
+        *lower.stride(),
+        *upper.stride(),
+        *weight.stride(),
+    ]
+    numbers += [down, two_sums, PRECISIONS.index(precision), arch, *bytes_behind]
+    name, *reasons = _ask()((ctypes.c_int64 * len(numbers))(*numbers)).decode().split("\n")
+    return Kernel(name, tuple(reasons))
+
+
+@functools.cache
+def _ask() -> Callable[[Any], bytes]:
+    function = ctypes.CDLL(str(LIBRARY)).ebp_cuda_contraction_kernel
+    function.restype = ctypes.c_char_p
+    return function
