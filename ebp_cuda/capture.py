@@ -256,3 +256,10 @@ def extremes(tensor: torch.Tensor) -> tuple[float, float] | None:
         return None
     low, high = torch.stack(tensor.detach().aminmax()).tolist()
     return low, high
+
+
+def settled(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor`, once it is made: what is kept may be read next on another stream than it was made on."""
+    if tensor.is_cuda and not torch.cuda.is_current_stream_capturing():
+        torch.cuda.current_stream(tensor.device).synchronize()
+    return tensor

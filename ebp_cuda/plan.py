@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .capture import settled
 from .errors import InputError, UnsupportedError
 from .graph import Graph, Node
 from .ops import require_device
@@ -106,7 +107,7 @@ class Plan:
         source = self.graph.nodes[index].params[name]
         held = self._placed.get((index, name))
         if held is None or held[0] != _stamp(source):
-            held = self._placed[index, name] = (_stamp(source), self.place(source))
+            held = self._placed[index, name] = (_stamp(source), settled(self.place(source)))
         return held[1]
 
     def place(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -125,7 +126,7 @@ class Plan:
             if held is None or held[0] != stamp:
                 weight = self._param(index, base[:-1])
                 positive = weight.clamp(min=0) if base[-1] == "+" else (-weight).clamp_(min=0)
-                held = self._packed[index, name] = (stamp, self.place(_flip(positive)) if flipped else positive)
+                held = self._packed[index, name] = (stamp, settled(self.place(_flip(positive)) if flipped else positive))
             return held[1]
 
         return packed
