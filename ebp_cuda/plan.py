@@ -126,7 +126,8 @@ class Plan:
             if held is None or held[0] != stamp:
                 weight = self._param(index, base[:-1])
                 positive = weight.clamp(min=0) if base[-1] == "+" else (-weight).clamp_(min=0)
-                held = self._packed[index, name] = (stamp, settled(self.place(_flip(positive)) if flipped else positive))
+                made = self.place(_flip(positive)) if flipped else positive
+                held = self._packed[index, name] = (stamp, settled(made))
             return held[1]
 
         return packed
