@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from . import engine
@@ -15,11 +14,12 @@ from .capture import extremes
 from .errors import InputError, ModelError, ShapeError, nearest_names
 from .fold import fold
 from .graph import Graph
+from .interop import to_tensor
 from .plan import Plan, device_of, dtype_of
 from .rules import OPERATIONS, RULE_SETS
 
 ArrayLike = Any
-"""A torch tensor, a NumPy array, or anything torch.as_tensor takes."""
+"""A torch tensor, a NumPy or CuPy array, or whatever NumPy makes an array of."""
 
 _SCORING = ("softmax", "log", "sigmoid", "identity")
 
@@ -90,8 +90,8 @@ class Net:
     def _checked(self, name: str, given: ArrayLike) -> torch.Tensor:
         where, shape = f"{self.graph.origin}: input '{name}'", self.graph.inputs[name]
         try:
-            tensor = torch.as_tensor(np.asarray(given) if not hasattr(given, "__dlpack__") else given)
-        except (TypeError, ValueError, RuntimeError) as error:
+            tensor = to_tensor(given)
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
             raise ShapeError(f"{where}: cannot be read as an array: {error}") from None
         if tensor.is_complex() or tensor.dtype == torch.bool:
             raise ShapeError(f"{where} has dtype {tensor.dtype}, wanted real numbers")
@@ -202,5 +202,5 @@ def as_net(model: Net | torch.nn.Module, x: ArrayLike) -> Net:
     if isinstance(model, Net):
         return model
     if isinstance(model, torch.nn.Module):
-        return from_torch(model, torch.as_tensor(x))
+        return from_torch(model, to_tensor(x))
     raise InputError(f"model is a {type(model).__name__}; wanted an ebp_cuda Net or a torch.nn.Module")

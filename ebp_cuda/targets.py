@@ -11,6 +11,7 @@ import torch
 
 from .capture import extremes
 from .errors import InputError, nearest_names
+from .interop import to_tensor
 
 Target = int | str | Sequence[int] | torch.Tensor | Any
 
@@ -55,8 +56,8 @@ def choice_of(target: Target, images: int) -> Choice:
             raise InputError(f"target='{target}': wanted an index, 'all' or 'topN'")
         return Choice("top", int(match[1])) if match else Choice("all", 0)
     try:
-        found = torch.as_tensor(target)
-    except (TypeError, ValueError, RuntimeError):
+        found = to_tensor(target) if hasattr(target, "__dlpack__") else torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError, BufferError):
         raise InputError(f"target={target!r}: wanted class indices") from None
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
         raise InputError(f"target has dtype {found.dtype}, wanted integers")
