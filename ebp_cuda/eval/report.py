@@ -31,12 +31,14 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], digits: int = 1) 
     if not rows:
         return
     columns = [key for key in rows[0] if any(row[key] is not None for row in rows)]
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for index, key in enumerate(columns):
         table.add_column(key.replace("_", " "), justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*(_cell(row[key], digits) for key in columns))
-    Console(width=160).print(table)
+    console = Console(width=160)
+    console.print(title, highlight=False)
+    console.print(table)
 
 
 def _cell(value: Any, digits: int) -> str:
