@@ -9,42 +9,22 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
 from .app import app
-from .options import (
-    Labels,
-    Like,
-    Mean,
-    Model,
-    Order,
-    RawScale,
-    Shortest,
-    Size,
-    Std,
-    Weights,
-    model_files,
-    option,
-    preprocess_changes,
-    read_labels,
-    warn_of_preprocess,
-)
+from .grouping import grouped
+from .options import Files, Photos, Sweep, option, warn_of_preprocess
 
 _SPOKEN = 30.0  # seconds between two lines where stderr is no terminal
 
 
 @app.command()
+@grouped
 def batch(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="folder, .txt, .csv, .tar or .parquet")],
-    model: Model,
+    files: Files,
     target: Annotated[str, option("--target", "CLASSES", "281 | 281,282 | top5 | all | class names | @COLUMN")],
-    layer: Annotated[str, option("--layer", "NAME", "where the map is read (`ebp-cuda layers` lists all)")],
+    sweep: Sweep,
+    photos: Photos,
     out: Annotated[Path, option("--out", "DIR", "shards, index and manifest go here")],
-    weights: Weights = None,
-    contrast_layer: Annotated[str | None, option("--contrast-layer", "NAME", "c-MWP: subtract here")] = None,
-    top: Annotated[str | None, option("--top", "NAME", "the class scores, where the model's end is not")] = None,
-    rules: Annotated[str, option("--rules", "NAME", "caffe | conserving")] = "caffe",
-    device: Annotated[str, option("--device", "NAME", "cpu | cuda")] = "cpu",
-    dtype: Annotated[str, option("--dtype", "NAME", "fp32 | fp64")] = "fp32",
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that wrote DIR")] = False,
     overlay: Annotated[bool, typer.Option("--overlay", help="PNGs too, in DIR/overlays")] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time")] = 8,
@@ -53,29 +33,14 @@ def batch(
     timeout: Annotated[float, typer.Option("--decode-timeout", min=1, help="seconds until one is given up")] = 120,
     image_column: Annotated[str | None, option("--image-column", "NAME", ".csv, .parquet: the images")] = None,
     name_column: Annotated[str | None, option("--name-column", "NAME", ".parquet: their names")] = None,
-    labels: Labels = None,
-    like: Like = None,
-    mean: Mean = None,
-    std: Std = None,
-    raw_scale: RawScale = None,
-    channel_order: Order = None,
-    size: Size = None,
-    shortest_side: Shortest = None,
 ) -> None:
     """Attribution maps of every image of SOURCE, in shards with an index; stopped runs go on with --resume."""
-    import ebp_cuda
-
     from .. import batch as engine
 
-    if weights is None and model.suffix == ".prototxt":
-        raise InputError(f"batch: {model} holds no weights; give --weights WEIGHTS.caffemodel")
-    net = ebp_cuda.load(*model_files(model, weights))
-    changes = preprocess_changes(like, mean, std, raw_scale, channel_order, size, shortest_side)
+    net, changes = files.load(), photos.changes()
     warn_of_preprocess(net, changes)
-    method = ebp_cuda.ExcitationBackprop(
-        net, layer=layer, contrast_layer=contrast_layer, rules=rules, dtype=dtype, device=device, top=top
-    )
-    settings: dict[str, Any] = {"target": target, "preprocess": changes, "labels": read_labels(labels or like)}
+    method = sweep.of(net)
+    settings: dict[str, Any] = {"target": target, "preprocess": changes, "labels": photos.names()}
     settings |= {"batch": batch, "shard_size": shard_size, "overlays": overlay, "resume": resume}
     settings |= {"image_column": image_column, "name_column": name_column}
     settings |= {"workers": workers, "timeout": timeout}

@@ -8,32 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .app import app, progress_bar
-from .options import (
-    InputShapes,
-    Labels,
-    Like,
-    Mean,
-    Order,
-    Outputs,
-    RawScale,
-    Shortest,
-    Size,
-    Std,
-    Weights,
-    model_files,
-    option,
-    preprocess_changes,
-    read_labels,
-    read_outputs,
-    read_shapes,
-)
+from .grouping import grouped
+from .options import InputShapes, Outputs, Photos, Weights, model_files, option, read_outputs, read_shapes
 
 if TYPE_CHECKING:
     from ..importers.caffe import ImportReport
 
 
 @app.command("import")
+@grouped
 def import_model(
+    photos: Photos,
     prototxt: Annotated[Path, typer.Argument(metavar="DEPLOY.prototxt")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="NET.onnx")],
     caffemodel: Annotated[Path | None, typer.Argument(metavar="WEIGHTS.caffemodel")] = None,
@@ -41,14 +26,6 @@ def import_model(
     outputs: Outputs = None,
     input_shape: InputShapes = None,
     ignore_unknown: Annotated[bool, typer.Option(help="import layers with unknown fields as if without")] = False,
-    labels: Labels = None,
-    like: Like = None,
-    mean: Mean = None,
-    std: Std = None,
-    raw_scale: RawScale = None,
-    channel_order: Order = None,
-    size: Size = None,
-    shortest_side: Shortest = None,
 ) -> None:
     """Write a Caffe model as ONNX, with its names, labels and preprocessing inside.
 
@@ -59,10 +36,9 @@ def import_model(
     from ..preprocess import Preprocess
 
     check_writable(out)
-    changes = preprocess_changes(like, mean, std, raw_scale, channel_order, size, shortest_side)
+    changes = photos.changes()
     described = Preprocess().override(**changes).to_dict() if changes else None
-    names = read_labels(labels or like)
-    options: dict[str, Any] = {"phase": phase, "labels": names, "preprocess": described}
+    options: dict[str, Any] = {"phase": phase, "labels": photos.names(), "preprocess": described}
     options |= {"outputs": read_outputs(outputs), "input_shapes": read_shapes(input_shape)}
     report = ImportReport()
     try:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..api import ExcitationBackprop
+    from ..net import Net
 
 
 def option(name: str, metavar: str, text: str) -> Any:
@@ -15,16 +20,81 @@ def option(name: str, metavar: str, text: str) -> Any:
     return typer.Option(name, metavar=metavar, help=text)
 
 
-Model = Annotated[Path, option("--model", "FILE", "NET.onnx or DEPLOY.prototxt")]
 Weights = Annotated[Path | None, option("--weights", "FILE", "WEIGHTS.caffemodel of a prototxt model")]
-Labels = Annotated[str | None, option("--labels", "LIST", "text file, one name a line; or imagenet, coco80")]
-Like = Annotated[str | None, option("--like", "NAME", "labels and preprocessing of a known network: googlenet, ...")]
-Mean = Annotated[str | None, option("--mean", "NUMBERS", "one, or one per channel: 103.939,116.779,123.68")]
-Std = Annotated[str | None, option("--std", "NUMBERS", "one, or one per channel")]
-RawScale = Annotated[float | None, option("--raw-scale", "NUMBER", "value of full white: 255 (Caffe) or 1")]
-Order = Annotated[str | None, option("--channel-order", "ORDER", "RGB, BGR or GRAY")]
-Size = Annotated[str | None, option("--size", "SIZE", "resize photos to HEIGHTxWIDTH; one number is a square")]
-Shortest = Annotated[int | None, option("--shortest-side", "PIXELS", "resize photos, aspect ratio kept")]
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a model."""
+
+    model: Annotated[Path, option("--model", "FILE", "NET.onnx or DEPLOY.prototxt")]
+    weights: Weights = None
+
+    def load(self) -> Net:
+        """The network with its weights. Raises InputError where the two files do not belong together."""
+        import ebp_cuda
+
+        if self.weights is None and self.model.suffix == ".prototxt":
+            raise InputError(f"--model {self.model} holds no weights; give --weights WEIGHTS.caffemodel")
+        return ebp_cuda.load(*model_files(self.model, self.weights))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What `ExcitationBackprop` is told beside the network."""
+
+    layer: Annotated[str, option("--layer", "NAME", "where the map is read (`ebp-cuda layers` lists all)")]
+    contrast_layer: Annotated[str | None, option("--contrast-layer", "NAME", "c-MWP: subtract here")] = None
+    top: Annotated[str | None, option("--top", "NAME", "the class scores, where the model's end is not")] = None
+    rules: Annotated[str, option("--rules", "NAME", "caffe | conserving")] = "caffe"
+    device: Annotated[str, option("--device", "NAME", "cpu | cuda")] = "cpu"
+    dtype: Annotated[str, option("--dtype", "NAME", "fp32 | tf32 | bf16 | fp64")] = "fp32"
+
+    def of(self, net: Net) -> ExcitationBackprop:
+        """The method for a network."""
+        import ebp_cuda
+
+        return ebp_cuda.ExcitationBackprop(net, **vars(self))
+
+
+@dataclass(frozen=True)
+class Photos:
+    """How photos become inputs, and what their classes are called."""
+
+    labels: Annotated[str | None, option("--labels", "LIST", "text file, one name a line; or imagenet, coco80")] = None
+    like: Annotated[str | None, option("--like", "NAME", "labels and preprocessing of a known network")] = None
+    mean: Annotated[str | None, option("--mean", "NUMBERS", "one, or one per channel: 103.939,116.779,123.68")] = None
+    std: Annotated[str | None, option("--std", "NUMBERS", "one, or one per channel")] = None
+    raw_scale: Annotated[float | None, option("--raw-scale", "NUMBER", "full white: 255 (Caffe) or 1")] = None
+    channel_order: Annotated[str | None, option("--channel-order", "ORDER", "RGB, BGR or GRAY")] = None
+    size: Annotated[str | None, option("--size", "SIZE", "resize photos to HEIGHTxWIDTH or a square")] = None
+    shortest_side: Annotated[int | None, option("--shortest-side", "PIXELS", "resize photos, aspect kept")] = None
+
+    def changes(self) -> dict[str, Any]:
+        """The preprocessing fields that the command line sets: those of the network it names, then single ones."""
+        given = {
+            "mean": _numbers("--mean", self.mean),
+            "std": _numbers("--std", self.std),
+            "raw_scale": self.raw_scale,
+            "channel_order": self.channel_order.upper() if self.channel_order else None,
+            "size": _size(self.size),
+            "shortest_side": self.shortest_side,
+        }
+        given = {key: value for key, value in given.items() if value is not None}
+        known: dict[str, Any] = {}
+        if self.like is not None:
+            from ..models import preprocess
+
+            known = {key: value for key, value in preprocess(self.like).items() if value is not None}
+        if given.keys() & {"size", "shortest_side"}:
+            known.pop("size", None)
+            known.pop("shortest_side", None)
+        return {**known, **given}
+
+    def names(self) -> list[str] | None:
+        """The names of the classes that the command line gives, if any."""
+        return read_labels(self.labels or self.like)
+
 
 Outputs = Annotated[list[str] | None, option("--outputs", "BLOBS", "import what these blobs or layers need, no more")]
 InputShapes = Annotated[list[str] | None, option("--input-shape", "SHAPE", "data=1,3,224,224; one for every input")]
@@ -45,36 +115,6 @@ def read_shapes(given: list[str] | None) -> dict[str, tuple[int, ...]]:
             raise InputError(f"--input-shape {text!r}: wanted NAME=N,C,H,W, such as data=1,3,224,224")
         shapes[name] = tuple(int(part) for part in parts)
     return shapes
-
-
-def preprocess_changes(
-    like: str | None,
-    mean: str | None,
-    std: str | None,
-    raw_scale: float | None,
-    order: str | None,
-    size: str | None,
-    shortest: int | None,
-) -> dict[str, Any]:
-    """The preprocessing fields that the command line sets: those of the network it names, then single ones."""
-    given = {
-        "mean": _numbers("--mean", mean),
-        "std": _numbers("--std", std),
-        "raw_scale": raw_scale,
-        "channel_order": order.upper() if order else None,
-        "size": _size(size),
-        "shortest_side": shortest,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    known: dict[str, Any] = {}
-    if like is not None:
-        from ..models import preprocess
-
-        known = {key: value for key, value in preprocess(like).items() if value is not None}
-    if given.keys() & {"size", "shortest_side"}:
-        known.pop("size", None)
-        known.pop("shortest_side", None)
-    return {**known, **given}
 
 
 def warn_of_preprocess(net: Any, changes: dict[str, Any]) -> None:
