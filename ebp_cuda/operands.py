@@ -46,7 +46,15 @@ def indexable(op: str, name: str, elements: int) -> None:
         raise ShapeError(f"{op}: {name} has {elements} elements, wanted at most 2**31 - 1")
 
 
+def strided(op: str, name: str, t: Tensor) -> None:
+    if not isinstance(t, Tensor):
+        raise ShapeError(f"{op}: {name} is a {type(t).__name__}, wanted a torch.Tensor")
+    if t.layout != torch.strided:
+        raise ShapeError(f"{op}: {name} is {t.layout}, wanted torch.strided")
+
+
 def checked(op: str, name: str, t: Tensor) -> Tensor:
+    strided(op, name, t)
     if t.dtype not in _FLOATS:
         raise ShapeError(f"{op}: {name} is {t.dtype}, wanted torch.float32 or torch.float64")
     if t.device.type != "cpu":
@@ -69,6 +77,7 @@ def lying_as(a: Tensor, b: Tensor) -> Tensor:
 
 
 def check_columns(op: str, name: str, a: Tensor, other: str, b: Tensor) -> None:
+    strided(op, other, b)
     if a.dim() == 0 or a.shape[1:] != b.shape[1:] or a.dim() != b.dim():
         raise ShapeError(f"{op}: {name} is {kind(a)}, {other} is {kind(b)}; only the first axis may differ")
     rows, images = a.shape[0], b.shape[0]
@@ -96,9 +105,9 @@ def check_precision(op: str, name: str, t: Tensor, precision: str) -> None:
 
 
 def plane(op: str, name: str, t: Tensor) -> Tensor:
-    if t.dim() != 4:
+    if checked(op, name, t).dim() != 4:
         raise ShapeError(f"{op}: {name} is {kind(t)}, wanted [N, C, H, W]")
-    return dense(checked(op, name, t))
+    return dense(t)
 
 
 def geometry(op: str, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints) -> None:
@@ -115,6 +124,7 @@ def check_geometry(op: str, kernel: Ints, stride: Ints, padding: Ints, dilation:
 
 
 def weights(op: str, w_plus: Tensor, beside: Tensor, groups: int) -> Tensor:
+    strided(op, "w_plus", w_plus)
     if w_plus.dim() != 4 or w_plus.dtype != beside.dtype or w_plus.device != beside.device:
         raise ShapeError(f"{op}: w_plus is {kind(w_plus)}, wanted [O, I/groups, kh, kw] beside {kind(beside)}")
     if groups < 1 or w_plus.shape[0] % groups:

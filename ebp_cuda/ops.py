@@ -30,6 +30,7 @@ from .operands import (
     lying_as,
     plane,
     require_device,
+    strided,
     weights,
 )
 
@@ -69,8 +70,8 @@ def gate(s: Tensor, x: Tensor) -> Tensor:
 
 def rounded(x: Tensor, precision: str) -> Tensor:
     """float32 x rounded to "tf32" or "bf16" element by element, as the convolutions do it; "fp32" is x itself."""
-    check_precision("rounded", "x", x, precision)
-    return rounding.rounded(dense(checked("rounded", "x", x)), precision)
+    check_precision("rounded", "x", checked("rounded", "x", x), precision)
+    return rounding.rounded(dense(x), precision)
 
 
 def max_winner(xs: Sequence[Tensor]) -> Tensor:
@@ -145,9 +146,9 @@ def lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
 
     The window of `size` channels starts (size - 1) // 2 before the channel and is clipped at the ends.
     """
-    if x.dim() < 2 or size < 1:
+    if checked("lrn", "x", x).dim() < 2 or size < 1:
         raise ShapeError(f"lrn: got x of shape {tuple(x.shape)} and size={size}, wanted [N, C, ...] and size >= 1")
-    return _ops.lrn.default(dense(checked("lrn", "x", x)), size, alpha, beta, k)
+    return _ops.lrn.default(dense(x), size, alpha, beta, k)
 
 
 def conv2d_normalizer(
@@ -200,7 +201,9 @@ def conv2d_excitation(
     size = conv_size(op, x.shape[2:], w.shape[2:], tuple(stride), tuple(padding), tuple(dilation))
     if x.shape[1] != w.shape[1] * groups or w.shape != w_plus.shape:
         raise ShapeError(f"{op}: w is {list(w.shape)}, w_plus {list(w_plus.shape)}, x has {x.shape[1]} channels")
-    if bias is not None and (bias.shape != w.shape[:1] or bias.dtype != x.dtype):
+    if bias is not None:
+        strided(op, "bias", bias)
+    if bias is not None and (bias.shape != w.shape[:1] or bias.dtype != x.dtype or bias.device != x.device):
         raise ShapeError(f"{op}: bias is {kind(bias)}, wanted [{w.shape[0]}] beside {kind(x)}")
     indexable(op, "the result", x.shape[0] * w.shape[0] * size[0] * size[1])
     w_plus = w_plus.contiguous(memory_format=memory_format(w))
