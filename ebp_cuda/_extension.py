@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .cpu_convolution import convolution_cpu
 from .modes import in_full_precision
 from .rounding import rounded, split
 
@@ -178,12 +179,12 @@ def normalizer_cpu(
     groups: int,
     precision: str = "fp32",
 ) -> torch.Tensor:
-    """conv2d_normalizer by ATen's convolution, the best CPU implementation there is; tensor cores are imitated."""
+    """conv2d_normalizer by oneDNN, the best CPU implementation there is; tensor cores are imitated."""
     x, w_plus = rounded(x, precision), rounded(w_plus, precision)
     top, left, bottom, right = padding
     if top != bottom or left != right:
         x, top, left = torch.nn.functional.pad(x, (left, right, top, bottom)), 0, 0
-    z = torch.conv2d(x, w_plus, None, stride, (top, left), dilation, groups)
+    z = convolution_cpu(x, w_plus, None, stride, (top, left), dilation, groups)
     return z.contiguous(memory_format=_conv_format(x, w_plus))
 
 

@@ -15,11 +15,9 @@ from .capture import settled
 from .errors import InputError, UnsupportedError
 from .graph import Graph, Node
 from .ops import require_device
-from .rules import OPERATIONS, Forward, Operation, Rule, check_rule_set
+from .rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, rule_of
 from .signs import non_negative_values
-
-Stamp = tuple[int, int]
-"""Where a tensor's memory lies and how often torch wrote to it: another stamp, other weights."""
+from .stamps import Stamp, stamp_of
 
 DTYPES = {
     "fp32": (torch.float32, "fp32"),
@@ -106,8 +104,8 @@ class Plan:
     def _param(self, index: int, name: str) -> torch.Tensor:
         source = self.graph.nodes[index].params[name]
         held = self._placed.get((index, name))
-        if held is None or held[0] != _stamp(source):
-            held = self._placed[index, name] = (_stamp(source), settled(self.place(source)))
+        if held is None or held[0] != stamp_of(source):
+            held = self._placed[index, name] = (stamp_of(source), settled(self.place(source)))
         return held[1]
 
     def place(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -121,7 +119,7 @@ class Plan:
 
         def packed(name: str) -> torch.Tensor:
             base, flipped = name.removesuffix("^T"), name.endswith("^T")
-            stamp = _stamp(self.graph.nodes[index].params[base[:-1]])
+            stamp = stamp_of(self.graph.nodes[index].params[base[:-1]])
             held = self._packed.get((index, name))
             if held is None or held[0] != stamp:
                 weight = self._param(index, base[:-1])
@@ -134,8 +132,7 @@ class Plan:
 
     def rule(self, node: Node) -> Rule | None:
         """The rule by which this plan's rule set carries relevance through `node`, if there is one."""
-        entry = OPERATIONS.get(node.op)
-        return entry.rules.get(self.rules) if entry else None
+        return rule_of(node, self.rules)
 
     def watch(self, nodes: Iterable[int]) -> Callable[[], tuple[object, ...]]:
         """A function whose result is another one once weights of `nodes` were written to, or their rules replaced."""
@@ -144,7 +141,7 @@ class Plan:
         kinds = [OPERATIONS[op] for op in sorted({node.op for node in layers})]
 
         def state() -> tuple[object, ...]:
-            stamps = [_stamp(tensor) for group in params for tensor in group.values()]
+            stamps = [stamp_of(tensor) for group in params for tensor in group.values()]
             return (*stamps, *[entry.rules.get(self.rules) for entry in kinds])
 
         return state
@@ -223,13 +220,6 @@ class Plan:
 
 
 _OWN_OUTPUT = frozenset(("conv", "conv_transpose", "linear", "batch_norm", "sum"))
-
-
-def _stamp(tensor: torch.Tensor) -> Stamp:
-    try:
-        return tensor.data_ptr(), tensor._version
-    except RuntimeError:  # a tensor of the inference mode, which counts no writes
-        return tensor.data_ptr(), 0
 
 
 def _flip(weight: torch.Tensor) -> torch.Tensor:

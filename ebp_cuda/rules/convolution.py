@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from ..cpu_convolution import convolution_cpu
 from .spatial import Spatial
 
 Ints = Sequence[int]
@@ -36,7 +37,7 @@ def convolution(
 ) -> torch.Tensor:
     """x [N, I, *size], weight [O, I/groups, *kernel], bias [O] -> [N, O, *size]; one to three spatial axes."""
     if not by_cudnn(x):
-        function = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
+        function = (F.conv1d, convolution_cpu, F.conv3d)[x.dim() - 3]
         return function(x, weight, bias, stride, padding, dilation, groups)
     on = Spatial(x.dim() - 2)
     window = on.settings(padding, 0), on.settings(stride, 1), on.settings(dilation, 1)
