@@ -102,8 +102,8 @@ def test_labels_and_preprocess_are_kept() -> None:
 
 
 def test_all_unsupported_calls_are_listed_with_their_modules() -> None:
-    shared = nn.GroupNorm(2, 4)
-    norms = nn.Sequential(nn.LayerNorm(6), nn.PixelShuffle(2))
+    shared = nn.Softshrink()
+    norms = nn.Sequential(nn.LPPool2d(2, 2), nn.Softsign())
     module = Fn(
         lambda m, x: m.norms(m.relu(m.shared(m.shared(m.conv(x))))),
         conv=nn.Conv2d(3, 4, 1),
@@ -114,24 +114,18 @@ def test_all_unsupported_calls_are_listed_with_their_modules() -> None:
     with pytest.raises(UnsupportedError) as caught:
         from_module(module, torch.rand(1, 3, 6, 6))
     text = str(caught.value)
-    assert "4 ATen calls" in text
-    assert "aten.group_norm.default in 'shared' (2 times): no counterpart" in text
-    assert "aten.layer_norm.default in 'norms.0': no counterpart" in text
-    assert "aten.pixel_shuffle.default in 'norms.1': no counterpart" in text
+    assert "aten.softshrink.default in 'shared' (2 times): no counterpart" in text
+    assert "aten.sign.default in 'norms.0': no counterpart" in text
 
 
 def test_refusals_say_why() -> None:
     refused: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-        "its 'other' is computed from the input": lambda x: x @ x.transpose(2, 3),
+        "two matrices that are both": lambda x: x @ x.transpose(2, 3),
         "statistics of its input": lambda x: F.batch_norm(x, None, None, training=True),
-        "windows of several sizes": lambda x: F.adaptive_avg_pool2d(x, 4),
-        "adds activations of different shapes": lambda x: x + x.mean((2, 3), keepdim=True),
         "takes a part of the batch": lambda x: x[:1] * 1.0,
         "moves or mixes the batch axis": lambda x: x.transpose(0, 1),
         "mixes the images of a batch": lambda x: x.flatten(),
-        "by a constant": lambda x: x.mean((2, 3), keepdim=True) + torch.ones(3, 6, 6),
-        "pads by 'reflect'": lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
-        "'tanh' approximation": lambda x: F.gelu(x, approximate="tanh"),
+        "the maximum of everything": lambda x: x.max(),
         "besides the first": lambda x: F.max_pool2d(x, 2, return_indices=True)[1],
         "float32 to torch.float16": lambda x: x.half(),
     }

@@ -6,7 +6,6 @@ counterpart. What it cannot express it refuses, with the reason; the importer co
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -196,9 +195,16 @@ def addmm(c: Call) -> Result:
     return c.emit("linear", c.activation("mat1").value, params={"weight": weight.t(), "bias": bias * c["beta"]})
 
 
-@converts("mm", "matmul")
+OF_TWO = "multiplies two matrices that are both computed from the input"
+
+
+@converts("mm", "matmul", "bmm", "einsum", "baddbmm")
 def matmul(c: Call) -> Result:
+    if c.op in ("bmm", "einsum", "baddbmm"):
+        raise Refusal(OF_TWO)
     name = "mat2" if c.op == "mm" else "other"
+    if isinstance(c[name], Activation) and isinstance(c.args.get("self", c.args.get("input")), Activation):
+        raise Refusal(OF_TWO)
     weight = c.param(name)
     if weight is None or weight.dim() != 2:
         raise Refusal(f"its '{name}' is no matrix of parameters")
@@ -213,84 +219,3 @@ def batch_norm(c: Call) -> Result:
     params = {ours: c.param(theirs) for ours, theirs in names.items()}
     value = c.emit("batch_norm", c.activation("input").value, params=params, eps=float(c["eps"]))
     return value if len(c.outs) == 1 else (value, *[None] * (len(c.outs) - 1))
-
-
-# Pooling
-
-
-def _window(c: Call, rank: int) -> dict[str, Any]:
-    kernel = c.ints("kernel_size", rank)
-    padding = c.ints("padding", rank)
-    stride = c.ints("stride", rank) if c["stride"] else kernel
-    dilation = c.ints("dilation", rank) if "dilation" in c.args else (1,) * rank
-    shared = {"kernel": kernel, "stride": stride, "padding": padding, "padding_end": padding, "dilation": dilation}
-    return {**shared, "ceil_mode": bool(c["ceil_mode"])}
-
-
-@converts("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
-def max_pool(c: Call) -> Result:
-    x = c.activation("self")
-    value = c.emit("max_pool", x.value, **_window(c, spatial(x)))
-    return (value, None) if len(c.outs) == 2 else value
-
-
-@converts("avg_pool1d", "avg_pool2d", "avg_pool3d")
-def avg_pool(c: Call) -> Result:
-    x = c.activation("self")
-    if c.args.get("divisor_override") is not None:
-        raise Refusal("has a divisor of its own (divisor_override)")
-    return c.emit("avg_pool", x.value, **_window(c, spatial(x)), count_include_pad=bool(c["count_include_pad"]))
-
-
-def _whole_plane(c: Call, op: str, x: Activation) -> str:
-    axes = tuple(range(2, len(x.shape)))
-    if op == "avg_pool":
-        return c.emit("mean", x.value, axes=axes, keepdims=True)
-    none, ones = (0,) * len(axes), (1,) * len(axes)
-    attrs: dict[str, Any] = {"stride": ones, "padding": none, "padding_end": none, "dilation": ones, "ceil_mode": False}
-    return c.emit("max_pool", x.value, kernel=None, **attrs)
-
-
-@converts(*(f"adaptive_{kind}_pool{rank}d" for kind in ("avg", "max") for rank in (1, 2, 3)))
-def adaptive_pool(c: Call) -> Result:
-    x, out = c.activation("self"), c.out
-    op = "max_pool" if "max" in c.op else "avg_pool"
-    rank = spatial(x)
-    sizes, wanted = x.shape[2:], out.shape[2:]
-    if all(n == 1 for n in wanted):
-        value = _whole_plane(c, op, x)
-    elif sizes == wanted:
-        value = c.emit("identity", x.value)
-    elif not all(isinstance(n, int) and n % m == 0 for n, m in zip(sizes, wanted, strict=True)):
-        raise Refusal(f"pools {list(sizes)} to {list(wanted)} with windows of several sizes")
-    else:
-        kernel = tuple(n // m for n, m in zip(sizes, wanted, strict=True))
-        none = (0,) * rank
-        attrs: dict[str, Any] = {"kernel": kernel, "stride": kernel, "padding": none, "padding_end": none}
-        extra: dict[str, Any] = {"count_include_pad": True} if op == "avg_pool" else {}
-        value = c.emit(op, x.value, **attrs, dilation=(1,) * rank, ceil_mode=False, **extra)
-    return (value, None) if len(c.outs) == 2 else value
-
-
-@converts("mean", "sum")
-def mean(c: Call) -> Result:
-    x = c.activation("self")
-    dims = c.args.get("dim")
-    axes = tuple(sorted(d % len(x.shape) for d in ([dims] if isinstance(dims, int) else dims or range(len(x.shape)))))
-    value = c.emit("mean", x.value, axes=axes, keepdims=bool(c.args.get("keepdim")))
-    if c.op == "mean":
-        return value
-    sizes = [x.shape[axis] for axis in axes]
-    if not all(isinstance(n, int) for n in sizes):
-        raise Refusal("sums over the batch")
-    return c.emit("affine", value, params={"scale": torch.tensor(float(math.prod(sizes)), dtype=x.dtype)})
-
-
-@converts("amax")
-def amax(c: Call) -> Result:
-    x = c.activation("self")
-    rank = spatial(x)
-    if sorted(d % len(x.shape) for d in c["dim"]) != list(range(2, 2 + rank)):
-        raise Refusal(f"takes the maximum over axes {c['dim']}, wanted all spatial axes")
-    value = _whole_plane(c, "max_pool", x)
-    return c.reshape(Activation(value, (*x.shape[:2], *[1] * rank)), c.out.shape)

@@ -140,14 +140,18 @@ def _export(twin: nn.Module, args: Any, kwargs: Any, shapes: Any) -> ExportedPro
 
 def _read(program: ExportedProgram, origin: str) -> Graph:
     """The graph of the program as it was exported; decomposed only where that is needed, since it takes long."""
+    refused: UnsupportedError | None = None
     if reads_as_functional(program.graph):
         try:
             return read_program(program, origin)
-        except UnsupportedError:  # composite operations may consist of known ones
-            pass
+        except UnsupportedError as error:  # composite operations may consist of known ones
+            refused = error
     with torch.enable_grad():  # without it torch.export trips over a module that turns gradients on
         program = program.run_decompositions({})
-    return read_program(program, origin)
+    try:
+        return read_program(program, origin)
+    except UnsupportedError as error:
+        raise (refused or error) from None  # the first names operations as the module calls them
 
 
 def _at_least_two(tensor: torch.Tensor) -> torch.Tensor:

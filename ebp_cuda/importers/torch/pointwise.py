@@ -92,9 +92,28 @@ def selu(c: Call) -> Result:
 
 @converts("gelu")
 def gelu(c: Call) -> Result:
-    if c["approximate"] != "none":
-        raise Refusal(f"is the '{c['approximate']}' approximation of GELU, wanted the exact one")
-    return c.emit("gelu", c.activation("self").value)
+    attrs: dict[str, Any] = {} if c["approximate"] == "none" else {"tanh": True}
+    return c.emit("gelu", c.activation("self").value, **attrs)
+
+
+@converts("celu")
+def celu(c: Call) -> Result:
+    x, alpha = c.activation("self"), c.number("alpha")
+    scaled = c.emit("elu", _affine(c, x.value, x, 1 / alpha, None), alpha=1.0)
+    return _affine(c, scaled, x, alpha, None)
+
+
+@converts("log_sigmoid")
+def log_sigmoid(c: Call) -> Result:
+    return c.emit("log", c.emit("sigmoid", c.activation("self").value))
+
+
+@converts("glu")
+def glu(c: Call) -> Result:
+    x = c.activation("self")
+    axis, half = c.axis("dim", len(x.shape)), c.out.shape
+    value, gate = c.emit_many("split", 2, x.value, axis=axis, sizes=(half[axis],) * 2)
+    return c.emit("mul", value, c.emit("sigmoid", gate))
 
 
 @converts("hardsigmoid")
@@ -135,19 +154,38 @@ def softmax(c: Call) -> Result:
 def _constant(c: Call, operand: Any, x: Activation) -> torch.Tensor:
     tensor = operand if isinstance(operand, torch.Tensor) else torch.tensor(operand)
     try:
-        fits = torch.broadcast_shapes(tensor.shape, [n if isinstance(n, int) else 1 for n in x.shape])
+        fits = torch.broadcast_shapes(tensor.shape, [n if isinstance(n, int) else 1 for n in c.out.shape])
     except RuntimeError:
         fits = torch.Size()
-    if len(fits) != len(x.shape) or c.out.shape != x.shape:
+    if len(fits) != len(c.out.shape):
         raise Refusal(f"broadcasts {list(x.shape)} to {list(c.out.shape)} by a constant")
     return tensor.to(x.dtype)
+
+
+def _broadcast(c: Call, x: Activation, shape: tuple[Any, ...]) -> str:
+    """`x` repeated to `shape`, as torch's arithmetic does it."""
+    if x.shape == shape:
+        return x.value
+    if len(x.shape) < len(shape):
+        raise Refusal(f"broadcasts {list(x.shape)} to {list(shape)}: the images of a batch become something else")
+    if x.shape[:1] != shape[:1]:
+        raise Refusal(f"broadcasts {list(x.shape)} to {list(shape)}, over the images of a batch")
+    repeats = tuple(1 if n == m else m for n, m in zip(x.shape, shape, strict=True))
+    if all(isinstance(n, int) for n in repeats):
+        return c.emit("tile", x.value, repeats=repeats)
+    like = next((part for part in c.args.values() if isinstance(part, Activation) and part.shape == shape), None)
+    if like is None:
+        raise Refusal(f"broadcasts {list(x.shape)} to {list(shape)}")
+    return c.emit("expand", x.value, like.value)
 
 
 def _affine(c: Call, value: str, x: Activation, scale: Any, shift: Any) -> str:
     """value * scale + shift; a number that changes nothing is left out, and so is the node where both are."""
     params = {"scale": None if _is(scale, 1) else scale, "shift": None if _is(shift, 0) else shift}
     held = {name: _constant(c, param, x) for name, param in params.items() if param is not None}
-    return c.emit("affine", value, params=held) if held else value
+    if not held:
+        return value
+    return c.emit("affine", _broadcast(c, Activation(value, x.shape, x.dtype), c.out.shape), params=held)
 
 
 def _is(operand: Any, number: float) -> bool:
@@ -159,10 +197,9 @@ def add(c: Call) -> Result:
     a, b, alpha = c["self"], c["other"], c.args.get("alpha", 1)
     sign_a, sign_b = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1)}[c.op]
     if isinstance(a, Activation) and isinstance(b, Activation):
-        if a.shape != b.shape:
-            raise Refusal(f"adds activations of different shapes, {list(a.shape)} and {list(b.shape)}")
         plain = (sign_a, sign_b) == (1, 1)
-        return c.emit("sum", a.value, b.value, coefficients=None if plain else (float(sign_a), float(sign_b)))
+        values = [_broadcast(c, part, c.out.shape) for part in (a, b)]
+        return c.emit("sum", *values, coefficients=None if plain else (float(sign_a), float(sign_b)))
     if isinstance(a, Activation):
         return _affine(c, a.value, a, sign_a, b * sign_b)
     x = c.activation("other")
@@ -173,9 +210,18 @@ def add(c: Call) -> Result:
 def mul(c: Call) -> Result:
     a, b = c["self"], c["other"]
     if isinstance(a, Activation) and isinstance(b, Activation):
-        return c.emit("mul", a.value, b.value)
+        return c.emit("mul", *_factors(c, a, b))
     x, factor = (a, b) if isinstance(a, Activation) else (b, a)
     return _affine(c, x.value, x, factor, None)
+
+
+def _factors(c: Call, a: Activation, b: Activation) -> tuple[str, str]:
+    """The factors of a product; one of them has its full shape."""
+    if c.out.shape not in (a.shape, b.shape):
+        return _broadcast(c, a, c.out.shape), b.value
+    if len(a.shape) != len(b.shape) or a.shape[:1] != b.shape[:1]:
+        raise Refusal(f"multiplies {list(a.shape)} with {list(b.shape)}, over the images of a batch")
+    return a.value, b.value
 
 
 @converts("div", "divide")
@@ -184,7 +230,8 @@ def div(c: Call) -> Result:
     if c.args.get("rounding_mode") is not None:
         raise Refusal(f"rounds its quotient ({c['rounding_mode']})")
     if isinstance(a, Activation) and isinstance(b, Activation):
-        raise Refusal("divides one activation by another (no local response normalisation is recognised in it)")
+        inverse = c.emit("power", b.value, power=-1.0, scale=1.0, shift=0.0)
+        return c.emit("mul", *_factors(c, a, Activation(inverse, b.shape, b.dtype)))
     if isinstance(a, Activation):
         return _affine(c, a.value, a, 1 / b, None)
     x = c.activation("other")
@@ -197,11 +244,7 @@ def neg(c: Call) -> Result:
     return _affine(c, x.value, x, -1, None)
 
 
-@converts("maximum", "max")
+@converts("maximum")
 def maximum(c: Call) -> Result:
-    if "other" not in c.args:
-        raise Refusal("takes the maximum over an axis, wanted adaptive_max_pool or amax")
-    a, b = c.activation("self"), c.activation("other")
-    if a.shape != b.shape:
-        raise Refusal(f"compares activations of different shapes, {list(a.shape)} and {list(b.shape)}")
-    return c.emit("max", a.value, b.value)
+    a, b = (_broadcast(c, c.activation(name), c.out.shape) for name in ("self", "other"))
+    return c.emit("max", a, b)

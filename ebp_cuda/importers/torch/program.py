@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +15,8 @@ from torch.fx.node import map_arg
 from ...errors import ModelError, UnsupportedError
 from ...graph import Graph
 from ...rules import OPERATIONS
-from . import moves, pointwise  # noqa: F401  (each enters its converters)
-from .aten import CONVERTERS, Activation, Call, Refusal, own_layer
+from . import moves, norms, pointwise, pools  # noqa: F401  (each enters its converters)
+from .aten import CONVERTERS, OF_TWO, Activation, Call, Refusal, own_layer
 from .lrn import LocalResponse, bound_args, local_response, op_name
 from .names import Converted, finish
 
@@ -36,6 +35,17 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
+_FILLED = {"zeros": 0.0, "ones": 1.0, "full": None}
+_LIKE = {
+    f"{prefix}{kind}{suffix}": value
+    for kind, value in _FILLED.items()
+    for prefix, suffix in (("new_", ""), ("", "_like"))
+}
+"""What takes only shape and dtype of a tensor, and the number that it fills in; None where it is an argument."""
+_BROADCAST = ("expand", *_FILLED)
+"""What makes a constant that is the same for every image of a batch, whatever its size."""
+
+
 class _Reader:
     """Walks an exported program once, call by call."""
 
@@ -45,7 +55,8 @@ class _Reader:
         """What each node of the program stands for: Activation, constant tensor, or a tuple of them."""
         self.inputs: dict[str, tuple[int | None, ...]] = {}
         self.converted: list[Converted] = []
-        self.refusals: list[tuple[str, str]] = []
+        self.refusals: list[tuple[str, str, str]] = []
+        """(operator, module path, reason) of every call without a counterpart."""
         self.count = 0
         self.patterns: dict[fx.Node, LocalResponse] = {}
         for node in program.graph.nodes:
@@ -64,11 +75,7 @@ class _Reader:
             if node.op == "call_function" and node in live:
                 self._call(node)
         if self.refusals:
-            calls = "1 ATen call" if len(self.refusals) == 1 else f"{len(self.refusals)} ATen calls"
-            lines = [f"{self.origin}: no counterpart for {calls}"]
-            for (where, why), count in Counter(self.refusals).items():
-                lines.append(f"{where}{f' ({count} times)' if count > 1 else ''}: {why}")
-            raise UnsupportedError("\n  ".join(lines))
+            raise UnsupportedError(self._refused())
         outputs = [held.value for node in tops if isinstance(held := self.held[node], Activation)]
         if not outputs:
             raise ModelError(f"{self.origin}: no output depends on the input")
@@ -112,6 +119,8 @@ class _Reader:
             self._lrn(node, self.patterns[node])
         elif isinstance(node.meta.get("val"), (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)):
             return  # sizes: read off the shapes where they are used
+        elif op_name(node) in _LIKE:
+            self._filled(node)
         elif not any(isinstance(part, Activation) for part in self._tensors(node)):
             self._constant(node)
         else:
@@ -123,12 +132,25 @@ class _Reader:
     def _constant(self, node: fx.Node) -> None:
         """Runs a call that no input reaches (weight normalisation, a mask made on the fly)."""
         given = (node.args, node.kwargs)
-        args, kwargs = map_arg(given, lambda source: self.held.get(source, source.meta["val"]))
+        one_for_all = op_name(node) in _BROADCAST
+
+        def known(source: fx.Node) -> Any:
+            if one_for_all and isinstance(source.meta["val"], torch.SymInt):
+                return 1  # the batch: one row that all images share
+            return self.held.get(source, source.meta["val"])
+
+        args, kwargs = map_arg(given, known)
         try:
             with torch.no_grad():
                 self.held[node] = node.target(*args, **kwargs)  # type: ignore[operator]
         except Exception as error:
             self._refuse(node, f"makes a constant that depends on the size of the batch ({first_line(error)})")
+
+    def _filled(self, node: fx.Node) -> None:
+        fake, value = node.meta["val"], _LIKE[op_name(node)]
+        shape = [n if isinstance(n, int) else 1 for n in fake.shape]
+        number = bound_args(node)["fill_value"] if value is None else value
+        self.held[node] = torch.full(shape, number, dtype=fake.dtype)
 
     def _convert(self, node: fx.Node) -> None:
         outs = _described_outputs(node)
@@ -167,9 +189,25 @@ class _Reader:
         """Notes the refusal and goes on, with outputs of the shape that torch found, to find the others too."""
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         path = stack[-1][0] if stack and stack[-1][0] else "the module itself"
-        self.refusals.append((f"{node.target} in '{path}'", reason))
+        self.refusals.append((str(node.target), path, reason))
         outs = _described_outputs(node)
         self._hold(node, tuple(self._new_value() if out else None for out in outs), outs)
+
+    def _refused(self) -> str:
+        """Every reason once, with the modules that it was found in."""
+        calls = "1 ATen call" if len(self.refusals) == 1 else f"{len(self.refusals)} ATen calls"
+        found: dict[tuple[str, str], list[str]] = {}
+        for target, path, reason in self.refusals:
+            found.setdefault((target, reason), []).append(path)
+        attends = any("attention" in target or reason is OF_TWO for target, reason in found)
+        why = ": attention multiplies activations with one another, and no rule shares that" if attends else ""
+        lines = [f"{self.origin}: no counterpart for {calls}{why}"]
+        for (target, reason), paths in found.items():
+            count = f" ({len(paths)} times)" if len(paths) > 1 else ""
+            others = len(set(paths)) - 1
+            more = f" and {others} more module{'s' if others > 1 else ''}" if others else ""
+            lines.append(f"{target} in '{paths[0]}'{more}{count}: {reason}")
+        return "\n  ".join(lines)
 
     def _new_value(self) -> str:
         self.count += 1
