@@ -10,19 +10,21 @@ import torch
 
 from . import engine
 from .capture import Recordings, Tensors, recorder_of
+from .condition import mass_left, warn_where_lost
 from .engine import Trace
 from .errors import InputError, ShapeError, UnsupportedError, is_out_of_memory
+from .interop import like
 from .net import ArrayLike, Net, as_net
 from .relevance import Relevance
 from .targets import Choice, Target, choice_of
 
-Form = Callable[[Relevance, torch.Tensor], torch.Tensor]
-"""(relevance of the layer, targets [N, K]) -> what is wanted of it, [N, K, ...]."""
+Form = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(relevance p of the layer [N*K, ...], targets [N, K]) -> what is wanted of it, [N, K, ...]."""
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """What one call measured."""
+    """What one call measured: tensors, or arrays of the kind that the input was."""
 
     maps: torch.Tensor
     """[N, K, h, w]: relevance at the layer, summed over its channels; raw, unclipped, not normalised."""
@@ -30,6 +32,8 @@ class Attribution:
     """int64 [N, K]: the classes."""
     scores: torch.Tensor
     """float32 [N, classes]: the top's activation; the maximum over positions where the top is spatial."""
+    mass_left: torch.Tensor
+    """[N, K]: sum |p| at the layer over that at the contrast layer (the top, without one): what `dtype` must carry."""
 
 
 class ExcitationBackprop:
@@ -40,7 +44,9 @@ class ExcitationBackprop:
     contrast_layer: None for MWP; for c-MWP the layer at which what excites everything else is subtracted, usually the
         one below the classifier (pool5/7x7_s1 in GoogLeNet, fc7 in VGG16).
     rules: "caffe" equals the original; "conserving" loses no probability (README, table of rules).
-    dtype: "fp32" or "fp64" (or the torch dtype). device: "cpu", "cuda", "cuda:1" ...
+    dtype: "fp32" or "fp64" (or the torch dtype); "tf32" or "bf16" for tensor cores, whose maps differ by up to 1e-3 or
+        1e-2 (docs/precision.md). Warns once (PrecisionWarning) where a contrast leaves less than it can carry.
+    device: "cpu", "cuda", "cuda:1" ...
     top: the layer that holds the class scores; by default the network's only output, above its softmax or sigmoid.
     graphs: "auto": on CUDA, what is asked for a second time with the same shapes is recorded as a CUDA graph, and from
         then on replayed, to the same bits; `why_not_captured` says where that cannot be. True: UnsupportedError there.
@@ -73,6 +79,7 @@ class ExcitationBackprop:
         stages = self.plan.stages(self._route.keep | {self._top}, self._route.nodes)
         self._state = self.plan.watch([stage.index for stage in stages])
         self._recordings, self._why_never = _recordings(graphs, self.plan.device)
+        self._warned = False
 
     def _check_contrast(self, contrast: str) -> None:
         self.plan.route([contrast], [self._value])
@@ -86,7 +93,8 @@ class ExcitationBackprop:
     def attribute(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> torch.Tensor:
         """Attribution maps [N, K, h, w], float32 (or the chosen dtype): raw sums over channels, unclipped.
 
-        x: [N, C, H, W], tensor or array, or a dict by input name.
+        x: [N, C, H, W], or a dict by input name: torch tensors, NumPy arrays or CuPy arrays, whose memory is used as it
+        is. What comes back, here and from `run` and `relevance`, is of the same kind.
         target: a class for all images; a list or tensor [N], one per image; a tensor [N, K]; "top5" for the five
         highest scores of each image; "all". Raises InputError and ShapeError.
         """
@@ -95,12 +103,14 @@ class ExcitationBackprop:
     def run(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> Attribution:
         """Maps with the targets and the scores of the same forward pass."""
         inputs = self.net.check_inputs(x)
-        return Attribution(*self._measure(inputs, choice_of(target, _images(inputs)), self._maps))
+        found = self._measure(inputs, choice_of(target, _images(inputs)), self._maps)
+        return Attribution(*(like(x, tensor) for tensor in found))
 
     def relevance(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> torch.Tensor:
         """Relevance p of every unit of the layer, [N, K, C, h, w] (or [N, K, features])."""
         inputs = self.net.check_inputs(x)
-        return self._measure(inputs, choice_of(target, _images(inputs)), _units)[0]
+        found = self._measure(inputs, choice_of(target, _images(inputs)), _units)
+        return like(x, found[0])
 
     @property
     def why_not_captured(self) -> str:
@@ -108,10 +118,18 @@ class ExcitationBackprop:
         a call of its shapes comes again."""
         return self._recordings.why_not if self._recordings is not None else self._why_never
 
+    def _judge(self, left: torch.Tensor) -> None:
+        """Warns once where the precision cannot carry what the contrast left; float32 on CUDA does not wait to ask."""
+        plan = self.plan
+        if self._contrast is None or self._warned or plan.dtype == torch.float64:
+            return
+        if left.is_cpu or (left.is_cuda and plan.precision != "fp32"):
+            self._warned = warn_where_lost(left, plan.precision, self.layer)
+
     def _measure(self, inputs: Mapping[str, torch.Tensor], choice: Choice, form: Form) -> Tensors:
-        """What `form` makes of the relevance, the targets [N, K] and the scores; replayed where that was recorded."""
+        """What `form` makes of the relevance, targets [N, K], scores, and mass left; replayed where recorded."""
         if self._recordings is None:
-            return self._propagate(inputs, choice, form)
+            return self._eager(inputs, choice, form)
         shapes = tuple((name, tensor.shape) for name, tensor in inputs.items())
         key, state = (form.__name__, shapes, choice.kind, choice.count, _settings()), self._state()
         given = (*inputs.values(), *(() if choice.given is None else (choice.given,)))
@@ -128,8 +146,13 @@ class ExcitationBackprop:
             targets = () if choice.given is None else (choice.given.to(self.plan.device),)
             return (*map(self.plan.place, inputs.values()), *targets)
 
-        found = self._propagate(inputs, choice, form)
+        found = self._eager(inputs, choice, form)
         self._recordings.learn(key, state, placed, work)
+        return found
+
+    def _eager(self, inputs: Mapping[str, torch.Tensor], choice: Choice, form: Form) -> Tensors:
+        found = self._propagate(inputs, choice, form)
+        self._judge(found[3])
         return found
 
     def _propagate(self, inputs: Mapping[str, torch.Tensor], choice: Choice, form: Form) -> Tensors:
@@ -138,7 +161,9 @@ class ExcitationBackprop:
             trace, scores = self._forward(inputs)
             choice.check(scores.shape[1])
             targets = choice.of(scores)
-            return form(self._sweep(trace, targets), targets), targets, scores.float()
+            relevance, start = self._sweep(trace, targets)
+            p = relevance.p()
+            return form(p, targets), targets, scores.float(), mass_left(p, start).reshape(targets.shape)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -146,12 +171,12 @@ class ExcitationBackprop:
             reason = str(error).splitlines()[0]
             raise UnsupportedError(f"{what}: out of memory, try fewer images or classes: {reason}") from error
 
-    def _maps(self, relevance: Relevance, targets: torch.Tensor) -> torch.Tensor:
+    def _maps(self, p: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Relevance summed over the channels, [N, K, h, w]."""
-        if relevance.s.dim() != 4:
-            shape = list(relevance.s.shape[1:])
+        if p.dim() != 4:
+            shape = list(p.shape[1:])
             raise ShapeError(f"layer '{self.layer}' has no plane to map (its shape is [N] + {shape}): use relevance()")
-        return relevance.p().sum(1).reshape(*targets.shape, *relevance.s.shape[2:])
+        return p.sum(1).reshape(*targets.shape, *p.shape[2:])
 
     def _forward(self, inputs: Mapping[str, torch.Tensor]) -> tuple[Trace, torch.Tensor]:
         trace = engine.forward(self.plan, inputs, self._route.keep | {self._top}, self._route.nodes)
@@ -161,17 +186,17 @@ class ExcitationBackprop:
             raise ShapeError(f"top '{self._top}' has shape {list(top.shape)}, wanted {wanted}")
         return trace, top if top.dim() == 2 else top.flatten(2).amax(2)
 
-    def _sweep(self, trace: Trace, targets: torch.Tensor) -> Relevance:
+    def _sweep(self, trace: Trace, targets: torch.Tensor) -> tuple[Relevance, Relevance]:
+        """The relevance of the layer, and that of the contrast layer (or the top), which it came from."""
         seed = Relevance(class_seed(trace.values[self._top], targets))
         if self._contrast is None:
-            return engine.sweep(self.plan, trace, self._route, {self._top: seed}, [self._value])[self._value]
+            return engine.sweep(self.plan, trace, self._route, {self._top: seed}, [self._value])[self._value], seed
         found = engine.contrastive_sweep(self.plan, trace, self._top, seed, self._contrast, [self._value])
-        return found[self._value]
+        return found[self._value], found[self._contrast]
 
 
-def _units(relevance: Relevance, targets: torch.Tensor) -> torch.Tensor:
+def _units(p: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Relevance of every unit, [N, K, C, ...]."""
-    p = relevance.p()
     return p.reshape(*targets.shape, *p.shape[1:])
 
 

@@ -157,6 +157,7 @@ def contrastive_sweep(
     carried on from there to the `wanted` values, which lie at or below it.
 
     negated: the layers whose weights change sign for the second half; by default `Plan.classifiers`.
+    Returns the contrast's relevance too, under its name.
     """
     upper = plan.route([top], [contrast])
     halves = [
@@ -165,4 +166,4 @@ def contrastive_sweep(
     ]
     difference = halves[0] - halves[1]
     lower = plan.route([contrast], wanted)
-    return sweep(plan, trace, lower, {contrast: difference}, wanted)
+    return {contrast: difference, **sweep(plan, trace, lower, {contrast: difference}, wanted)}
