@@ -16,7 +16,7 @@ from .fold import fold
 from .graph import Graph
 from .interop import to_tensor
 from .plan import Plan, device_of, dtype_of
-from .rules import OPERATIONS, RULE_SETS
+from .rules import OPERATIONS, RULE_SETS, rule_of
 
 ArrayLike = Any
 """A torch tensor, a NumPy or CuPy array, or whatever NumPy makes an array of."""
@@ -133,10 +133,10 @@ class Net:
         """Per layer, before anything runs: name, type in the file, op, kind of rule per rule set, what is missing."""
         rows = []
         for node in self.graph.nodes:
-            entry = OPERATIONS.get(node.op)
-            kinds = {name: entry.rules[name].kind if entry and name in entry.rules else None for name in RULE_SETS}
+            rules = {name: rule_of(node, name) for name in RULE_SETS}
+            kinds = {name: rule.kind if rule is not None else None for name, rule in rules.items()}
             without = ", ".join(f"{name} rule" for name, kind in kinds.items() if kind is None)
-            missing = "forward" if entry is None else without
+            missing = "forward" if node.op not in OPERATIONS else without
             row = {"layer": node.name, "type": node.source or node.op, "op": node.op, "outputs": list(node.outputs)}
             rows.append({**row, **kinds, "missing": missing})
         return rows

@@ -249,7 +249,6 @@ IMAGE = (1, 3, 8, 8)
         (net(IMAGE, layer("y", "ReLU", bottoms="x x")), ModelError, "2 bottoms; wanted at most 1"),
         (net(IMAGE, layer("y", "Eltwise")), ModelError, "1 bottoms; wanted at least 2"),
         (net(IMAGE, layer("y", "Slice", "slice_param { slice_point: 5 }", tops="y z")), ModelError, "do not divide 3"),
-        (net((2, 3), layer("y", "Slice", "slice_param { axis: 0 }", tops="y z")), UnsupportedError, "the batch"),
         (net(IMAGE, layer("y", "Reshape", "reshape_param { shape { dim: 7 } }")), ModelError, "192 numbers"),
         (net((1, 3, 0, 8), layer("y", "ReLU")), ModelError, "shape [1, 3, 0, 8]"),
         (f"layer {{ {layer('y', 'ReLU', tops='x', bottoms='')} }}", ModelError, "0 bottoms"),

@@ -14,11 +14,13 @@ from ..errors import ModelError, UnsupportedError, nearest_names
 from ..graph import Graph
 from ..importers.caffe import CaffeNet, ImportReport, infer_shapes, split_blob_names
 from ..importers.caffe import Layer as Entry
+from ..importers.caffe.data_layers import DATA_TYPES
 from ..importers.caffe.layers import KINDS
-from ..importers.caffe.net import DATA_TYPES, build_net, is_loss
+from ..importers.caffe.net import build_net
 from ..importers.caffe.parameters import parameters
 from ..importers.caffe.reading import read_prototxt
 from ..importers.caffe.shapes import Shapes, site
+from ..importers.caffe.training import is_loss
 from ..importers.caffe.writer import OnnxWriter
 from ..importers.onnx import load_onnx
 from .blob import ParamBlob

@@ -13,6 +13,7 @@ from .registry import (
     operation,
     register_operation,
     register_rule,
+    rule_of,
 )
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "pooling",
     "register_operation",
     "register_rule",
+    "rule_of",
     "statistics",
 ]

@@ -135,6 +135,29 @@ def register_rule(
     return enter
 
 
+def rule_of(node: Node, rules: str) -> Rule | None:
+    """The rule by which a rule set carries relevance through `node`, if there is one.
+
+    A layer that mixes the images of a batch has none: relevance belongs to one image.
+    """
+    entry = OPERATIONS.get(node.op)
+    return entry.rules.get(rules) if entry and not mixes_images(node) else None
+
+
+def mixes_images(node: Node) -> bool:
+    """Whether the layer divides, joins, exchanges or adds up along axis 0, the images of a batch."""
+    attrs = node.attrs
+    if node.op == "slice":  # of all images is what torch.export writes for x[:, a:b]
+        edges = zip(attrs["axes"], attrs["starts"], attrs["ends"], strict=True)
+        return any(axis == 0 and (start != 0 or end < 1 << 31) for axis, start, end in edges)
+    return (
+        attrs.get("axis") == 0
+        or 0 in attrs.get("axes", ())
+        or attrs.get("repeats", (1,))[0] != 1
+        or attrs.get("perm", (0,))[0] != 0
+    )
+
+
 def check_rule_set(name: str) -> str:
     """`name` itself; raises InputError when there is no such rule set."""
     if name not in RULE_SETS:

@@ -26,12 +26,13 @@ _REASONS = {
 
 
 def check(net: CaffeNet, ignore_unknown: bool) -> None:
-    """Raises UnsupportedError that lists every layer type without a translation and, unless `ignore_unknown`, every
-    field that the schema does not know in a layer that is needed; ModelError where a layer has too many ends."""
+    """Raises UnsupportedError that lists every layer that is needed and has a type without a translation or, unless
+    `ignore_unknown`, fields that the schema does not know; ModelError where a layer has too many ends."""
     problems = {}
     for layer in net.kept():
         found = [] if layer.type in KINDS else [_no_translation(layer)]
-        found += [] if ignore_unknown else [(item.line, str(item)) for item in layer.unknown]
+        if layer.type in KINDS and not ignore_unknown:
+            found += [(item.line, str(item)) for item in layer.unknown]
         if found:
             problems[layer.index] = found
     if problems:

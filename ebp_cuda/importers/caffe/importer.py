@@ -92,8 +92,6 @@ def convert(
     check(net, ignore_unknown)
     report.batch_statistics += [layer.name for layer in net.kept() if _takes_batch_statistics(layer)]
     weights = read_weights(caffemodel) if caffemodel is not None else None
-    for layer in net.layers:
-        layer.stored = len(weights.get(layer.name, ())) if weights else 0
     inputs = _input_shapes(net, input_shapes)
     shapes = infer_shapes(net, inputs)
     free = free_axes(net, inputs)

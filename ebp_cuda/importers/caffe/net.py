@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, ModelError, nearest_names
-from .data_layers import DATA_TYPES, data_shape, is_data
+from .data_layers import data_shape, is_data
 from .reading import parse_scanned, scanned_prototxt
 from .schema import enum_name
 from .text import Scan, Unknown
+from .training import drop_training_parts
 from .upgrade import upgrade
-
-SINK_TYPES = frozenset({"Accuracy", "Silence", "HDF5Output"})
-
-
-def is_loss(kind: str) -> bool:
-    """Whether a layer type computes a training loss: SoftmaxWithLoss, EuclideanLoss, ..."""
-    return kind.endswith("Loss")
 
 
 @dataclass
@@ -34,8 +28,8 @@ class Layer:
     proto: Any
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
-    stored: int = 0
-    """Parameter blobs that the weights file holds for the layer."""
+    stored: tuple[int, ...] = ()
+    """Sizes of the parameter blobs that the weights file holds for the layer."""
     dropped: bool = False
     """Only trains, measures or swallows (a loss, Accuracy, Silence), feeds nothing but such layers, or is not needed
     for the outputs that were asked for."""
@@ -48,9 +42,6 @@ class Layer:
     def brings_data(self) -> bool:
         """Whether its tops are inputs of the network."""
         return self.type == "Input" or is_data(self.type, self.bottoms)
-
-
-__all__ = ["DATA_TYPES", "CaffeNet", "Layer", "build_net", "is_loss", "network_layers", "parse_net", "read_net"]
 
 
 @dataclass
@@ -144,8 +135,10 @@ def build_net(message: Any, origin: str, phase: str, scan: Scan | None = None) -
             unknown.setdefault(item.entry, []).append(item)
     state = (phase, message.state.level, set(message.state.stage))
     layers: list[Layer] = []
+    elsewhere: dict[str, str] = {}
     for proto, entry in zip(message.layer, entries, strict=True):
         if not _included(proto, state, origin):
+            elsewhere.update(dict.fromkeys(proto.top, proto.name))
             continue
         name = proto.name or (proto.top[0] if proto.top else f"layer{len(layers)}")
         layer = Layer(len(layers), name, proto.type, tuple(proto.bottom), tuple(proto.top), proto)
@@ -153,8 +146,8 @@ def build_net(message: Any, origin: str, phase: str, scan: Scan | None = None) -
             layer.line, layer.unknown = scan.lines[entry] if scan.lines else 0, unknown.get(entry, [])
         layers.append(layer)
     net = CaffeNet(origin, message.name, phase, layers, unknown=scan.unknown)
-    _assign_values(net)
-    _drop_training_parts(net)
+    _assign_values(net, elsewhere)
+    drop_training_parts(net.layers)
     _collect_inputs(net)
     return net
 
@@ -215,8 +208,11 @@ def _rule_holds(rule: Any, state: tuple[str, int, set[str]]) -> bool:
     )
 
 
-def _assign_values(net: CaffeNet) -> None:
-    """Fill `inputs` and `outputs` of every layer, and `net.versions`; refuse what Caffe refuses."""
+def _assign_values(net: CaffeNet, elsewhere: Mapping[str, str]) -> None:
+    """Fill `inputs` and `outputs` of every layer, and `net.versions`; refuse what Caffe refuses.
+
+    elsewhere: blob -> the layer that writes it in another phase, level or stage.
+    """
     writes: dict[str, list[Layer]] = {}
     for layer in net.layers:
         for blob in layer.tops:
@@ -235,7 +231,7 @@ def _assign_values(net: CaffeNet) -> None:
             if blob not in current:
                 raise ModelError(
                     f"{net.where(layer)} reads blob '{blob}', which no earlier layer writes"
-                    f"{nearest_names(blob, current)}"
+                    + (_left_out(net, elsewhere[blob]) if blob in elsewhere else nearest_names(blob, current))
                 )
             layer.inputs.append(current[blob])
         for blob in layer.tops:
@@ -246,6 +242,14 @@ def _assign_values(net: CaffeNet) -> None:
             net.versions.setdefault(blob, []).append(value)
 
 
+def _left_out(net: CaffeNet, name: str) -> str:
+    other = "TRAIN" if net.phase == "TEST" else "TEST"
+    return (
+        f" in phase {net.phase}; layer '{name}' does, but its include or exclude rules leave it out there: "
+        f"phase='{other}' (--phase {other}) takes the other side"
+    )
+
+
 def _value_name(blob: str, layer: Layer, writers: Sequence[Layer], taken: Collection[str]) -> str:
     plain = writers[0] if writers[0].brings_data else writers[-1]
     if layer is plain:
@@ -254,22 +258,6 @@ def _value_name(blob: str, layer: Layer, writers: Sequence[Layer], taken: Collec
     while name in taken:
         name = f"{name}#{layer.index}"
     return name
-
-
-def _drop_training_parts(net: CaffeNet) -> None:
-    """Mark losses and their like, and what only carries a label to them (sliced or reshaped on the way)."""
-    carriers = ("Slice", "Reshape", "Flatten", "Split")
-    read_by_kept: set[str] = set()
-    read_by_dropped: set[str] = set()
-    for layer in reversed(net.layers):
-        outputs = set(layer.outputs)
-        for_loss_only = outputs <= read_by_dropped and not outputs & read_by_kept
-        layer.dropped = (
-            is_loss(layer.type)
-            or layer.type in SINK_TYPES
-            or (for_loss_only and (layer.type in carriers or (layer.brings_data and layer.type != "Input")))
-        )
-        (read_by_dropped if layer.dropped else read_by_kept).update(layer.inputs)
 
 
 def _collect_inputs(net: CaffeNet) -> None:

@@ -56,6 +56,8 @@ def parameters(
     """
     if weights is None and caffemodel is not None:
         weights = read_weights(caffemodel)
+    for layer in net.layers:
+        layer.stored = tuple(blob.data.size for blob in (weights or {}).get(layer.name, ()))
     wanted = {layer.index: KINDS[layer.type].params(site(net, layer, shapes)) for layer in net.kept()}
     stored: dict[int, list[np.ndarray]] = {}
     missing, room = [], MAX_FILLED

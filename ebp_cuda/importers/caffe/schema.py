@@ -53,7 +53,8 @@ mean_value* 5 float, force_color 6 bool=false, force_gray 7 bool=false
 AccuracyParameter: top_k 1 uint32=1, axis 2 int32=1, ignore_label 3 int32
 ArgMaxParameter: out_max_val 1 bool=false, top_k 2 uint32=1, axis 3 int32
 BatchNormParameter: use_global_stats 1 bool, moving_average_fraction 2 float=0.999, eps 3 float=1e-5, \
-engine 9001 Engine=DEFAULT, update_global_stat 9002 bool, update_global_stats 9003 bool
+engine 9001 Engine=DEFAULT, update_global_stat 9002 bool, update_global_stats 9003 bool, scale_bias 9004 bool, \
+scale_filler 9005 FillerParameter, bias_filler 9006 FillerParameter, filler 9007 FillerParameter
 BNParameter: slope_filler 1 FillerParameter, bias_filler 2 FillerParameter, momentum 3 float=0.9, eps 4 float=1e-5, \
 frozen 5 bool=false, engine 6 Engine=DEFAULT, scale_filler 9001 FillerParameter, shift_filler 9002 FillerParameter, \
 bn_mode 9003 BNMode=LEARN
@@ -118,6 +119,7 @@ ReductionParameter: operation 1 ReductionOp=SUM, axis 2 int32=0, coeff 3 float=1
 ReshapeParameter: shape 1 BlobShape, axis 2 int32=0, num_axes 3 int32=-1
 ScaleParameter: axis 1 int32=1, num_axes 2 int32=1, filler 3 FillerParameter, bias_term 4 bool=false, \
 bias_filler 5 FillerParameter
+ReorgParameter: stride 1 uint32, reverse 2 bool=false
 ShuffleChannelParameter: group 1 uint32=1
 SliceParameter: slice_dim 1 uint32=1, slice_point* 2 uint32, axis 3 int32=1
 SoftmaxParameter: engine 1 Engine=DEFAULT, axis 2 int32=1
@@ -150,7 +152,8 @@ hdf5_output_param 113 HDF5OutputParameter, hinge_loss_param 114 HingeLossParamet
 infogain_loss_param 116 InfogainLossParameter, window_data_param 129 WindowDataParameter, \
 parameter_param 145 ParameterParameter, recurrent_param 146 RecurrentParameter, \
 permute_param 202 PermuteParameter, norm_param 206 NormalizeParameter, interp_param 9001 InterpParameter, \
-upsample_param 9002 UpsampleParameter, bn_param 9003 BNParameter, shuffle_channel_param 9004 ShuffleChannelParameter
+upsample_param 9002 UpsampleParameter, bn_param 9003 BNParameter, reorg_param 9005 ReorgParameter, \
+shuffle_channel_param 9004 ShuffleChannelParameter
 V0LayerParameter: name 1 string, type 2 string, num_output 3 uint32, biasterm 4 bool=true, \
 weight_filler 5 FillerParameter, bias_filler 6 FillerParameter, pad 7 uint32=0, kernelsize 8 uint32, group 9 uint32=1, \
 stride 10 uint32=1, pool 11 PoolMethod=MAX, dropout_ratio 12 float=0.5, local_size 13 uint32=5, alpha 14 float=1, \

@@ -50,9 +50,11 @@ def free_axes(net: CaffeNet, inputs: Shapes) -> dict[str, set[int]]:
     base = infer_shapes(net, inputs)
     wanted = _param_shapes(net, base)
     free: dict[str, set[int]] = {value: set() for value in base}
-    baked = any(KINDS[layer.type].bakes_size(site(net, layer, base)) for layer in net.kept())
-    for axes, more in ((slice(0, 1), 1), (slice(2, None), 32)):
-        if more > 1 and baked:
+    sites = [(KINDS[layer.type], site(net, layer, base)) for layer in net.kept()]
+    batch_is_baked = any(kind.bakes_batch(here) for kind, here in sites)
+    size_is_baked = any(kind.bakes_size(here) for kind, here in sites)
+    for axes, more, baked in ((slice(0, 1), 1, batch_is_baked), (slice(2, None), 32, size_is_baked)):
+        if baked:
             continue
         other = {}
         for value, shape in inputs.items():

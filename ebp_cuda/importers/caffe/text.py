@@ -23,6 +23,7 @@ _TRAINING = frozenset((
     "param", "include", "exclude", "transform_param", "loss_param", "blobs_lr", "weight_decay", "lr_mult", "decay_mult",
     "loss_weight", "propagate_down", "need_backprop", "freeze", "forward_type", "backward_type", "forward_math",
     "backward_math", "debug", "engine", "cudnn_convolution_algo_seeker", "conv_algos_override", "lr_policy",
+    "conv_algorithm", "moving_averaging_fraction", "stats_batch_size", "random_seed",
 ))  # fmt: skip
 """Fields, and what is in them, that say how to train or how fast to run."""
 

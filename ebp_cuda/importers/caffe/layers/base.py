@@ -78,7 +78,8 @@ class Kind:
     """One layer type.
 
     `bottoms` and `tops` are the least and most it takes; `settings` names its message in the prototxt. `bakes_size`
-    says whether the nodes hold numbers that depend on height and width, which must then stay fixed.
+    says whether the nodes hold numbers that depend on height and width, which must then stay fixed; `bakes_batch`
+    whether on the number of images.
     """
 
     emit: Emitter
@@ -88,6 +89,7 @@ class Kind:
     bottoms: tuple[int, int]
     tops: tuple[int, int]
     bakes_size: Callable[[Site], bool]
+    bakes_batch: Callable[[Site], bool]
 
 
 KINDS: dict[str, Kind] = {}
@@ -117,9 +119,10 @@ def kind(
     bottoms: tuple[int, int] = (1, 1),
     tops: tuple[int, int] = (1, 1),
     bakes_size: Callable[[Site], bool] = lambda site: False,
+    bakes_batch: Callable[[Site], bool] = lambda site: False,
 ) -> None:
     """Enter a layer type into `KINDS`."""
-    KINDS[name] = Kind(emit, shape, params, settings, bottoms, tops, bakes_size)
+    KINDS[name] = Kind(emit, shape, params, settings, bottoms, tops, bakes_size, bakes_batch)
 
 
 def unsupported(site: Site, what: str, wanted: str) -> UnsupportedError:

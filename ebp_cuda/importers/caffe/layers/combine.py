@@ -83,8 +83,6 @@ def slice_shape(site: Site) -> list[Shape]:
 
 
 def slice_(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
-    if slice_axis(site) == 0:
-        raise unsupported(site, "axis 0, the batch", "axis 1 or more")
     sizes = out.constant(f"{site.layer.name}/sizes", slice_sizes(site))
     out.node("Split", site.layer, [*site.layer.inputs, sizes], axis=slice_axis(site))
 
@@ -116,6 +114,6 @@ kind("Eltwise", eltwise, shape=eltwise_shape, settings="eltwise_param", bottoms=
 kind("Concat", concat, shape=concat_shape, settings="concat_param", bottoms=(1, MANY))
 kind(
     "Slice", slice_, shape=slice_shape, settings="slice_param", tops=(1, MANY),
-    bakes_size=lambda site: slice_axis(site) != 1,
+    bakes_size=lambda site: slice_axis(site) > 1, bakes_batch=lambda site: slice_axis(site) == 0,
 )  # fmt: skip
 kind("Split", split, tops=(1, MANY))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ....errors import ModelError, ShapeError
@@ -25,21 +27,44 @@ def lrn(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     )  # fmt: skip
 
 
+_SCALE_FIELDS = ("scale_bias", "scale_filler", "bias_filler")
+
+
 def batch_norm_params(site: Site) -> list[Param]:
-    """mean, variance, and the factor by which both are divided. Caffe starts all three at 0; 0, 1, 1 can be run."""
-    channels = (site.shape[1] if len(site.shape) > 1 else 1,)
-    return [Param(channels), Param(channels, default=1.0), Param((1,), default=1.0)]
+    """mean, variance, and the factor by which both are divided. Caffe starts all three at 0; 0, 1, 1 can be run.
+
+    NVIDIA's and Intel's Caffe add scale and bias, where the settings or the stored weights say so. The order of the
+    five in old files of NVIDIA's is another one: the factor comes last.
+    """
+    param, channels = site.param, (site.shape[1] if len(site.shape) > 1 else 1,)
+    mean, variance, factor = Param(channels), Param(channels, default=1.0), Param((1,), default=1.0)
+    scaled = len(site.layer.stored) == 5 if site.layer.stored else any(param.HasField(name) for name in _SCALE_FIELDS)
+    if not scaled or (not site.layer.stored and param.HasField("scale_bias") and not param.scale_bias):
+        return [mean, variance, factor]
+    scale, bias = Param(channels, filler(param, "scale_filler"), 1.0), Param(channels, filler(param, "bias_filler"))
+    statistics, plane = [mean, variance, factor], [scale, bias]
+    found = plane + statistics if _factor_last(site) else statistics + plane
+    return [replace(param, loose=True) for param in found]
+
+
+def _factor_last(site: Site) -> bool:
+    return len(site.layer.stored) == 5 and site.layer.stored[4] == 1 and site.layer.stored[2] > 1
 
 
 def batch_norm(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     """The stored statistics, in both phases: training statistics would depend on the batch."""
     layer = site.layer
+    if _factor_last(site):
+        tensors = [*tensors[2:], *tensors[:2]]
     factor = float(tensors[2].ravel()[0])
     factor = 0.0 if factor == 0 else 1.0 / factor
     mean, variance = out.weights(layer, [array * np.float32(factor) for array in tensors[:2]])
-    ones = out.tensor(f"{layer.name}/scale", np.ones_like(tensors[0]))
-    zeros = out.tensor(f"{layer.name}/bias", np.zeros_like(tensors[0]))
-    out.node("BatchNormalization", layer, [layer.inputs[0], ones, zeros, mean, variance], epsilon=site.param.eps)
+    planes = tensors[3:] or [np.ones_like(tensors[0]), np.zeros_like(tensors[0])]
+    scale, bias = (
+        out.tensor(f"{layer.name}/{name}", np.asarray(array, np.float32))
+        for name, array in zip(("scale", "bias"), planes, strict=True)
+    )
+    out.node("BatchNormalization", layer, [layer.inputs[0], scale, bias, mean, variance], epsilon=site.param.eps)
 
 
 def bn_params(site: Site) -> list[Param]:
@@ -57,7 +82,7 @@ def bn_params(site: Site) -> list[Param]:
 
 def _is_segnet(site: Site) -> bool:
     if site.layer.stored:
-        return site.layer.stored == 2
+        return len(site.layer.stored) == 2
     return any(site.param.HasField(name) for name in ("bn_mode", "scale_filler", "shift_filler"))
 
 
@@ -101,8 +126,6 @@ def bias_params(site: Site) -> list[Param]:
 
 def _broadcast(site: Site, tensors: Tensors) -> list[np.ndarray]:
     axis, shape = _covered(site)
-    if axis == 0:
-        raise unsupported(site, "axis 0, the batch", "axis 1 or more")
     behind = len(site.shape) - axis - len(shape)
     return [array.reshape(*shape, *[1] * behind) for array in tensors]
 

@@ -58,8 +58,6 @@ def tile_shape(site: Site) -> list[Shape]:
 
 def tile(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     axis = site.axis(site.param.axis)
-    if axis == 0:
-        raise unsupported(site, "axis 0, the batch", "axis 1 or more")
     repeats = [site.param.tiles if i == axis else 1 for i in range(len(site.shape))]
     out.node("Tile", site.layer, [*site.layer.inputs, out.constant(f"{site.layer.name}/repeats", repeats)])
 
@@ -86,8 +84,6 @@ def crop_shape(site: Site) -> list[Shape]:
 
 def crop(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     axis, offsets = crop_offsets(site)
-    if axis == 0:
-        raise unsupported(site, "axis 0, the batch", "axis 1 or more")
     name = site.layer.name
     starts = out.constant(f"{name}/offset", offsets)
     axes = out.constant(f"{name}/axes", range(axis, len(site.shape)))
@@ -111,8 +107,6 @@ def arg_max_shape(site: Site) -> list[Shape]:
 def arg_max(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     param, name = site.param, site.layer.name
     along = site.axis(param.axis) if param.HasField("axis") else None
-    if along == 0:
-        raise unsupported(site, "axis 0, the batch", "axis 1 or more")
     gives = "indices" if not param.out_max_val else "both" if along is None else "values"
     axis = 1 if along is None else along
     inputs = [out.constant(f"{name}/axis", [axis]), out.constant(f"{name}/top_k", [param.top_k])]

@@ -1,4 +1,4 @@
-"""Flatten and Reshape."""
+"""Flatten, Reshape, Reorg."""
 
 from __future__ import annotations
 
@@ -67,6 +67,31 @@ def _reshape(site: Site, out: OnnxWriter, target: list[int]) -> None:
     out.node("Reshape", site.layer, [site.layer.inputs[0], shape])
 
 
+def reorg_shape(site: Site) -> list[Shape]:
+    site.rank(4)
+    n, c, h, w = site.shape
+    step = site.param.stride
+    if step < 1 or c % step**2 or (not site.param.reverse and (h % step or w % step)):
+        raise ModelError(f"{site.where}: stride {step} does not divide a bottom of shape {list(site.shape)}")
+    return [(n, c // step**2, h * step, w * step) if site.param.reverse else (n, c * step**2, h // step, w // step)]
+
+
+def reorg(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    """YOLO's exchange of places for channels. Forwards, as in Darknet, it counts the bottom's numbers as if it had
+    the shape of a reversed top, whatever its own."""
+    layer, step = site.layer, site.param.stride
+    _, c, h, w = site.shape
+    channels = c // step**2
+    if site.param.reverse:
+        view, perm, inside = [0, step, step, channels, h, w], [0, 3, 4, 1, 5, 2], reorg_shape(site)[0]
+    else:
+        view, perm, inside = [0, channels, h, step, w, step], [0, 3, 5, 1, 2, 4], reorg_shape(site)[0]
+    split = out.helper("Reshape", layer, "split", [layer.inputs[0], out.constant(f"{layer.name}/view", view)])
+    moved = out.helper("Transpose", layer, "moved", [split], perm=perm)
+    out.node("Reshape", layer, [moved, out.constant(f"{layer.name}/shape", [0, *inside[1:]])])
+
+
+kind("Reorg", reorg, shape=reorg_shape, settings="reorg_param", bakes_size=lambda site: True)
 kind(
     "Flatten", flatten, shape=flatten_shape, settings="flatten_param",
     bakes_size=lambda site: flatten_axes(site)[1] < len(site.shape),

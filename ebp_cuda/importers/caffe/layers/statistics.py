@@ -5,7 +5,7 @@ from __future__ import annotations
 from ....errors import ModelError
 from ..schema import enum_name
 from ..writer import OnnxWriter
-from .base import Param, Shape, Site, Tensors, filler, kind, unsupported
+from .base import Param, Shape, Site, Tensors, filler, kind
 
 
 def reduction_shape(site: Site) -> list[Shape]:
@@ -14,8 +14,6 @@ def reduction_shape(site: Site) -> list[Shape]:
 
 def reduction(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     axis, operation = site.axis(site.param.axis), enum_name(site.param, "operation")
-    if axis == 0:
-        raise unsupported(site, "axis 0, which adds up the images of a batch", "axis 1 or more")
     axes = list(range(axis, len(site.shape)))
     inputs = [*site.layer.inputs, out.constant(f"{site.layer.name}/axes", axes)]
     out.call(f"Reduction{operation}", site.layer, inputs, axes=axes, coeff=site.param.coeff)
