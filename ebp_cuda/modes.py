@@ -1,9 +1,14 @@
-"""The modes of torch that a pass runs under, whatever the caller has switched on around it."""
+"""The modes of torch that a pass runs under, whatever the caller has switched on around it.
+
+A contrast is a small difference of two large masses: half precision that somebody chose for the rest of the program
+would make noise of it. So neither autocast nor torch's settings for float32 products reach a pass.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -11,16 +16,65 @@ import torch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_EXACT = ("none", "ieee")
+
+
+def _settings(device: str) -> tuple[Any, ...]:
+    """What may round the operands of float32 products on this type of device (torch.set_float32_matmul_precision)."""
+    if device == "cuda":
+        return (torch.backends.cuda.matmul,)
+    mkldnn: Any = torch.backends.mkldnn
+    return mkldnn.matmul, mkldnn.conv
+
+
+class _Unrounded:
+    """Float32 products as they are, for as long as any pass runs: the settings are the process's, the passes many."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+        self._before: list[tuple[Any, str]] = []
+
+    @contextmanager
+    def hold(self, device: str) -> Iterator[None]:
+        with self._lock:
+            self._running += 1
+            for setting in _settings(device):
+                if setting.fp32_precision not in _EXACT:
+                    self._before.append((setting, setting.fp32_precision))
+                    setting.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                while self._before and not self._running:
+                    setting, precision = self._before.pop()
+                    setting.fp32_precision = precision
+
+    def is_needed(self, device: str) -> bool:
+        """Also while another pass has changed the settings, so that they do not come back in the middle of this one."""
+        return self._running > 0 or any(setting.fp32_precision not in _EXACT for setting in _settings(device))
+
+
+_UNROUNDED = _Unrounded()
+
 
 def exact(device: torch.device) -> AbstractContextManager[object]:
-    """No autograd, and no autocast: under `torch.autocast` convolutions would silently run in half precision."""
-    autocast = device.type != "meta" and torch.is_autocast_enabled(device.type)
-    return _without_autocast(device) if autocast else torch.no_grad()
+    """No autograd, no autocast, and no rounding of float32 operands that the pass did not ask for."""
+    rounds = device.type in ("cpu", "cuda") and not torch.compiler.is_compiling() and _UNROUNDED.is_needed(device.type)
+    if not rounds and not torch.is_autocast_enabled(device.type):
+        return torch.no_grad()
+    return _as_asked(device, rounds)
 
 
 @contextmanager
-def _without_autocast(device: torch.device) -> Iterator[None]:
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+def _as_asked(device: torch.device, rounds: bool) -> Iterator[None]:
+    with (
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+        _UNROUNDED.hold(device.type) if rounds else nullcontext(),
+    ):
         yield
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
 
 import ebp_cuda
-from ebp_cuda import ops
+from ebp_cuda import engine, modes, ops
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +49,43 @@ def test_the_convolution_ops_know_no_autocast() -> None:
         assert torch.equal(ops.conv2d_normalizer(x, w, *window), z)
         assert torch.equal(torch.ops.ebp_cuda.conv2d_normalizer(x, w, *window), z)
         assert torch.equal(ops.conv2d_sweep(z, w, (6, 6), *window), t)
+
+
+@pytest.fixture
+def rounding() -> Iterator[None]:
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.mkldnn.conv.fp32_precision = "none"
+
+
+def settings() -> tuple[str, ...]:
+    parts = torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.cuda.matmul
+    return (*(part.fp32_precision for part in parts), torch.get_float32_matmul_precision())
+
+
+def test_rounded_products_are_not_used_and_the_setting_stays(network, rounding, monkeypatch) -> None:
+    during = []
+    down = engine.sweep
+
+    def watched(*args, **options):
+        found = down(*args, **options)
+        with modes.exact(torch.device("cpu")):
+            during.append(settings()[:2])
+        return found
+
+    monkeypatch.setattr(engine, "sweep", watched)
+    before = settings()
+    assert before[:2] == ("bf16", "bf16")
+    ebp_cuda.ExcitationBackprop(network, "1", "3").attribute(torch.rand(2, 3, 8, 8), 1)
+    assert during == [("ieee", "ieee")] * 3 and settings() == before
+
+
+def test_threads_give_the_setting_back_once(network, rounding) -> None:
+    x, before = torch.rand(2, 3, 8, 8), settings()
+    method = ebp_cuda.ExcitationBackprop(network, "1", "3")
+    wanted = method.attribute(x, 1)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: method.attribute(x, 1), range(40)))
+    assert all(torch.equal(maps, wanted) for maps in found) and settings() == before
