@@ -4,8 +4,16 @@
 // same expression on whole registers. Nothing here knows a shape or a layout.
 #pragma once
 
+#if defined(__CUDACC_RTC__)  // compiled at run time (ebp_cuda/jit.py), where there are no standard headers
+#define FLT_MAX 3.402823466e+38f
+namespace std {
+using ::pow;
+using ::sqrt;
+}  // namespace std
+#else
 #include <cfloat>
 #include <cmath>
+#endif
 
 #if defined(__CUDACC__)
 #define EBP_HD __host__ __device__ __forceinline__
