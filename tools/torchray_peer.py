@@ -29,9 +29,18 @@ def _stand_in_for_torchvision() -> None:
     sys.modules.update(zip(names, (root, models, resnet), strict=True))
 
 
+def _torchvision_loads() -> bool:
+    try:
+        import torchvision.models.resnet  # noqa: F401
+    except (ImportError, RuntimeError):  # the latter where it was built for another torch
+        return False
+    return True
+
+
 def torchray_available() -> bool:
-    """Whether TorchRay can be imported; puts the stand-ins for torchvision in place."""
-    _stand_in_for_torchvision()
+    """Whether TorchRay can be imported; puts stand-ins in place where torchvision cannot be."""
+    if not _torchvision_loads():
+        _stand_in_for_torchvision()
     try:
         import torchray.attribution.excitation_backprop  # noqa: F401
     except ImportError:
