@@ -26,6 +26,7 @@ def sample_calls(device: str = "cpu", memory_format: torch.memory_format = torch
     return {
         "share": (p, x),
         "gate": (p, x),
+        "rounded": (x, "tf32"),
         "max_winner": ([x, x + 1, x - 1],),
         "max_pool2d": (x, *pool),
         "max_pool2d_route": (up.repeat(3, 1, 1, 1).contiguous(memory_format=memory_format), winner, [7, 6], *pool[:4]),
@@ -142,6 +143,7 @@ POOL = ((3, 3), (2, 2), (1, 1))
 CALLS = {
     "share": (lambda p, x: ops.share(p, x), 6, 2),
     "gate": (lambda p, x: ops.gate(p, x), 6, 2),
+    "rounded": (lambda x, _: ops.rounded(x.float(), "bf16"), 2, 2),
     "max_winner": (lambda a, b: ops.max_winner([a, b]), 2, 2),
     "max_pool2d": (lambda x, _: ops.max_pool2d(x, *POOL, (1, 1), (4, 3))[0], 2, 2),
     "max_pool2d_route": (

@@ -127,6 +127,22 @@ def test_two_summands_keep_a_number(precision: str) -> None:
         assert ((both - r).abs() / r.abs()).max() <= UNIT[precision] ** 2
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_cuda_rounds_as_the_cpu_imitates(net: ebp_cuda.Net, precision: str) -> None:
+    torch.manual_seed(2)
+    x = torch.cat([torch.randn(4000), torch.tensor([1 + 2.0**-11, 1 + 2.0**-8, 1 + 3 * 2.0**-8, -1 - 2.0**-11])])
+    assert torch.equal(ops.rounded(x.cuda(), precision).cpu(), rounded(x, precision))
+    photo = torch.rand(2, 3, 12, 12)
+    maps = [
+        ebp_cuda.ExcitationBackprop(net, "first", rules="conserving", dtype=precision, device=device)
+        .attribute(photo, "all")
+        .cpu()
+        for device in ("cpu", "cuda")
+    ]
+    assert (maps[0] - maps[1]).abs().sum() < 1e-4 * maps[0].abs().sum()
+
+
 def test_what_an_op_refuses() -> None:
     x, w, geometry = torch.rand(1, 4, 4, 4), torch.rand(4, 4, 3, 3), ((1, 1), (0, 0, 0, 0), (1, 1), 1)
     with pytest.raises(ShapeError, match="precision='fp8', wanted one of fp32, tf32, bf16"):

@@ -107,12 +107,23 @@ def excitations(x: torch.Tensor, w: torch.Tensor, rest: tuple[Any, ...]) -> Iter
         yield Case("conv2d_excitation", call, (x, w, *([torch.randn(w.shape[0])] if biased else [])))
 
 
+def roundings(channels: int, precisions: Sequence[str]) -> Iterator[Case]:
+    for precision in precisions:
+        yield Case(
+            "rounded",
+            lambda x, precision="fp32": ops.rounded(x, precision),
+            (torch.randn(2, channels, 5, 3),),
+            precision,
+        )
+
+
 def cases(precisions: Sequence[str], quick: bool = False) -> Iterator[Case]:
     torch.manual_seed(0)
     for channels in CHANNELS[1:3] if quick else CHANNELS:
         yield from pointwise(channels)
         yield from pools(channels)
         yield from convolutions(channels, precisions)
+        yield from roundings(channels, precisions)
 
 
 def distance(got: torch.Tensor, wanted: torch.Tensor) -> float:
