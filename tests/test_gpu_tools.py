@@ -95,7 +95,7 @@ def test_all_steps_fit_ten_minutes(tmp_path) -> None:
 
 def test_table_has_a_cell_per_column_with_and_without_numbers() -> None:
     row = gpu_bench.Row("n", "l", 64, 1, "fp32", floor_ms=1.0, gflop=30.0, gbyte=2.0)
-    done = dataclasses.replace(row, ours_ms=2.0, again_ms=2.1, error=1e-6, torch_ms=6.0)
+    done = dataclasses.replace(row, ours_ms=2.0, again_ms=2.1, eager_ms=2.5, error=1e-6, torch_ms=6.0)
     head, rule, empty, full, *_ = gpu_bench.table([row, done]).splitlines()
     assert head.count("|") == rule.count("|") == empty.count("|") == full.count("|")
     assert "32,000" in full and "50% of 1.000 ms" in full and "3.00" in full and "15.00" in full

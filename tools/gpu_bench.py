@@ -3,9 +3,11 @@
     python tools/gpu_bench.py [--dtypes fp32,tf32,bf16] [--seconds 200] [--out FOLDER] [--rehearse]
 
 GoogLeNet at pool2 and VGG16 at pool4, batches of 1 and 64, one class and 80 (VGG16: 20); seeded random weights, made on
-the fly. Every time is the median of timed calls after three untimed ones, by CUDA events, one call in flight. The peers
-may use tf32 exactly where we do: never in the rows of fp32, always in those of tf32 and bf16. Ours is timed twice,
-before and after the peers; a difference smaller than that between the two is noise. Writes DEVICE-DATE.json and .md.
+the fly. Every time is the median of timed calls after three untimed ones, by CUDA events, one call in flight. Ours is
+the whole call of `attribute`, replayed as a CUDA graph, and beside it the same call run eagerly; the yardstick too is
+timed either way. The peers may use tf32 exactly where we do: never in the rows of fp32, always in those of tf32 and
+bf16. Ours is timed twice, before and after the peers; a difference smaller than that between the two is noise. Writes
+DEVICE-DATE.json and .md.
 --rehearse runs it all on the CPU with two tiny networks, whose times mean nothing.
 """
 
@@ -85,9 +87,15 @@ class Row:
     gbyte: float
     ours_ms: float | None = None
     again_ms: float | None = None
+    eager_ms: float | None = None
+    """Ours without CUDA graphs."""
+    recorded: bool = False
+    """Whether `ours_ms` is the time of replays."""
     error: float | None = None
     """Relative L1 of our first map from our own in float64."""
     torch_ms: float | None = None
+    torch_graph_ms: float | None = None
+    """The yardstick as one CUDA graph."""
     torch_distance: float | None = None
     """Relative L1 of the yardstick's first map from ours in float64."""
     torchray_ms: float | None = None
@@ -112,8 +120,9 @@ class Bench:
         self.exact = self.attribution("fp64").attribute(self.batch(1), self.targets(1, 1))[0, 0]
         self.peers: dict[tuple[int, int, bool], dict[str, float | str]] = {}
 
-    def attribution(self, dtype: str) -> ExcitationBackprop:
-        return ExcitationBackprop(self.net, self.setup.layer, self.setup.contrast, dtype=dtype, device=self.device)
+    def attribution(self, dtype: str, graphs: bool | str = "auto") -> ExcitationBackprop:
+        layer, contrast = self.setup.layer, self.setup.contrast
+        return ExcitationBackprop(self.net, layer, contrast, dtype=dtype, device=self.device, graphs=graphs)
 
     def batch(self, images: int) -> torch.Tensor:
         """Noise about as large as a photo less its mean; the first image is the same in every batch."""
@@ -150,17 +159,30 @@ class Bench:
         floor = floor_seconds(parts, dtype, ceilings) * 1e3
         row = Row(self.setup.name, self.setup.layer, images, classes, dtype, floor, flop / 1e9, byte / 1e9)
         x, targets = self.batch(images), self.targets(images, classes)
-        ours = None
+        again = None
         try:
-            ours = partial(self.attribution(dtype).attribute, x, targets)
-            row.error = self.distance(ours())
-            row.ours_ms = self.milliseconds(ours)
+            again = self.measure_ours(row, x, targets)
         except Exception as error:  # whatever it is, the other rows are worth having
             row.notes.append(f"ours: {first_line(error)}")
         self.add_peers(row, x, targets)
-        if row.ours_ms is not None and ours is not None:
-            row.again_ms = self.milliseconds(ours)
+        if again is not None:
+            row.again_ms = again()
         return row
+
+    def measure_ours(self, row: Row, x: torch.Tensor, targets: torch.Tensor) -> Callable[[], float]:
+        """Fills the row's times of ours, and gives what measures once more."""
+        eager = partial(self.attribution(row.dtype, graphs=False).attribute, x, targets)
+        row.error = self.distance(eager())
+        row.eager_ms = self.milliseconds(eager)
+        method = self.attribution(row.dtype)
+        ours = partial(method.attribute, x, targets)
+        row.ours_ms = self.milliseconds(ours)
+        row.recorded = not method.why_not_captured
+        if method.why_not_captured:
+            row.notes.append(f"not a graph: {method.why_not_captured}")
+        if not torch.equal(ours(), eager()):
+            row.notes.append("the replay's maps are NOT the eager ones")
+        return partial(self.milliseconds, ours)
 
     def add_peers(self, row: Row, x: torch.Tensor, targets: torch.Tensor) -> None:
         """The peers' times, measured once per setting of tf32."""
@@ -172,8 +194,18 @@ class Bench:
                 row.notes.append(value)
             else:
                 setattr(row, name, value)
+        if row.torch_distance is not None and row.torch_distance > OTHER_MAP:
+            row.notes.append(f"torch's parts compute another map, {row.torch_distance:.1e} from ours")
         if (row.torchray_distance or 0) > OTHER_MAP:
             row.notes.append(f"TorchRay computes another map, {row.torchray_distance:.1e} from ours: ignore its time")
+
+    @staticmethod
+    def recorded(case: Callable[[], Any]) -> Callable[[], Any]:
+        """A call as a CUDA graph."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            case()
+        return graph.replay
 
     def measure_peers(self, x: torch.Tensor, targets: torch.Tensor, allowed: bool) -> dict[str, float | str]:
         found: dict[str, float | str] = {}
@@ -181,6 +213,8 @@ class Bench:
             try:
                 found["torch_distance"] = self.distance(self.sweep.maps(x, targets))
                 found["torch_ms"] = self.milliseconds(lambda: self.sweep.maps(x, targets))
+                if self.device.type == "cuda":
+                    found["torch_graph_ms"] = self.milliseconds(self.recorded(lambda: self.sweep.maps(x, targets)))
             except RuntimeError as error:
                 found["torch's parts"] = f"torch's parts: {first_line(error)}"
             release(self.device)
@@ -204,22 +238,26 @@ def release(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def number(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds:.3f}"
+
+
 def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
-    head = (
-        "network | N | K | dtype | ms | again | maps/s | TFLOP/s | GB/s | of floor | x torch parts | x TorchRay | error"
-    )
+    head = "network | N | K | dtype | ms | again | eager ms | maps/s | TFLOP/s | GB/s | of floor | x torch parts"
+    head += " | x torch parts as a graph | x TorchRay | error"
     lines = [f"| {head} |", "|" + " --- |" * (head.count("|") + 1)]
     for row in rows:
         cells: list[Any] = [f"{row.network} {row.layer}", row.images, row.classes, row.dtype]
         if row.ours_ms is None:
-            cells += ["-"] * 5 + [f"floor {row.floor_ms:.3f} ms", "-", "-", "-"]
+            cells += ["-"] * 6 + [f"floor {row.floor_ms:.3f} ms", "-", "-", "-", "-"]
         else:
-            cells += [f"{row.ours_ms:.3f}", f"{row.again_ms:.3f}"]
+            peers = row.torch_ms, row.torch_graph_ms, row.torchray_ms
+            cells += [f"{row.ours_ms:.3f}", number(row.again_ms), number(row.eager_ms)]
             cells += [f"{row.images * row.classes / row.ours_ms * 1e3:,.0f}"]
             cells += [f"{row.gflop / row.ours_ms:.2f}", f"{row.gbyte / row.ours_ms * 1e3:.0f}"]
             cells += [f"{row.floor_ms / row.ours_ms:.0%} of {row.floor_ms:.3f} ms"]
-            cells += ["-" if peer is None else f"{peer / row.ours_ms:.2f}" for peer in (row.torch_ms, row.torchray_ms)]
+            cells += ["-" if peer is None else f"{peer / row.ours_ms:.2f}" for peer in peers]
             cells += [f"{row.error:.1e}"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     notes = [f"* {r.network} N={r.images} K={r.classes} {r.dtype}: {note}" for r in rows for note in r.notes]
@@ -260,7 +298,7 @@ def measure_all(args: argparse.Namespace, device: torch.device, ceilings: Ceilin
     """The rows that fit the time, and the names of those that did not."""
     stop, rows, skipped = time.monotonic() + args.seconds, [], []
     for setup in REHEARSAL if args.rehearse else REAL:
-        bench = Bench(setup, device, 0.02 if args.rehearse else 0.8)
+        bench = Bench(setup, device, 0.02 if args.rehearse else 0.4)
         for (images, classes), dtype in itertools.product(setup.batches, args.dtypes.split(",")):
             if time.monotonic() > stop:
                 skipped.append(f"{setup.name} N={images} K={classes} {dtype}")

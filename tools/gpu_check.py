@@ -4,8 +4,9 @@
 
 Needs a Python with torch (CUDA), numpy, onnx, protobuf, typer, rich, pillow, matplotlib, pytest, and nvcc; nothing is
 fetched and nothing installed: the library is built in place, for this GPU only unless EBP_CUDA_ARCHS says otherwise. A
-step that fails is reported and the next one still runs; the exit code is 1 if any failed. --rehearse runs every step on
-the CPU, with the tests collected and not run, and tiny networks in the benchmark.
+step that fails is reported and the next one still runs; the exit code is 1 if any failed. What the steps wrote is in
+FOLDER/gpu_check.log, the times in FOLDER/DEVICE-DATE.md and .json. --rehearse runs every step on the CPU: the tests are
+collected and not run, and the benchmark's networks are tiny.
 """
 
 from __future__ import annotations
@@ -65,24 +66,32 @@ def sanitizer() -> str | None:
     return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=os.pathsep.join(places))
 
 
+def gpu_tests() -> list[str]:
+    """The test files with tests for a GPU; collecting all would take their libraries' imports as well."""
+    marked = re.compile(r"mark\.gpu|\bDEVICES\b")
+    return [
+        str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/test_*.py")) if marked.search(path.read_text())
+    ]
+
+
 def steps(rehearse: bool, out: Path) -> Iterator[Step]:
     """The steps in order, at most ten minutes together; those that cannot run here have no command."""
     python, device = sys.executable, "cpu" if rehearse else "cuda"
     yield Step("device", ("nvidia-smi",) if not rehearse else (python, "--version"), 15)
-    yield Step("build", (python, "setup.py", "build_ext", "--inplace"), 150, "built ", architecture())
+    yield Step("build", (python, "setup.py", "build_ext", "--inplace"), 120, "built ", architecture())
     ours = f"import torch, ebp_cuda.ops as o; o.require_device(torch.device('{device}')); print(o.build_info())"
     yield Step("import", (python, "-c", ours), 30)
     yield Step("ops", (python, "tools/gpu_ops.py", device), 45, " 0 wrong")
-    collect = ("--collect-only",) if rehearse else ("--continue-on-collection-errors", "-rf")
-    pytest = (python, "-m", "pytest", "tests", "-m", "gpu", "-q", "-p", "no:cacheprovider", *collect)
+    collect = ("--collect-only",) if rehearse else ("--continue-on-collection-errors", "-rf", "--durations=8")
+    pytest = (python, "-m", "pytest", *gpu_tests(), "-m", "gpu", "-q", "-p", "no:cacheprovider", *collect)
     # a run in which every test was skipped has shown nothing
-    yield Step("tests", pytest, 130, r"tests collected|[1-9]\d* passed")
+    yield Step("tests", pytest, 140, r"tests collected|[1-9]\d* passed")
     tool = sanitizer()
     for name in SANITIZERS:
         watched = (python, "tools/gpu_ops.py", device, "--quick")
         command = (tool, "--tool", name, "--error-exitcode", "9", *watched) if tool and not rehearse else ()
         yield Step(name, command, 30, " 0 wrong")
-    bench = (python, "tools/gpu_bench.py", "--out", str(out), "--seconds", "90", *(["--rehearse"] if rehearse else []))
+    bench = (python, "tools/gpu_bench.py", "--out", str(out), "--seconds", "100", *(["--rehearse"] if rehearse else []))
     yield Step("benchmark", bench, 135, "maps/s")
 
 
@@ -140,16 +149,22 @@ def main() -> int:
     """Runs the steps; 0 where all that could be asked for went well."""
     args = parse_arguments()
     out = args.out.resolve()
-    logs = out / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    whole, log = out / "gpu_check.log", out / "step.log"
+    whole.write_bytes(b"")
     outcomes = []
     for step in steps(args.rehearse, out):
         if step.name in args.skip.split(","):
             continue
-        outcome = run(step, logs / f"{step.name}.txt")
-        show(outcome, logs / f"{step.name}.txt")
+        log.write_bytes(b"")
+        outcome = run(step, log)
+        show(outcome, log)
         outcomes.append(outcome)
-    print(f"\nlogs in {logs}")
+        with whole.open("ab") as stream:
+            stream.write(f"==== {step.name}: {outcome.trouble or 'ok'} ({outcome.seconds:.0f} s)\n".encode())
+            stream.write(log.read_bytes())
+    log.unlink()
+    print(f"\nlogs in {whole}")
     for outcome in outcomes:
         print(f"{outcome.step.name:<12} {outcome.trouble or 'ok':<40} {outcome.seconds:6.1f} s  {outcome.last_line}")
     left_out = sum(outcome.trouble == LEFT_OUT for outcome in outcomes)
