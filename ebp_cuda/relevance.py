@@ -8,7 +8,8 @@ columns, carries t on: `r = t * Q`. Only the layer that was asked for is ever mu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -49,7 +50,7 @@ class Relevance:
 
     def on(self, s: torch.Tensor, x: torch.Tensor | None) -> Relevance:
         """The relevance of other units, whose activations x these ones' were taken from as they are."""
-        return replace(self, s=s, x=x)
+        return Relevance(s, x, self.precision)
 
     def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Relevance:
         """The same relevance with `move` (a view or a copy that keeps axis 0) applied to both factors."""
@@ -64,14 +65,57 @@ class Relevance:
         return Relevance(self.p() - other.p())
 
 
+class Product(Relevance):
+    """A relevance with `s = r W` for every pixel, the way down of a 1 x 1 convolution, not multiplied out yet.
+
+    Where other consumers share back to the same value, the product is added into their sum as it is made, which saves
+    writing it down and reading it again: a tenth of the time for many classes.
+    """
+
+    def __init__(self, r: torch.Tensor, weight: torch.Tensor, x: torch.Tensor) -> None:
+        """r [N*K, O, h, w], weight [O, I], x [N, I, h, w]; all of one dtype, on the CPU."""
+        for name, value in (("r", r), ("weight", weight), ("x", x), ("precision", "fp32")):
+            object.__setattr__(self, name, value)
+
+    r: torch.Tensor
+    weight: torch.Tensor
+
+    @cached_property
+    def s(self) -> torch.Tensor:
+        return self.multiplied()
+
+    def multiplied(self) -> torch.Tensor:
+        """s [N*K, I, h, w], channels_last, in memory of its own."""
+        rows, _, height, width = self.r.shape
+        return (_pixels(self.r) @ self.weight).view(rows, height, width, -1).permute(0, 3, 1, 2)
+
+    def add_to(self, total: torch.Tensor) -> None:
+        """total += s, for a total that lies as `multiplied` makes it."""
+        _pixels(total).addmm_(_pixels(self.r), self.weight)
+
+
+def _pixels(t: torch.Tensor) -> torch.Tensor:
+    """[N, C, h, w] as [N*h*w, C]."""
+    return t.permute(0, 2, 3, 1).reshape(-1, t.shape[1])
+
+
 def add(parts: Sequence[Relevance]) -> Relevance:
-    """The relevance of a value that several consumers shared back to, in the order given."""
+    """The relevance of a value that several consumers shared back to, summed in an order of their own."""
     first = parts[0]
     if len(parts) == 1:
         return first
-    if all(part.factor_is_that_of(first) for part in parts):
+    if not all(part.factor_is_that_of(first) for part in parts):
+        return Relevance(_sum([part.p() for part in parts]))
+    products = [part for part in parts if isinstance(part, Product)]
+    if not products:
         return first.on(_sum([part.s for part in parts]), first.x)
-    return Relevance(_sum([part.p() for part in parts]))
+    total = products[0].multiplied()
+    for product in products[1:]:
+        product.add_to(total)
+    for part in parts:
+        if not isinstance(part, Product):
+            total += part.s
+    return first.on(total, first.x)
 
 
 def _sum(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

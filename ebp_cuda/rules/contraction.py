@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from .. import ops
 from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
-from ..relevance import Relevance
+from ..relevance import Product, Relevance
 from ..rounding import split
 from . import volume
 from .convolution import convolution, transposed_convolution
@@ -146,6 +146,22 @@ def _packed_adjoint(step: Step, r: torch.Tensor, name: str) -> torch.Tensor:
     return adjoint(step.node, r, weight, step.shapes[0], precision)
 
 
+def _down(step: Step, r: torch.Tensor, name: str, x: torch.Tensor) -> Relevance:
+    """x * L^T r, with a packed weight and the factor x that its normaliser was made of."""
+    precision = _precision(step)
+    if precision == "fp32" and r.is_cpu and _is_product(step.node, step.params["weight"]):
+        return Product(r, step.packed(name).flatten(1), x)
+    return Relevance(_packed_adjoint(step, r, name), x, precision)
+
+
+def _is_product(node: Node, weight: torch.Tensor) -> bool:
+    """Whether the layer is one matrix product for all pixels of its planes: an ordinary 1 x 1 convolution."""
+    attrs = node.attrs
+    if node.op != "conv" or weight.shape[2:] != (1, 1) or attrs["groups"] != 1:
+        return False
+    return (*attrs["stride"], *attrs["padding"], *attrs["padding_end"]) == (1, 1, 0, 0, 0, 0)
+
+
 def _conv_transpose(node: Node, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     attrs, rank = node.attrs, Spatial.of(node, "transposed convolution", weight).rank
     if attrs["padding"] != attrs["padding_end"]:
@@ -201,7 +217,7 @@ def share_excitation(step: Step, above: Sequence[Relevance | None]) -> list[Rele
     weight = "weight+" if step.sign > 0 else "weight-"
     precision = _precision(step)
     z = _kept(step, f"normalizer{step.sign:+d}", lambda: apply(node, x, step.packed(weight), precision))
-    return [Relevance(_packed_adjoint(step, rel.over(z), weight), x, precision)]
+    return [_down(step, rel.over(z), weight, x)]
 
 
 @register_rule("conv_transpose", "gradient", rule_sets=["caffe"], needs="")
@@ -228,7 +244,7 @@ def share_conserving(step: Step, above: Sequence[Relevance | None]) -> list[Rele
         lambda: sum(apply(node, part, step.packed(w), precision) for part, w in parts),
     )
     r = rel.over(z)
-    below = [Relevance(_packed_adjoint(step, r, w), part, precision) for part, w in parts]
+    below = [_down(step, r, w, part) for part, w in parts]
     unshared = _unshared(step, rel, z)
     if len(below) == 1 and unshared is None:
         return [below[0]]
