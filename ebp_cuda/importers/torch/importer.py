@@ -81,11 +81,9 @@ def _example(module: nn.Module, example: Example) -> tuple[tuple[torch.Tensor, .
     return args, kwargs
 
 
-class _Passed(nn.Module):
-    """Stands in the copy for a module that does nothing: returns a value of its own, so that its path has one."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.aten.alias.default(x)
+def _pass(x: torch.Tensor) -> torch.Tensor:
+    """What modules that do nothing run in the copy: a value of its own, so that their paths have one."""
+    return torch.ops.aten.alias.default(x)
 
 
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -103,9 +101,8 @@ def _shared_copy(module: nn.Module, origin: str) -> nn.Module:
     except Exception as error:  # whatever a module's attributes raise when they are copied
         raise ModelError(f"{origin}: the module cannot be copied: {first_line(error)}") from error
     for part in twin.modules():
-        for name, child in part.named_children():
-            if type(child) in _NOTHING:
-                setattr(part, name, _Passed())
+        if type(part) in _NOTHING:
+            part.forward = _pass  # the type stays: some networks ask for it
     return twin.eval()
 
 
