@@ -217,8 +217,8 @@ def _images(inputs: Mapping[str, torch.Tensor]) -> int:
 
 
 def _settings() -> tuple[object, ...]:
-    """The process's settings that choose among torch's kernels for fully connected layers and convolutions."""
-    return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.enabled
+    """The process's settings that choose among torch's kernels, apart from those that a pass overrides (modes.py)."""
+    return torch.backends.cudnn.enabled, torch.are_deterministic_algorithms_enabled()
 
 
 def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -62,7 +62,9 @@ _UNROUNDED = _Unrounded()
 
 def exact(device: torch.device) -> AbstractContextManager[object]:
     """No autograd, no autocast, and no rounding of float32 operands that the pass did not ask for."""
-    rounds = device.type in ("cpu", "cuda") and not torch.compiler.is_compiling() and _UNROUNDED.is_needed(device.type)
+    if device.type not in ("cpu", "cuda"):  # a meta tensor holds no numbers
+        return torch.no_grad()
+    rounds = not torch.compiler.is_compiling() and _UNROUNDED.is_needed(device.type)
     if not rounds and not torch.is_autocast_enabled(device.type):
         return torch.no_grad()
     return _as_asked(device, rounds)

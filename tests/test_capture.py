@@ -125,8 +125,8 @@ def test_inputs_of_any_kind_reach_one_recording(stand_in):
     strided = x.repeat_interleave(2, 3)[..., ::2]
     given = (x.numpy(), x.double(), x.contiguous(memory_format=torch.channels_last), strided, {"x": x})
     for other in given[:4]:
-        assert torch.equal(eb.attribute(other, torch.tensor([[1], [2]])), wanted)
-        assert torch.equal(eb.attribute(other, np.array([1, 2], np.int32)), wanted)
+        assert torch.equal(torch.as_tensor(eb.attribute(other, torch.tensor([[1], [2]]))), wanted)
+        assert torch.equal(torch.as_tensor(eb.attribute(other, np.array([1, 2], np.int32))), wanted)
     assert stand_in.recorded == 1 and stand_in.replayed == 8
 
 
