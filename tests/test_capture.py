@@ -306,12 +306,15 @@ class Births(TorchDispatchMode):
         self.made: list[StorageWeakRef] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        before = {tensor.untyped_storage()._cdata for tensor in tree_leaves(args) if isinstance(tensor, torch.Tensor)}
+        before = {storage._cdata for storage in self.storages(args)}
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in before:
-                self.made.append(StorageWeakRef(tensor.untyped_storage()))
+        self.made += [StorageWeakRef(storage) for storage in self.storages(out) if storage._cdata not in before]
         return out
+
+    @staticmethod
+    def storages(values) -> list[torch.UntypedStorage]:
+        tensors = [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+        return [tensor.untyped_storage() for tensor in tensors if tensor.layout == torch.strided]
 
     def living(self) -> set[int]:
         return {ref.cdata for ref in self.made if not ref.expired()}
