@@ -7,7 +7,7 @@ import os
 import signal
 import tarfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from PIL import Image
 
 import ebp_cuda
 from ebp_cuda import batch
+from ebp_cuda.batch.places import Item
+from ebp_cuda.batch.sources import FolderSource
 from ebp_cuda.models import digits
 
 COUNT = 21
@@ -70,6 +72,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in found.items() if name != "manifest.json"}
 
 
+def digests(out: Path) -> list[str | None]:
+    """Of every map, in the order of the source."""
+    found: list[str | None] = batch.open(out).index()["digest"].to_pylist()
+    return found
+
+
 def run_until_killed(source: Path, out: Path) -> None:
     """What the kill test starts again and again."""
     import torch
@@ -94,3 +102,31 @@ class HangingPlace:
     def read(self) -> bytes:
         time.sleep(3600)
         return b""
+
+
+@dataclass(frozen=True)
+class DyingOncePlace:
+    """An image that takes its process along the first time, and is there the next time."""
+
+    path: str
+    marker: str
+
+    def read(self) -> bytes:
+        if not Path(self.marker).exists():
+            Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Path(self.path).read_bytes()
+
+
+class KillingSource(FolderSource):
+    """A folder, one of whose images kills the first worker that reads it."""
+
+    def __init__(self, location: Path, names: list[str], row: int, marker: Path) -> None:
+        super().__init__(location, names)
+        self._deadly, self._marker = row, marker
+
+    def __getitem__(self, row: int) -> Item:
+        item = super().__getitem__(row)
+        if row != self._deadly:
+            return item
+        return replace(item, place=DyingOncePlace(item.place.path, str(self._marker)))

@@ -9,10 +9,7 @@ from typing import Any
 from ..errors import InputError
 from ..extras import require
 from .places import CellPlace, FilePlace, Item, index_name
-from .sources import Source, file_size, find_column, listing_digest, offsets
-
-IMAGE_COLUMNS = ("image", "bytes", "image_bytes", "jpg", "jpeg", "png", "webp", "path", "image_path", "file")
-"""Tried in this order where no column is named."""
+from .sources import Source, file_size, find_column, find_image_column, listing_digest, offsets
 
 
 class ParquetSource(Source):
@@ -43,10 +40,11 @@ class ParquetSource(Source):
         try:
             with parquet.ParquetFile(path) as file:
                 schema = file.schema_arrow
-                kind = schema.field(self._find_image(path, schema.names)).type
+                self._image = find_image_column(path, schema.names, self._image)
+                kind = schema.field(self._image).type
                 by_path = types.is_string(kind) or types.is_large_string(kind)
                 wanted = {find_column(path, schema.names, column) for column in (name, self._target) if column}
-                wanted |= {self._image or ""} if by_path else set()
+                wanted |= {self._image} if by_path else set()
                 self._paths = [] if by_path and self._paths is None else self._paths
                 first = len(self)
                 for group in range(file.num_row_groups):
@@ -54,13 +52,6 @@ class ParquetSource(Source):
                     self._add(index, group, file.metadata.row_group(group).num_rows, table, name, first)
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: not a readable Parquet file: {error}") from error
-
-    def _find_image(self, path: Path, head: Sequence[str]) -> str:
-        if self._image is None:
-            self._image = next((column for column in IMAGE_COLUMNS if column in head), None)
-        if self._image is None:
-            raise InputError(f"{path}: which column holds the images? (--image-column; there are {', '.join(head)})")
-        return find_column(path, head, self._image)
 
     def _add(self, file: int, group: int, rows: int, table: Any, name: str | None, first: int) -> None:
         texts = (

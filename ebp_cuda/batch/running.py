@@ -6,7 +6,8 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,22 @@ from .writing import ShardWriter
 _AHEAD, _BEHIND = 2, 4  # chunks decoded and waiting; groups attributed and waiting to be written
 
 
+Progress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Ray workers for a run."""
+
+    address: str | None = None
+    """Of the Ray cluster; None is the one that RAY_ADDRESS names or, without it, this machine alone."""
+    workers: int | None = None
+    """How many; by default what the cluster has CPUs or GPUs for."""
+    cpus: float = 1
+    gpus: float = 0
+    """Of each worker."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a run goes. Those of the first group stand in the manifest, and --resume wants them unchanged."""
@@ -38,6 +55,8 @@ class Settings:
     batch: int = 8
     shard_size: int = 1024
     overlays: bool = False
+    device: str | None = None
+    """Where the method runs, if that is not the device it has here: "cuda" on workers with GPUs."""
 
     workers: int = 1
     """Decoding processes; 0 decodes in a thread."""
@@ -73,14 +92,17 @@ def run(
     timeout: float = 120.0,
     image_column: str | None = None,
     name_column: str | None = None,
-    progress: Callable[[int, int, int], None] = lambda done, total, failed: None,
+    progress: Progress = lambda done, total, failed: None,
+    cluster: Cluster | None = None,
 ) -> Summary:
     """Maps of every image of a source, written to the folder `out`; see docs/batch.md.
 
     source: what `open_source` takes. target: classes as for `ebp-cuda attribute`, or "@COLUMN" of the source.
     preprocess: fields of `Preprocess` that replace the model's. batch: images attributed at a time. shard_size: images
-    per output file. workers: decoding processes, by default one for eight cores on the CPU and all but one core with a
-    GPU; 0 decodes in a thread. timeout: seconds. progress(images there, images in all, images failed in this call).
+    per output file. workers: decoding processes, 0 for a thread; by default one for eight cores on the CPU, and with a
+    GPU all but one core (of those that a Ray worker has). timeout: seconds until a decoding process is given up.
+    progress(images there, images in all, images failed in this call).
+    cluster: Ray workers that do the shards, here and on other machines that see `source` and `out`.
 
     An image that cannot be read or does not fit is a row with its error. Ctrl-C drops the shard under way and leaves
     the others. Raises InputError and UnsupportedError before anything is written, and InputError where `out` cannot
@@ -88,10 +110,16 @@ def run(
     """
     opened = open_source(source, image=image_column, name=name_column, target=target_column(target))
     how = preprocess_of(method.net, dict(preprocess or {}))
-    count = default_workers(method.plan.device) if workers is None else workers
-    settings = Settings(target_text(target), how, batch, shard_size, overlays, count, timeout)
+    count = default_workers(method.plan.device, cluster) if workers is None else workers
+    device = "cuda" if cluster is not None and cluster.gpus else None
+    settings = Settings(target_text(target), how, batch, shard_size, overlays, device, count, timeout)
     job = Job(method, opened, Output(out), settings, labels or method.net.labels)
-    return job.run(job.begin(resume), progress)
+    if cluster is None:
+        return job.run(job.begin(resume), progress)
+    from ..distributed import run_job, start_ray
+
+    start_ray(cluster)  # before the folder is made: there may be no room
+    return run_job(job, job.begin(resume), cluster, progress)
 
 
 class Job:
@@ -109,7 +137,15 @@ class Job:
             raise InputError(f"batch, shard_size and timeout are positive, workers at least 0; got {settings}")
         self.method, self.source, self.output, self.settings = method, source, output, settings
         self.labels = labels
+        self.name: Callable[[int], str] = shard_name
         self.attributor = Attributor(method, settings.target, labels, settings.batch)
+
+    def over(self, source: Source, name: str) -> Job:
+        """The same for the images of another source, as one shard of that name."""
+        other = copy(self)
+        other.source, other.name = source, lambda _: name
+        other.settings = replace(self.settings, shard_size=max(1, len(source)))
+        return other
 
     @property
     def shards(self) -> range:
@@ -124,8 +160,7 @@ class Job:
     def begin(self, resume: bool) -> list[int]:
         """Makes or checks the folder; the shards that are still to do."""
         (self.output.resume if resume else self.output.create)(self.manifest())
-        there = set(self.output.shards())
-        return [n for n in self.shards if shard_name(n) not in there or not self.output.is_whole(shard_name(n))]
+        return [number for number in self.shards if not self.output.is_whole(self.name(number))]
 
     def manifest(self) -> dict[str, Any]:
         """What a later run must agree with, and what it was made with."""
@@ -135,11 +170,23 @@ class Job:
             "format": FORMAT,
             "source": described,
             "model": {"digest": graph_digest(self.method.net.graph), "labels": list(self.labels or [])},
-            "settings": {**method_settings(self.method), **_kept(self.settings)},
+            "settings": {**self.options(), **_kept(self.settings)},
             "made_with": {**origin, **versions()},
         }
 
-    def run(self, shards: Sequence[int], progress: Callable[[int, int, int], None]) -> Summary:
+    def options(self) -> dict[str, Any]:
+        """What decides the maps, under the names that `ExcitationBackprop` takes."""
+        method, plan = self.method, self.method.plan
+        return {
+            "layer": method.layer,
+            "contrast_layer": method.contrast_layer,
+            "top": method.top,
+            "rules": plan.rules,
+            "dtype": "fp64" if plan.dtype == torch.float64 else plan.precision,
+            "device": self.settings.device or plan.device.type,
+        }
+
+    def run(self, shards: Sequence[int], progress: Progress = lambda done, total, failed: None) -> Summary:
         """Does the given shards, one after another."""
         start, done, failed = time.monotonic(), 0, 0
         there = len(self.source) - sum(len(self.rows(shard)) for shard in shards)
@@ -181,8 +228,7 @@ class Job:
                 yield Chunk(shard, first, tuple(self.source[row] for row in part), part.stop == rows.stop)
 
     def _writer(self, shard: int) -> ShardWriter:
-        name, settings = shard_name(shard), self.settings
-        return ShardWriter(self.output, name, self.method.layer, self.labels, settings.overlays)
+        return ShardWriter(self.output, self.name(shard), self.method.layer, self.labels, self.settings.overlays)
 
 
 def shard_name(number: int) -> str:
@@ -202,23 +248,12 @@ def target_text(target: str | int | Sequence[int]) -> str:
     return str(target) if isinstance(target, int) else ",".join(str(int(index)) for index in target)
 
 
-def default_workers(device: torch.device) -> int:
-    """Decoding processes: a CPU attributes about ten times slower than one decodes, a GPU far faster."""
+def default_workers(device: torch.device, cluster: Cluster | None) -> int:
+    """Decoding processes: a core decodes about ten times as many images as it attributes, a GPU needs many cores."""
+    if cluster is not None:
+        return int(cluster.cpus) - 1 if cluster.gpus else 0
     cores = len(os.sched_getaffinity(0))
     return max(1, cores // 8 if device.type == "cpu" else cores - 1)
-
-
-def method_settings(method: ExcitationBackprop) -> dict[str, Any]:
-    """What decides a method's maps."""
-    plan = method.plan
-    return {
-        "layer": method.layer,
-        "contrast_layer": method.contrast_layer,
-        "top": method.top,
-        "rules": plan.rules,
-        "dtype": str(plan.dtype).removeprefix("torch."),
-        "device": plan.device.type,
-    }
 
 
 def versions() -> dict[str, str]:

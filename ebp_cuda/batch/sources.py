@@ -130,6 +130,17 @@ def find_column(location: Path, head: Sequence[str], wanted: str) -> str:
     return wanted
 
 
+def find_image_column(location: Path, head: Sequence[str], wanted: str | None) -> str:
+    """`wanted`, or the first of the usual names for a column of images. Raises InputError."""
+    found = wanted or next((column for column in _IMAGE_COLUMNS if column in head), None)
+    if found is None:
+        raise InputError(f"{location}: which column holds the images? (name it; there are {', '.join(head)})")
+    return find_column(location, head, found)
+
+
+_IMAGE_COLUMNS = ("image", "bytes", "image_bytes", "jpg", "jpeg", "png", "webp", "path", "image_path", "file")
+
+
 def listing_digest(entries: Iterable[tuple[str, int]], targets: Iterable[str] = ()) -> str:
     """sha256 over names and sizes, and over the targets where the source gives them."""
     digest = hashlib.sha256()

@@ -4,16 +4,45 @@ from __future__ import annotations
 
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from .app import app
 from .grouping import grouped
 from .options import Files, Photos, Sweep, option, warn_of_preprocess
 
+if TYPE_CHECKING:
+    from ..batch import Cluster
+
 _SPOKEN = 30.0  # seconds between two lines where stderr is no terminal
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Who does the work."""
+
+    engine: Annotated[str, option("--engine", "NAME", "local | ray")] = "local"
+    address: Annotated[str | None, option("--address", "HOST:PORT", "of a Ray cluster; else $RAY_ADDRESS, or here")] = (
+        None
+    )
+    ray_workers: Annotated[int | None, typer.Option("--ray-workers", min=1, help="else what there is room for")] = None
+    cpus: Annotated[float, typer.Option("--worker-cpus", min=0.1, help="CPUs of a Ray worker")] = 1
+    gpus: Annotated[float, typer.Option("--worker-gpus", min=0, help="GPUs of a Ray worker")] = 0
+
+    def cluster(self) -> Cluster | None:
+        """Ray's workers, or None. Raises InputError for options that do not go together."""
+        from ..batch import Cluster
+
+        if self.engine not in ("local", "ray"):
+            raise InputError(f"--engine {self.engine}: wanted local or ray")
+        asked = Cluster(self.address, self.ray_workers, self.cpus, self.gpus)
+        if self.engine == "local" and asked != Cluster():
+            raise InputError("--address, --ray-workers, --worker-cpus and --worker-gpus belong to --engine ray")
+        return asked if self.engine == "ray" else None
 
 
 @app.command()
@@ -24,6 +53,7 @@ def batch(
     target: Annotated[str, option("--target", "CLASSES", "281 | 281,282 | top5 | all | class names | @COLUMN")],
     sweep: Sweep,
     photos: Photos,
+    machines: Machines,
     out: Annotated[Path, option("--out", "DIR", "shards, index and manifest go here")],
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that wrote DIR")] = False,
     overlay: Annotated[bool, typer.Option("--overlay", help="PNGs too, in DIR/overlays")] = False,
@@ -37,13 +67,14 @@ def batch(
     """Attribution maps of every image of SOURCE, in shards with an index; stopped runs go on with --resume."""
     from .. import batch as engine
 
+    cluster = machines.cluster()
     net, changes = files.load(), photos.changes()
     warn_of_preprocess(net, changes)
     method = sweep.of(net)
     settings: dict[str, Any] = {"target": target, "preprocess": changes, "labels": photos.names()}
     settings |= {"batch": batch, "shard_size": shard_size, "overlays": overlay, "resume": resume}
     settings |= {"image_column": image_column, "name_column": name_column}
-    settings |= {"workers": workers, "timeout": timeout}
+    settings |= {"workers": workers, "timeout": timeout, "cluster": cluster}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop, like Ctrl-C
     try:
         with _Progress() as progress:

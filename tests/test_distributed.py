@@ -1,0 +1,110 @@
+"""Runs on a local Ray: the same files as without, also where a worker is killed on the way. About 50 s in all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_data import SMALL, KillingSource, files, method, photos, write_folder
+
+from ebp_cuda import batch
+from ebp_cuda.batch.output import Output
+from ebp_cuda.batch.running import Job, Settings
+from ebp_cuda.distributed import attribute_dataset, run_job
+from ebp_cuda.errors import InputError, UnsupportedError
+from ebp_cuda.job import preprocess_of
+from ebp_cuda.models import digits
+
+pytestmark = pytest.mark.slow
+TWO = batch.Cluster(workers=2)
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    found = pytest.importorskip("ray", reason="ray is not installed: pip install 'ebp_cuda[ray]'")
+    pytest.importorskip("ray.data", reason="ray has no ray.data: pip install 'ebp_cuda[ray]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+        found.init(num_cpus=3, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
+        yield found
+        found.shutdown()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("photos"), photos())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    batch.run(folder, method(), out, target="top2", **SMALL)
+    return out
+
+
+def test_same_files_though_a_worker_is_killed(ray: Any, whole: Path, folder: Path, tmp_path: Path) -> None:
+    eb, marker = method(), tmp_path / "killed"
+    source = KillingSource(folder, sorted(photos()), row=10, marker=marker)
+    settings = Settings("top2", preprocess_of(eb.net, {}), batch=4, shard_size=8, workers=0)
+    job = Job(eb, source, Output(tmp_path / "out"), settings, eb.net.labels)
+    told: list[tuple[int, int, int]] = []
+    summary = run_job(job, job.begin(False), TWO, lambda *now: told.append(now))
+    assert marker.exists(), "no worker was killed"
+    assert files(tmp_path / "out") == files(whole)
+    assert summary.done == 21 and told[-1][:2] == (21, 21)
+
+
+def test_run_with_a_cluster_resumes(ray: Any, whole: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    settings: dict[str, Any] = {**SMALL, "target": "top2", "cluster": TWO}
+    batch.run(folder, method(), out, **settings)
+    assert files(out) == files(whole)
+    (out / "index" / "shard-000001.parquet").unlink()
+    summary = batch.run(folder, method(), out, resume=True, **settings)
+    assert (summary.images, summary.done) == (21, 8) and files(out) == files(whole)
+    assert batch.run(folder, method(), out, resume=True, **settings).done == 0
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pixels", "paths"])
+def test_dataset(kind: str, ray: Any, whole: Path, folder: Path, tmp_path: Path) -> None:
+    data, image = ray.data, None
+    if kind == "bytes":
+        dataset = data.read_binary_files(str(folder), include_paths=True, override_num_blocks=3)
+    elif kind == "paths":
+        dataset = data.from_items([{"path": str(folder / name)} for name in photos()], override_num_blocks=2)
+    else:
+        good = [str(folder / name) for row, name in enumerate(photos()) if row not in (3, 13)]
+        dataset, image = data.read_images(good, include_paths=True, override_num_blocks=2), "image"
+    options: dict[str, Any] = {"contrast_layer": digits.CONTRAST_LAYER, "target": "top2", "cluster": TWO}
+    options |= {"batch": 1, "shard_size": 8, "image_column": image}
+    summary = attribute_dataset(dataset, method().net, digits.LAYER, tmp_path / "out", **options)
+    found = {Path(entry.image).name: entry for entry in batch.open(tmp_path / "out", verify=True)}
+    assert summary.done == len(found) == (19 if kind == "pixels" else 21)
+    for entry in batch.open(whole):
+        same = found.get(Path(entry.image).name)
+        assert same is not None or (kind == "pixels" and entry.error)
+        if same is not None and entry.maps is not None:
+            assert same.maps is not None and same.targets == entry.targets
+            assert abs(same.maps - entry.maps).max() <= 1e-6
+        elif same is not None:
+            assert same.error
+    if kind == "bytes":
+        again = attribute_dataset(dataset, method().net, digits.LAYER, tmp_path / "out", resume=True, **options)
+        assert again.images == summary.done
+
+
+def test_refusals(ray: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = ray.data.from_items([{"pixels": 1}])
+    with pytest.raises(InputError, match="which column holds the images"):
+        attribute_dataset(dataset, method().net, digits.LAYER, tmp_path / "out", cluster=TWO)
+    with pytest.raises(InputError, match="1 CPUs and 4 GPUs fits nowhere"):
+        batch.run(folder, method(), tmp_path / "gpus", cluster=batch.Cluster(gpus=4), **SMALL)
+    monkeypatch.setitem(__import__("sys").modules, "ray.data", None)
+    with pytest.raises(UnsupportedError, match=r"needs ray: pip install 'ebp_cuda\[ray\]'"):
+        batch.run(folder, method(), tmp_path / "other", cluster=TWO, **SMALL)
