@@ -191,6 +191,34 @@ def test_relevance_by_hand() -> None:
         assert got.item() == pytest.approx(r0.sum().item(), rel=1e-6) == pytest.approx(z2[label].item(), rel=1e-6)
 
 
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(i, 6, 3, padding=1, bias=False) for i in (3, 6))
+        self.norm, self.relu, self.out = nn.BatchNorm2d(6), nn.ReLU(), nn.Linear(6, 2, bias=False)
+        self.norm.weight.data.uniform_(-1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.relu(self.first(x))
+        return self.out(self.relu(h + self.norm(self.second(h))).mean((2, 3)))
+
+
+def test_relevance_is_kept_through_batch_norm_sums_and_averages() -> None:
+    """No layer has an offset, so all of the score arrives at the input."""
+    torch.manual_seed(0)
+    module, x = Residual().double().eval(), torch.rand(2, 3, 7, 9, dtype=torch.float64)
+    graph = ebp_cuda.from_torch(module, x).graph
+    found = baselines.lrp(graph, graph.outputs[0], "epsilon")(x, torch.tensor([[0, 1], [0, 1]]))
+    torch.testing.assert_close(found.sum((2, 3)), module(x).detach(), rtol=1e-6, atol=1e-9)
+
+
+def test_relevance_through_a_layer_that_captum_does_not_know_is_refused() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid(), nn.Conv2d(4, 2, 1))
+    loaded = ebp_cuda.from_torch(module, torch.zeros(1, 3, 4, 4))
+    _, refused = build_methods(loaded, ["lrp-epsilon", "gradient"], Layers("0"))
+    assert list(refused) == ["lrp-epsilon"] and "sigmoid" in refused["lrp-epsilon"]
+
+
 def test_a_baseline_gives_the_same_maps_twice_and_leaves_no_hooks() -> None:
     x, classes = scenes()
     methods, refused = build_methods(net(), METHODS, Layers(digits.LAYER, digits.CONTRAST_LAYER))

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import UnsupportedError
 from ..extras import require
+from ..fold import fold
 from ..graph import Graph
 from .graph_module import GraphModule
 
@@ -81,13 +82,14 @@ def class_activation_map(module: GraphModule, graph: Graph, value: str) -> Maps:
     )
 
 
-def lrp(graph: Graph, top: str, rule: str) -> Maps:
+def lrp(graph: Graph, top: str, rule: str, device: str = "cpu") -> Maps:
     """Layer-wise relevance propagation (Bach et al., 2015), summed over colours; rule: "epsilon" or "alpha1beta0".
 
-    LRN passes relevance on unchanged. Alpha-beta leaves the first layer, whose input is signed, to epsilon.
+    Batch norm and scales are folded into the layers before them, LRN passes relevance on unchanged. Alpha-beta leaves
+    the first layer, whose input is signed, to epsilon. Raises UnsupportedError for what captum has no rule for.
     """
     attr = captum_attr()
-    module = GraphModule(graph, top, for_relevance=True)
+    module = GraphModule(fold(graph), top, for_relevance=True).to(device)
 
     def explain(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         if rule == "alpha1beta0":

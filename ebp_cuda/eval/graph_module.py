@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError, UnsupportedError
+from ..extras import require
 from ..graph import Graph, Node
 from ..rules import OPERATIONS
 
@@ -25,6 +26,11 @@ _PLAIN = {
     "softplus", "split", "sqrt", "squeeze", "sum", "tanh", "tile", "transpose", "unsqueeze"
 }  # fmt: skip
 """Operations whose forward in ebp_cuda.rules is made of torch functions with a gradient."""
+_MOVES = {
+    "concat", "crop", "expand", "flatten", "identity", "pad", "reshape", "select", "slice", "split", "squeeze",
+    "transpose", "unsqueeze",
+}  # fmt: skip
+"""Of these, the ones through which the gradient hands relevance on as it should."""
 
 
 class LocalResponseNorm(nn.Module):
@@ -104,6 +110,16 @@ def _pool(node: Node) -> nn.Module:
     return _Padded(pads, float("-inf"), pool) if pads else pool
 
 
+class _SpatialMean(nn.Module):
+    def __init__(self, keep: bool) -> None:
+        super().__init__()
+        self.pool, self.keep = nn.AdaptiveAvgPool2d(1), keep
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.pool(x)
+        return y if self.keep else y.flatten(1)
+
+
 def _batch_norm(node: Node) -> nn.Module:
     norm = _with(nn.BatchNorm2d(len(node.params["mean"]), node.attrs["eps"]), node)
     for name, source in (("running_mean", "mean"), ("running_var", "var")):
@@ -138,15 +154,27 @@ def _module(node: Node, for_relevance: bool) -> nn.Module:
         return _pool(node)
     if node.op == "lrn":
         return LocalResponseNorm(node, for_relevance)
-    if for_relevance and node.op == "batch_norm":
-        return _batch_norm(node)
-    if for_relevance and node.op == "sum" and len(node.inputs) == 2:
-        from captum.attr._utils.custom_modules import Addition_Module
-
-        return Addition_Module()
+    if for_relevance and (layer := _as_captum_knows_it(node)) is not None:
+        return layer
+    if for_relevance and node.op in _PLAIN - _MOVES:
+        raise UnsupportedError(f"layer '{node.name}' ({node.op}): captum has no LRP rule for it")
     if node.op in _PLAIN:
         return Forward(node)
     raise UnsupportedError(f"layer '{node.name}' ({node.op}): has no gradient in torch, which the other methods need")
+
+
+def _as_captum_knows_it(node: Node) -> nn.Module | None:
+    """The layer of a node that captum's LRP has a rule for where the engine's forward would do otherwise."""
+    if node.op == "batch_norm":
+        return _batch_norm(node)
+    if node.op == "mean" and tuple(node.attrs["axes"]) in ((2, 3), (-2, -1), (-1, -2)):
+        return _SpatialMean(bool(node.attrs["keepdims"]))
+    if node.op == "sum" and len(node.inputs) == 2 and not node.attrs.get("coefficients"):
+        added: nn.Module = require("captum.attr._utils.custom_modules", "eval", "lrp").Addition_Module()
+        return added
+    if node.op == "tanh":
+        return nn.Tanh()
+    return None
 
 
 class GraphModule(nn.Module):

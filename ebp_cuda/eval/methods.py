@@ -119,8 +119,8 @@ def _factories(net: Net, layers: Layers, rules: str, device: str) -> dict[str, C
         "guided": lambda: baselines.guided_backprop(module()),
         "grad-cam": lambda: baselines.grad_cam(module(), cam),
         "cam": lambda: baselines.class_activation_map(module(), graph, cam),
-        "lrp-epsilon": lambda: baselines.lrp(graph, top, "epsilon"),
-        "lrp-alphabeta": lambda: baselines.lrp(graph, top, "alpha1beta0"),
+        "lrp-epsilon": lambda: baselines.lrp(graph, top, "epsilon", device),
+        "lrp-alphabeta": lambda: baselines.lrp(graph, top, "alpha1beta0", device),
         "center": lambda: centre,
     }
 
