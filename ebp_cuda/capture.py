@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .errors import UnsupportedError
+from .errors import EBPError, UnsupportedError
 
 Tensors = tuple[torch.Tensor, ...]
 Replay = Callable[[], Any]
@@ -235,7 +235,7 @@ class Recordings:
             run = Run(self._recorder, given, work)
         except HostRead as read:
             entry.why_not = str(read)
-        except RuntimeError as error:  # a full memory, or a call that torch refuses to record
+        except (RuntimeError, EBPError) as error:  # a full memory, or a call that torch refuses to record
             entry.why_not = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         else:
             with self._lock:
