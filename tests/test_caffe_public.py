@@ -99,6 +99,55 @@ def test_reorg(tmp_path: Path, reverse: bool) -> None:
         build(tmp_path, text.replace("stride: 2", "stride: 3"))
 
 
+SIDES = "pad_t: 0 pad_b: 1 pad_l: 2 pad_r: 1"
+PADDED = ((0, 0), (0, 0), (0, 1), (2, 1))
+
+
+def windows(x: np.ndarray, low: float) -> np.ndarray:
+    """3 x 3 windows at stride 2 over SIDES, as [N, C, H, W, 9]; `low` is what the padding holds."""
+    view = np.lib.stride_tricks.sliding_window_view(np.pad(x, PADDED, constant_values=low), (3, 3), (2, 3))
+    return view[:, :, ::2, ::2].reshape(*view[:, :, ::2, ::2].shape[:4], 9)
+
+
+def test_sides_padded_one_by_one(tmp_path: Path) -> None:
+    """As converters from TensorFlow write it."""
+    x = random(*IMAGE)
+    pool = f"pooling_param {{ pool: %s kernel_size: 3 stride: 2 ceil_mode: false {SIDES} }}"
+    conv = f"convolution_param {{ num_output: 2 kernel_size: 3 stride: 2 bias_term: false {SIDES} }}"
+    own = "pooling_param { pool: AVE_EXC_PAD kernel_size: 3 ceil_mode: false pad_t: 1 pad_b: 1 pad_l: 1 pad_r: 1 }"
+    layers = [
+        layer("c", "Convolution", conv),
+        layer("m", "Pooling", pool % "MAX"),
+        layer("a", "Pooling", pool % "AVE"),
+        layer("e", "Pooling", own),
+        layer("r", "ReLU", "relu_param { relu6: true }", "c"),
+    ]
+    weight = random(2, 3, 3, 3)
+    model = build(tmp_path, net(IMAGE, *layers), {"c": [weight]})
+    products = np.einsum("nihwk,oik->nohw", windows(x, 0), weight.reshape(2, 3, 9))
+    wanted = {"c": products, "m": windows(x, -np.inf).max(-1), "a": windows(x, 0).mean(-1)}
+    around = np.lib.stride_tricks.sliding_window_view(
+        np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=np.nan), (3, 3), (2, 3)
+    )
+    wanted |= {"e": np.nanmean(around, (-2, -1)), "r": np.clip(products, 0, 6)}
+    for got in (run(model, {"x": x}), Net(load_onnx(model)).forward(x, outputs=list(wanted))):
+        for name, values in wanted.items():
+            np.testing.assert_allclose(got[name], values, atol=1e-5, err_msg=name)
+    up = layer("m", "Pooling", f"pooling_param {{ kernel_size: 3 stride: 2 {SIDES} }}")
+    with pytest.raises(UnsupportedError, match="ceil_mode: false"):
+        build(tmp_path, net(IMAGE, up))
+
+
+def test_squeeze(tmp_path: Path) -> None:
+    pool = layer("p", "Pooling", "pooling_param { pool: AVE global_pooling: true }")
+    squeeze = layer("y", "Squeeze", "squeeze_param { axis: 2 axis: -1 }", "p")
+    model, x = build(tmp_path, net(IMAGE, pool, squeeze)), random(*IMAGE)
+    np.testing.assert_allclose(run(model, {"x": x})["y"], x.mean((2, 3)), atol=1e-6)
+    np.testing.assert_allclose(Net(load_onnx(model)).forward(x)["y"], x.mean((2, 3)), atol=1e-6)
+    with pytest.raises(ModelError, match=r"axes \[1\] of a bottom of shape \[2, 3, 1, 1\]"):
+        build(tmp_path, net(IMAGE, pool, squeeze.replace("axis: 2 axis: -1", "axis: 1")))
+
+
 ALONG_THE_BATCH = {
     "Slice": (layer("s", "Slice", "slice_param { axis: 0 slice_point: 1 }", tops="y z"), lambda x: x[:1]),
     "Concat": (layer("y", "Concat", "concat_param { axis: 0 }", "x x"), lambda x: np.concatenate([x, x])),

@@ -22,7 +22,7 @@ _ENUMS = """
 Phase: TRAIN 0, TEST 1
 DimCheckMode: STRICT 0, PERMISSIVE 1
 VarianceNorm: FAN_IN 0, FAN_OUT 1, AVERAGE 2
-PoolMethod: MAX 0, AVE 1, STOCHASTIC 2
+PoolMethod: MAX 0, AVE 1, STOCHASTIC 2, AVE_EXC_PAD 3
 RoundMode: CEIL 0, FLOOR 1
 BNMode: LEARN 0, INFERENCE 1
 NormalizationMode: FULL 0, VALID 1, BATCH_SIZE 2, NONE 3
@@ -65,7 +65,8 @@ ConvolutionParameter: num_output 1 uint32, bias_term 2 bool=true, pad* 3 uint32,
 group 5 uint32=1, stride* 6 uint32, weight_filler 7 FillerParameter, bias_filler 8 FillerParameter, \
 pad_h 9 uint32=0, pad_w 10 uint32=0, kernel_h 11 uint32, kernel_w 12 uint32, stride_h 13 uint32, stride_w 14 uint32, \
 engine 15 Engine=DEFAULT, axis 16 int32=1, force_nd_im2col 17 bool=false, dilation* 18 uint32, \
-hole* 9001 uint32, hole_h 9002 uint32, hole_w 9003 uint32
+hole* 9001 uint32, hole_h 9002 uint32, hole_w 9003 uint32, \
+pad_t 9004 uint32, pad_b 9005 uint32, pad_l 9006 uint32, pad_r 9007 uint32
 CropParameter: axis 1 int32=2, offset* 2 uint32
 DataParameter: source 1 string, scale 2 float=1, mean_file 3 string, batch_size 4 uint32, crop_size 5 uint32=0, \
 mirror 6 bool=false, rand_skip 7 uint32=0, backend 8 DB=LEVELDB, force_encoded_color 9 bool=false, prefetch 10 uint32
@@ -111,10 +112,11 @@ PythonParameter: module 1 string, layer 2 string, param_str 3 string, share_in_p
 MVNParameter: normalize_variance 1 bool=true, across_channels 2 bool=false, eps 3 float=1e-9
 PoolingParameter: pool 1 PoolMethod=MAX, kernel_size 2 uint32, stride 3 uint32=1, pad 4 uint32=0, kernel_h 5 uint32, \
 kernel_w 6 uint32, stride_h 7 uint32, stride_w 8 uint32, pad_h 9 uint32=0, pad_w 10 uint32=0, \
-engine 11 Engine=DEFAULT, global_pooling 12 bool=false, round_mode 13 RoundMode=CEIL, ceil_mode 9001 bool=true
+engine 11 Engine=DEFAULT, global_pooling 12 bool=false, round_mode 13 RoundMode=CEIL, ceil_mode 9001 bool=true, \
+pad_t 9002 uint32, pad_b 9003 uint32, pad_l 9004 uint32, pad_r 9005 uint32
 PowerParameter: power 1 float=1, scale 2 float=1, shift 3 float=0
 PReLUParameter: filler 1 FillerParameter, channel_shared 2 bool=false
-ReLUParameter: negative_slope 1 float=0, engine 2 Engine=DEFAULT
+ReLUParameter: negative_slope 1 float=0, engine 2 Engine=DEFAULT, relu6 9001 bool=false
 ReductionParameter: operation 1 ReductionOp=SUM, axis 2 int32=0, coeff 3 float=1
 ReshapeParameter: shape 1 BlobShape, axis 2 int32=0, num_axes 3 int32=-1
 ScaleParameter: axis 1 int32=1, num_axes 2 int32=1, filler 3 FillerParameter, bias_term 4 bool=false, \
@@ -122,6 +124,7 @@ bias_filler 5 FillerParameter
 ReorgParameter: stride 1 uint32, reverse 2 bool=false
 ShuffleChannelParameter: group 1 uint32=1
 SliceParameter: slice_dim 1 uint32=1, slice_point* 2 uint32, axis 3 int32=1
+SqueezeParameter: axis* 1 int32
 SoftmaxParameter: engine 1 Engine=DEFAULT, axis 2 int32=1
 SigmoidParameter: engine 1 Engine=DEFAULT
 SPPParameter: pyramid_height 1 uint32, pool 2 PoolMethod=MAX, engine 6 Engine=DEFAULT
@@ -153,7 +156,7 @@ infogain_loss_param 116 InfogainLossParameter, window_data_param 129 WindowDataP
 parameter_param 145 ParameterParameter, recurrent_param 146 RecurrentParameter, \
 permute_param 202 PermuteParameter, norm_param 206 NormalizeParameter, interp_param 9001 InterpParameter, \
 upsample_param 9002 UpsampleParameter, bn_param 9003 BNParameter, reorg_param 9005 ReorgParameter, \
-shuffle_channel_param 9004 ShuffleChannelParameter
+squeeze_param 9006 SqueezeParameter, shuffle_channel_param 9004 ShuffleChannelParameter
 V0LayerParameter: name 1 string, type 2 string, num_output 3 uint32, biasterm 4 bool=true, \
 weight_filler 5 FillerParameter, bias_filler 6 FillerParameter, pad 7 uint32=0, kernelsize 8 uint32, group 9 uint32=1, \
 stride 10 uint32=1, pool 11 PoolMethod=MAX, dropout_ratio 12 float=0.5, local_size 13 uint32=5, alpha 14 float=1, \

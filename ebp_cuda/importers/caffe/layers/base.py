@@ -125,5 +125,11 @@ def kind(
     KINDS[name] = Kind(emit, shape, params, settings, bottoms, tops, bakes_size, bakes_batch)
 
 
+def four_pads(param: Any) -> tuple[list[int], list[int]] | None:
+    """pad_t, pad_l and pad_b, pad_r, by which a fork pads each side by itself; None where they are 0 or not given."""
+    before, behind = [param.pad_t, param.pad_l], [param.pad_b, param.pad_r]
+    return (before, behind) if any(before + behind) else None
+
+
 def unsupported(site: Site, what: str, wanted: str) -> UnsupportedError:
     return UnsupportedError(f"{site.where}: {what}; wanted {wanted}")

@@ -7,23 +7,34 @@ from typing import Any
 
 from ....errors import ModelError
 from ..writer import OnnxWriter
-from .base import Param, Shape, Site, Tensors, kind, unsupported
+from .base import Param, Shape, Site, Tensors, four_pads, kind, unsupported
 
 DEPTHWISE = ("DepthwiseConvolution", "ConvolutionDepthwise", "DepthwiseConv")
 
 
 def geometry(site: Site) -> tuple[list[int], list[int], list[int], list[int]]:
-    """kernel, stride, pad, dilation: one number for each spatial axis."""
+    """kernel, stride, pad, dilation: one number for each spatial axis; `end_pads` has the padding behind it."""
     param, count = site.param, len(site.shape) - 2
     kernel = _per_axis(site, param, "kernel_size", "kernel", count, None)
     stride = _per_axis(site, param, "stride", "stride", count, 1)
     pad = _per_axis(site, param, "pad", "pad", count, 0)
+    sides = four_pads(param)
+    if sides is not None:
+        if any(pad) or count != 2 or site.layer.type == "Deconvolution":
+            raise unsupported(site, "pad_t, pad_b, pad_l, pad_r", "them in a convolution on two axes, or pad")
+        pad = sides[0]
     hole = "hole" if param.hole or param.HasField("hole_h") else "dilation"  # DeepLab's older name
     dilation = _per_axis(site, param, hole, "hole" if hole == "hole" else "", count, 1)
     for name, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
         if min(values) < 1:
             raise ModelError(f"{site.where}: {name} {values}; wanted at least 1")
     return kernel, stride, pad, dilation
+
+
+def end_pads(site: Site, pad: list[int]) -> list[int]:
+    """The padding behind each spatial axis where `pad` is the one before it."""
+    sides = four_pads(site.param)
+    return pad if sides is None else sides[1]
 
 
 def _per_axis(site: Site, param: Any, field: str, short: str, count: int, default: int | None) -> list[int]:
@@ -58,11 +69,11 @@ def group(site: Site) -> int:
     return site.shape[1] if given == 1 and site.layer.type in DEPTHWISE else given
 
 
-def conv_sizes(site: Site, *geometry: list[int]) -> list[int]:
+def conv_sizes(site: Site, kernel: list[int], stride: list[int], pad: list[int], dilation: list[int]) -> list[int]:
     """Spatial sizes of a convolution's top."""
     sizes = []
-    for n, k, s, p, d in zip(site.shape[2:], *geometry, strict=True):
-        sizes.append((n + 2 * p - (d * (k - 1) + 1)) // s + 1)
+    for n, k, s, p, e, d in zip(site.shape[2:], kernel, stride, pad, end_pads(site, pad), dilation, strict=True):
+        sizes.append((n + p + e - (d * (k - 1) + 1)) // s + 1)
     if min(sizes) < 1:
         raise ModelError(f"{site.where}: its kernel does not fit into a bottom of shape {list(site.shape)}")
     return sizes
@@ -106,7 +117,7 @@ def _emit_conv(op: str, site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     kernel, stride, pad, dilation = geometry(site)
     out.node(
         op, site.layer, [site.layer.inputs[0], *out.weights(site.layer, tensors)],
-        kernel_shape=kernel, strides=stride, pads=pad + pad, dilations=dilation, group=group(site),
+        kernel_shape=kernel, strides=stride, pads=pad + end_pads(site, pad), dilations=dilation, group=group(site),
     )  # fmt: skip
 
 

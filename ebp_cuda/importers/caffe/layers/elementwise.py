@@ -11,7 +11,11 @@ from .base import Param, Site, Tensors, kind
 
 def relu(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     slope = site.param.negative_slope
-    if slope:
+    if site.param.relu6:
+        if slope:
+            raise ModelError(f"{site.where}: relu6 and negative_slope {slope}; wanted one of them")
+        clip(site, out, tensors)
+    elif slope:
         out.node("LeakyRelu", site.layer, alpha=slope)
     else:
         out.node("Relu", site.layer)
@@ -60,7 +64,7 @@ def exp_or_log(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
 
 
 def clip(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
-    low, high = (0.0, 6.0) if site.layer.type == "ReLU6" else (site.param.min, site.param.max)
+    low, high = (0.0, 6.0) if site.layer.type != "Clip" else (site.param.min, site.param.max)
     bounds = [out.scalar(f"{site.layer.name}/{name}", n) for name, n in (("min", low), ("max", high))]
     out.node("Clip", site.layer, [*site.layer.inputs, *bounds])
 

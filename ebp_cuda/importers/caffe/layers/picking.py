@@ -153,7 +153,8 @@ def im2col(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     weight = np.tile(np.eye(taps).reshape(taps, 1, *kernel), (site.shape[1], *[1] * (len(kernel) + 1)))
     out.node(
         "Conv", site.layer, [*site.layer.inputs, *out.weights(site.layer, [weight])],
-        kernel_shape=kernel, strides=stride, pads=pad + pad, dilations=dilation, group=site.shape[1],
+        kernel_shape=kernel, strides=stride, pads=pad + convolution.end_pads(site, pad), dilations=dilation,
+        group=site.shape[1],
     )  # fmt: skip
 
 

@@ -8,14 +8,15 @@ from typing import Any
 from ....errors import ModelError
 from ..schema import enum_name
 from ..writer import OnnxWriter
-from .base import Shape, Site, Tensors, kind, unsupported
+from .base import Shape, Site, Tensors, four_pads, kind, unsupported
 
 LOWEST = -3.4028234663852886e38
 """What Caffe puts where a max pooling window holds no pixel at all (-FLT_MAX)."""
 
 
 def geometry(site: Site) -> tuple[list[int], list[int], list[int]]:
-    """kernel, stride, pad as [h, w]. Raises ModelError on what Caffe refuses."""
+    """kernel, stride, pad as [h, w]; `four_pads` may have the padding behind. Raises ModelError on what Caffe
+    refuses."""
     param, found = site.param, {}
     for short, field in (("kernel", "kernel_size"), ("stride", "stride"), ("pad", "pad")):
         pair = [param.HasField(f"{short}_h"), param.HasField(f"{short}_w")]
@@ -26,11 +27,24 @@ def geometry(site: Site) -> tuple[list[int], list[int], list[int]]:
         else:
             found[short] = [getattr(param, field)] * 2
     kernel, stride, pad = found["kernel"], found["stride"], found["pad"]
+    sides = four_pads(param)
+    if sides is not None and sides[0] == sides[1] and not any(pad):
+        pad = sides[0]
+    elif sides is not None:
+        if any(pad) or rounds_up(site) or any(e >= k for e, k in zip(sides[1], kernel, strict=True)):
+            raise unsupported(site, f"pad_t, pad_l {sides[0]}, pad_b, pad_r {sides[1]}", "pad, or ceil_mode: false")
+        pad = sides[0]
     if min(kernel) < 1 or min(stride) < 1:
         raise ModelError(f"{site.where}: kernel_size {kernel}, stride {stride}; wanted at least 1")
     if any(p >= k for p, k in zip(pad, kernel, strict=True)):
         raise ModelError(f"{site.where}: pad {pad} reaches the kernel's size {kernel}; wanted less")
     return kernel, stride, pad
+
+
+def end_pads(site: Site, pad: list[int]) -> list[int]:
+    """The padding behind height and width where `pad` is the one before them."""
+    sides = four_pads(site.param)
+    return pad if sides is None else sides[1]
 
 
 def rounds_up(site: Site) -> bool:
@@ -44,8 +58,8 @@ def pool_shape(site: Site) -> list[Shape]:
     else:
         kernel, stride, pad = geometry(site)
         sizes = []
-        for n, k, s, p in zip(site.shape[2:], kernel, stride, pad, strict=True):
-            sizes.append(_windows(n, k, s, p, any(pad), rounds_up(site)))
+        for n, k, s, p, e in zip(site.shape[2:], kernel, stride, pad, end_pads(site, pad), strict=True):
+            sizes.append(_windows(n + e - p, k, s, p, any(pad), rounds_up(site)))
         if min(sizes) < 1:
             raise ModelError(f"{site.where}: kernel {kernel} does not fit into a bottom of shape {list(site.shape)}")
     return [(*site.shape[:2], *sizes)] * len(site.layer.tops)
@@ -88,7 +102,7 @@ def _max_pool(site: Site, out: OnnxWriter) -> None:
     layer = site.layer
     kernel, stride, pad = geometry(site)
     up = rounds_up(site) and max(stride) > 1
-    value, ends = layer.inputs[0], pad
+    value, ends = layer.inputs[0], end_pads(site, pad)
     ordinary = all(p <= k - s for k, s, p in zip(kernel, stride, pad, strict=True))
     if up and not ordinary:
         # a window may lie outside the image, and runtimes disagree about it: say it without ceil_mode
@@ -110,9 +124,21 @@ def _max_pool(site: Site, out: OnnxWriter) -> None:
 
 def _average_pool(site: Site, out: OnnxWriter) -> None:
     kernel, stride, pad = geometry(site)
+    only_inside = enum_name(site.param, "pool") == "AVE_EXC_PAD" and any(pad + end_pads(site, pad))
     if not rounds_up(site) or max(stride) == 1:
-        attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": stride, "pads": pad + pad}
-        out.node("AveragePool", site.layer, ceil_mode=0, count_include_pad=1, **attrs)
+        value, ends = site.layer.inputs[0], end_pads(site, pad)
+        if ends != pad and not only_inside:  # a layer of its own: engines average over even padding only
+            value = out.helper(
+                "Pad",
+                site.layer,
+                "pad",
+                [value, out.constant(f"{site.layer.name}/pad/pads", [0, 0, *pad, 0, 0, *ends])],
+            )
+            pad = ends = [0, 0]
+        attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": stride, "pads": pad + ends}
+        out.node("AveragePool", site.layer, [value], ceil_mode=0, count_include_pad=int(not only_inside), **attrs)
+    elif only_inside:
+        raise unsupported(site, "AVE_EXC_PAD with padding and sizes rounded up", "ceil_mode: false")
     else:
         _average_with_overhang(site, out, site.layer.outputs, "", end_padding(kernel, stride, pad), kernel, stride, pad)
 

@@ -1,4 +1,4 @@
-"""Flatten, Reshape, Reorg."""
+"""Flatten, Reshape, Squeeze, Reorg."""
 
 from __future__ import annotations
 
@@ -67,6 +67,23 @@ def _reshape(site: Site, out: OnnxWriter, target: list[int]) -> None:
     out.node("Reshape", site.layer, [site.layer.inputs[0], shape])
 
 
+def squeezed_axes(site: Site) -> list[int]:
+    axes = sorted({site.axis(axis) for axis in site.param.axis}) or [i for i, n in enumerate(site.shape) if n == 1]
+    if any(site.shape[axis] != 1 for axis in axes):
+        raise ModelError(f"{site.where}: axes {axes} of a bottom of shape {list(site.shape)}; wanted axes of length 1")
+    return axes
+
+
+def squeeze_shape(site: Site) -> list[Shape]:
+    axes = squeezed_axes(site)
+    return [tuple(n for axis, n in enumerate(site.shape) if axis not in axes)]
+
+
+def squeeze(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+    axes = out.constant(f"{site.layer.name}/axes", squeezed_axes(site))
+    out.node("Squeeze", site.layer, [*site.layer.inputs, axes])
+
+
 def reorg_shape(site: Site) -> list[Shape]:
     site.rank(4)
     n, c, h, w = site.shape
@@ -91,6 +108,10 @@ def reorg(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     out.node("Reshape", layer, [moved, out.constant(f"{layer.name}/shape", [0, *inside[1:]])])
 
 
+kind(
+    "Squeeze", squeeze, shape=squeeze_shape, settings="squeeze_param",
+    bakes_batch=lambda site: 0 in squeezed_axes(site), bakes_size=lambda site: max(squeezed_axes(site), default=0) > 1,
+)  # fmt: skip
 kind("Reorg", reorg, shape=reorg_shape, settings="reorg_param", bakes_size=lambda site: True)
 kind(
     "Flatten", flatten, shape=flatten_shape, settings="flatten_param",
