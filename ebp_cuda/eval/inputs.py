@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 
+from ..batch.threads import ahead
 from ..errors import InputError
 from ..net import Net
 from ..preprocess import Preprocess, load_image, prepare
 from .datasets.base import Picture
 
 Item = TypeVar("Item")
+
+_AHEAD = 2
 
 
 def network_size(how: Preprocess, net: Net, size: tuple[int, int]) -> tuple[int, int]:
@@ -42,6 +45,18 @@ def read(picture: Picture, how: Preprocess, net: Net) -> torch.Tensor:
             f"{picture.path} is {image.shape[1]} x {image.shape[0]} pixels and annotated as {width} x {height}"
         )
     return prepare(image, how.override(size=network_size(how, net, picture.size)))
+
+
+def read_ahead(
+    groups: Iterable[Sequence[Item]], picture: Callable[[Item], Picture], how: Preprocess, net: Net
+) -> Iterator[tuple[Sequence[Item], torch.Tensor]]:
+    """(a batch, its inputs [N, C, h, w]); the next ones are read while this one is worked on."""
+
+    def inputs() -> Generator[tuple[Sequence[Item], torch.Tensor], None, None]:
+        for group in groups:
+            yield group, torch.cat([read(picture(item), how, net) for item in group])
+
+    return ahead(inputs(), _AHEAD)
 
 
 def batches(

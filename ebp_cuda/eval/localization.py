@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..batch.threads import Behind
 from ..errors import InputError
 from ..extras import require
 from ..maps import resize_maps
 from .boxes import overlaps
 from .datasets.base import Box, Picture
-from .inputs import batches, network_size, read
+from .inputs import batches, network_size, read_ahead
 from .methods import Method
 from .records import Records, Row, write_csv
 from .report import print_table
@@ -66,16 +67,24 @@ def localize(
     def same(picture: Picture) -> object:
         return network_size(subject.how, subject.net, picture.size), len(picture.labels)
 
-    with records:
-        for group in batches(waiting, same, batch):
-            x = torch.cat([read(picture, subject.how, subject.net) for picture in group]).to(device)
+    groups = batches(waiting, same, batch)
+    with records, Behind(2) as judging:
+        for group, x in read_ahead(groups, lambda picture: picture, subject.how, subject.net):
+            x = x.to(device)
             targets = torch.tensor([[outputs[v] for v in picture.labels] for picture in group], device=device)
-            rows: list[Row] = []
-            for method in methods:
-                for picture, maps in zip(group, method.maps(x, targets).cpu(), strict=True):
-                    rows += _rows(picture, method.name, resize_maps(maps.float(), picture.size, resize), classes)
-            records.add(rows)
+            found = {method.name: method.maps(x, targets).cpu() for method in methods}
+            judging.do(lambda *told: records.add(_judge(*told)), group, found, resize, classes)
             done(len(group))
+
+
+def _judge(
+    group: Sequence[Picture], found: Mapping[str, torch.Tensor], resize: str, classes: Sequence[str]
+) -> list[Row]:  # fmt: skip
+    rows: list[Row] = []
+    for index, picture in enumerate(group):
+        for name, maps in found.items():
+            rows += _rows(picture, name, resize_maps(maps[index].float(), picture.size, resize), classes)
+    return rows
 
 
 def _rows(picture: Picture, method: str, maps: torch.Tensor, classes: Sequence[str]) -> list[Row]:

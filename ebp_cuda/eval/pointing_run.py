@@ -1,4 +1,7 @@
-"""The pointing game over a data set: every method, every class of a picture from one pass, resumable."""
+"""The pointing game over a data set: every method, every class of a picture from one pass, resumable.
+
+Pictures are read ahead and points judged behind the passes, in threads of their own.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..batch.threads import Behind
 from ..errors import InputError
 from ..extras import require
 from ..maps import resize_maps
@@ -18,7 +22,7 @@ from ..preprocess import Preprocess
 from . import published
 from .datasets.base import Picture
 from .difficult import is_difficult
-from .inputs import batches, network_size, read
+from .inputs import batches, network_size, read_ahead
 from .methods import Method
 from .pointing import PointingGame, distance_to, maximum, within
 from .records import Records, Row
@@ -88,12 +92,13 @@ def play(
     def same(trial: Trial) -> object:
         return network_size(how, net, trial.picture.size), len(trial.labels)
 
-    with records:
-        for group in batches(open_trials, same, batch):
-            x = torch.cat([read(trial.picture, how, net) for trial in group]).to(device)
+    groups = batches(open_trials, same, batch)
+    with records, Behind(2) as judging:
+        for group, x in read_ahead(groups, lambda trial: trial.picture, how, net):
+            x = x.to(device)
             targets = torch.tensor([[known[label] for label in trial.labels] for trial in group], device=device)
             found = {method: method.maps(x, targets).cpu() for method in methods}
-            records.add(_judge(group, found, protocol, classes, listed))
+            judging.do(lambda *told: records.add(_judge(*told)), group, found, protocol, classes, listed)
             done(len(group))
 
 

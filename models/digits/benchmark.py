@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ebp_cuda.eval.methods import centre
 from ebp_cuda.eval.pointing import PointingGame
 from ebp_cuda.maps import resize_maps
 from ebp_cuda.preprocess import Preprocess, prepare
@@ -81,13 +82,6 @@ def gradient(twin: network.Twin, x: torch.Tensor, classes: torch.Tensor) -> torc
     scores = twin(x).amax((2, 3)).gather(1, classes)
     slopes = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in scores.unbind(1)]
     return torch.stack([slope.abs().amax(1) for slope in slopes], 1)
-
-
-def centre(x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """Points at the middle of the image whatever it shows, [N, K, H, W]."""
-    maps = x.new_zeros(*classes.shape, *x.shape[2:])
-    maps[..., x.shape[2] // 2, x.shape[3] // 2] = 1
-    return maps
 
 
 def run(
