@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from . import engine
+from .budget import Account, Chunks, account_of, bytes_of, in_parts
 from .capture import Recordings, Tensors, recorder_of
 from .condition import mass_left, warn_where_lost
 from .engine import Trace
@@ -17,6 +18,9 @@ from .interop import like
 from .net import ArrayLike, Net, as_net
 from .relevance import Relevance
 from .targets import Choice, Target, choice_of
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Input name and shape, of every input."""
 
 Form = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(relevance p of the layer [N*K, ...], targets [N, K]) -> what is wanted of it, [N, K, ...]."""
@@ -51,6 +55,8 @@ class ExcitationBackprop:
     graphs: "auto": on CUDA, what is asked for a second time with the same shapes is recorded as a CUDA graph, and from
         then on replayed, to the same bits; `why_not_captured` says where that cannot be. True: UnsupportedError there.
         False: never. After weights were written to, a recording is made anew (docs/gpu.md).
+    max_memory: bytes, or such as "2GB", that a call may take beside the weights and its result; larger ones run in
+        parts of fewer images, or of fewer classes of one image (`chunks` says how). None: all at once.
 
     Raises InputError (unknown name, a layer that does not lie below the top) and UnsupportedError that lists every
     layer on the way without a rule.
@@ -66,6 +72,7 @@ class ExcitationBackprop:
         device: str | torch.device = "cpu",
         top: str | None = None,
         graphs: bool | str = "auto",
+        max_memory: int | str | None = None,
     ) -> None:
         self.net, self.layer, self.contrast_layer, self.top = net, layer, contrast_layer, top
         self.plan = net.plan(rules, device, dtype)
@@ -80,6 +87,8 @@ class ExcitationBackprop:
         self._state = self.plan.watch([stage.index for stage in stages])
         self._recordings, self._why_never = _recordings(graphs, self.plan.device)
         self._warned = False
+        self._max_memory = None if max_memory is None else bytes_of(max_memory)
+        self._accounts: dict[Shapes, Account] = {}
 
     def _check_contrast(self, contrast: str) -> None:
         self.plan.route([contrast], [self._value])
@@ -103,14 +112,42 @@ class ExcitationBackprop:
     def run(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> Attribution:
         """Maps with the targets and the scores of the same forward pass."""
         inputs = self.net.check_inputs(x)
-        found = self._measure(inputs, choice_of(target, _images(inputs)), self._maps)
+        found = self._in_parts(inputs, choice_of(target, _images(inputs)), self._maps)
         return Attribution(*(like(x, tensor) for tensor in found))
 
     def relevance(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> torch.Tensor:
         """Relevance p of every unit of the layer, [N, K, C, h, w] (or [N, K, features])."""
         inputs = self.net.check_inputs(x)
-        found = self._measure(inputs, choice_of(target, _images(inputs)), _units)
+        found = self._in_parts(inputs, choice_of(target, _images(inputs)), _units)
         return like(x, found[0])
+
+    def chunks(self, shape: Sequence[int] | Mapping[str, Sequence[int]], classes: int) -> Chunks:
+        """How a call for an input of this shape [N, C, H, W] (a dict by name, where there are several) and for so many
+        classes of each image is split under max_memory: images and classes at a time, and the estimated bytes.
+        Raises InputError where max_memory is too little for one class of one image."""
+        wanted = self.net.graph.inputs
+        named = shape if isinstance(shape, Mapping) else {next(iter(wanted)): shape}
+        if set(named) != set(wanted):
+            raise InputError(f"chunks: got shapes for {', '.join(named)}; wanted one for each of {', '.join(wanted)}")
+        return self._chunks(tuple((name, tuple(named[name])) for name in wanted), classes)[0]
+
+    def _chunks(self, shapes: Shapes, classes: int) -> tuple[Chunks, int]:
+        """The split of a call for `classes` classes (0 for all) and how many there are."""
+        one = tuple((name, shape[1:]) for name, shape in shapes)
+        if one not in self._accounts:
+            self._accounts[one] = account_of(self.plan, dict(shapes), self._top, self._contrast, self._value)
+        account, images = self._accounts[one], shapes[0][1][0]
+        count = classes or account.classes
+        if self._max_memory is None:
+            return Chunks(images, count, account.peak(images, count)), account.classes
+        return account.split(images, count, self._max_memory), account.classes
+
+    def _in_parts(self, inputs: Mapping[str, torch.Tensor], choice: Choice, form: Form) -> Tensors:
+        """`_measure`, in parts where max_memory asks for that."""
+        if self._max_memory is None:
+            return self._measure(inputs, choice, form)
+        chunks, classes = self._chunks(tuple((name, tuple(x.shape)) for name, x in inputs.items()), choice.count)
+        return in_parts(chunks, inputs, choice, classes, lambda part, chosen: self._measure(part, chosen, form))
 
     @property
     def why_not_captured(self) -> str:

@@ -22,7 +22,6 @@ from .targets import class_name, parse_targets
 
 Array = npt.NDArray[np.float32]
 
-_COLUMNS = 128  # image-class pairs carried down at once
 _SHOWN = 1024
 
 
@@ -113,22 +112,19 @@ def attribute(
 def attribute_batch(
     method: ExcitationBackprop, x: torch.Tensor, chosen: list[int] | torch.Tensor | str, done: Callable[[int], None]
 ) -> tuple[torch.Tensor, ...]:
-    """Maps, targets and scores of one batch; many classes go in several runs, so that memory stays bounded.
+    """Maps, targets and scores of one batch.
 
-    chosen: "topN", or class indices: for all images, or int64 [N, K].
+    chosen: "topN", or class indices: for all images, or int64 [N, K]; many classes go in the parts that the method's
+    max_memory asks for, so that `done` hears of each.
     """
-    if isinstance(chosen, str) and len(x) * int(chosen.removeprefix("top")) <= _COLUMNS:
-        run = method.run(x, chosen)
-        done(run.targets.numel())
-        return run.maps, run.targets, run.scores
     if isinstance(chosen, str):
-        ids = method.run(x, 0).scores.topk(int(chosen.removeprefix("top")), dim=1).indices
+        runs = [method.run(x, chosen)]
+        done(runs[0].targets.numel())
     else:
-        ids = torch.as_tensor(chosen).expand(len(x), -1)
-    runs = []
-    for part in ids.split(max(1, _COLUMNS // len(x)), dim=1):
-        runs.append(method.run(x, part))
-        done(part.numel())
+        ids, runs = torch.as_tensor(chosen).expand(len(x), -1), []
+        for part in method.chunks(x.shape, ids.shape[1]).of_classes(ids.shape[1]):
+            runs.append(method.run(x, ids[:, part]))
+            done(runs[-1].targets.numel())
     return torch.cat([run.maps for run in runs], 1), torch.cat([run.targets for run in runs], 1), runs[0].scores
 
 

@@ -295,10 +295,10 @@ def test_doctor_fails_when_the_numbers_are_wrong(run: Run, monkeypatch: pytest.M
 def test_all_classes_in_several_runs(run: Run, model: Path, inputs: Path, tmp_path: Path) -> None:
     command = ["attribute", "--model", model, "--input", inputs / "x.npy", *MAP]
     assert run(*command, "--target", "all", "--out", tmp_path / "whole.npz")[0] == 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "_COLUMNS", 4)
-        assert run(*command, "--target", "all", "--out", tmp_path / "parts.npz")[0] == 0
-        assert run(*command, "--target", "top5", "--out", tmp_path / "top.npz")[0] == 0
+    method = ebp_cuda.ExcitationBackprop(ebp_cuda.load(model), *MAP[1::2])
+    little = ["--max-memory", method.chunks(np.load(inputs / "x.npy").shape[-4:], 4).peak // 2]
+    assert run(*command, *little, "--target", "all", "--out", tmp_path / "parts.npz")[0] == 0
+    assert run(*command, *little, "--target", "top5", "--out", tmp_path / "top.npz")[0] == 0
     whole, parts, top = (np.load(tmp_path / f"{name}.npz") for name in ("whole", "parts", "top"))
     assert parts["targets"].tolist() == [list(range(6))] * 2
     scale = np.abs(whole["maps"]).max()

@@ -49,6 +49,7 @@ class Sweep:
     rules: Annotated[str, option("--rules", "NAME", "caffe | conserving")] = "caffe"
     device: Annotated[str, option("--device", "NAME", "cpu | cuda")] = "cpu"
     dtype: Annotated[str, option("--dtype", "NAME", "fp32 | tf32 | bf16 | fp64")] = "fp32"
+    max_memory: Annotated[str, option("--max-memory", "SIZE", "run in parts that take no more, such as 500MB")] = "2GB"
 
     def of(self, net: Net) -> ExcitationBackprop:
         """The method for a network."""
