@@ -13,11 +13,6 @@ struct Grid {
   std::size_t shared_bytes = 0;  // dynamic shared memory of a block, see shared.cuh
 };
 
-inline const char* launch_error() {
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
 // Returns at once: nullptr, or what CUDA says went wrong.
 template <class... Parameters, class... Arguments>
 const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream, const Arguments&... arguments) {
@@ -30,8 +25,10 @@ const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream
   config.blockDim = grid.threads;
   config.dynamicSmemBytes = grid.shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
-  cudaLaunchKernelEx(&config, kernel, arguments...);
-  return launch_error();
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);  // an earlier call's error is not ours
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();  // told here, and to nobody after us
+  return cudaGetErrorString(error);
 }
 
 constexpr int threads_per_block = 256;
