@@ -188,3 +188,24 @@ def test_the_sizes_of_the_file_are_shown(tmp_path: Path) -> None:
         assert loaded.shapes()["c"] == (1, 3, 16, 20)
         assert "3x16x20" in loaded.summary()
     assert metadata(build(tmp_path, net((1, 3, 33, 41), conv)))["ebp_cuda.example_shapes"] == {"x": [1, 3, 33, 41]}
+
+
+def test_volumes(tmp_path: Path) -> None:
+    """Convolutions with three spatial axes, in ONNX and in the engine."""
+    param = "convolution_param {{ num_output: 4 kernel_size: 3 kernel_size: 2 kernel_size: 1 stride: 2 {} }}"
+    text = net(
+        (2, 2, 6, 7, 8),
+        layer("c", "Convolution", param.format("pad: 1 pad: 0 pad: 2")),
+        layer("r", "ReLU", bottoms="c", tops="c"),
+        layer("d", "Deconvolution", param.format("group: 2"), "c"),
+        layer("y", "InnerProduct", "inner_product_param { num_output: 3 }", "d"),
+    )
+    model, x = build(tmp_path, text), np.abs(random(2, 2, 6, 7, 8))
+    got, engine = run(model, {"x": x}), Net(load_onnx(model))
+    assert got["c"].shape == (2, 4, 3, 3, 6) and got["d"].shape == (2, 4, 7, 6, 11)
+    ours = engine.forward(x, outputs=["c", "d", "y"])
+    for name in ours:
+        np.testing.assert_allclose(ours[name], got[name], atol=1e-5)
+    found = np.asarray(ebp_cuda.ExcitationBackprop(engine, layer="c", rules="conserving").relevance(x, 1))
+    assert found.shape[-4:] == (4, 3, 3, 6)
+    np.testing.assert_allclose(found.reshape(2, -1).sum(1), 1, atol=1e-4)
