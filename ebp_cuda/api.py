@@ -87,7 +87,7 @@ class ExcitationBackprop:
         self._state = self.plan.watch([stage.index for stage in stages])
         self._recordings, self._why_never = _recordings(graphs, self.plan.device)
         self._warned = False
-        self._max_memory = None if max_memory is None else bytes_of(max_memory)
+        self.max_memory = None if max_memory is None else bytes_of(max_memory)
         self._accounts: dict[Shapes, Account] = {}
 
     def _check_contrast(self, contrast: str) -> None:
@@ -138,13 +138,13 @@ class ExcitationBackprop:
             self._accounts[one] = account_of(self.plan, dict(shapes), self._top, self._contrast, self._value)
         account, images = self._accounts[one], shapes[0][1][0]
         count = classes or account.classes
-        if self._max_memory is None:
+        if self.max_memory is None:
             return Chunks(images, count, account.peak(images, count)), account.classes
-        return account.split(images, count, self._max_memory), account.classes
+        return account.split(images, count, self.max_memory), account.classes
 
     def _in_parts(self, inputs: Mapping[str, torch.Tensor], choice: Choice, form: Form) -> Tensors:
         """`_measure`, in parts where max_memory asks for that."""
-        if self._max_memory is None:
+        if self.max_memory is None:
             return self._measure(inputs, choice, form)
         chunks, classes = self._chunks(tuple((name, tuple(x.shape)) for name, x in inputs.items()), choice.count)
         return in_parts(chunks, inputs, choice, classes, lambda part, chosen: self._measure(part, chosen, form))

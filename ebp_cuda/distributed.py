@@ -8,6 +8,7 @@ or its machine dies: what it had not finished is done again, to the same bits.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +73,8 @@ def attribute_dataset(
     job = Job(method, _Rows(columns, {}), Output(out), settings, labels or net.labels)
     job.begin(resume)
     workers = _arguments(ray, job, how, _MANY, columns)
-    workers["concurrency"] = (1, workers["concurrency"])  # more as they find room: reading the data needs some too
+    # one to begin with, more as they find room: reading the data needs some too
+    workers["compute"] = ray.data.ActorPoolStrategy(min_size=1, max_size=workers["compute"].max_size)
     done = dataset.map_batches(_DatasetWorker, batch_size=shard_size, batch_format="numpy", **workers)
     summary = _collect(done, 0, 0, lambda done, total, failed: None)
     return replace(summary, images=summary.done)
@@ -87,7 +89,8 @@ def run_job(job: Job, shards: Sequence[int], cluster: Cluster, progress: Progres
     ray.data.DataContext.get_current().enable_progress_bars = False  # `progress` says more
     # a block is what Ray hands out and does again: a shard each, and a few where there are very many
     numbered = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=min(len(shards), _MANY))
-    done = numbered.map_batches(_ShardWorker, batch_size=1, **_arguments(ray, job, cluster, len(shards)))
+    workers = _arguments(ray, job, cluster, len(shards))
+    done = numbered.map_batches(_ShardWorker, batch_size=1, **workers)
     return _collect(done, len(job.source), there, progress)
 
 
@@ -115,16 +118,16 @@ class _Worker:
         graph, options, *given = require("ray", "ray", "a worker").get(shared)
         self._job = Job(ExcitationBackprop(Net(graph), **options), *given)
 
-    def _do(self, job: Job, shard: int) -> dict[str, list[float]]:
+    def _do(self, job: Job, shard: int) -> dict[str, list[int]]:
         """Does one shard, unless a worker that died afterwards had finished it."""
         if job.output.is_whole(job.name(shard)):
-            return {"images": [len(job.rows(shard))], "failed": [0], "seconds": [0.0]}
+            return {"images": [len(job.rows(shard))], "failed": [0]}
         summary = job.run([shard])
-        return {"images": [summary.done], "failed": [summary.failed], "seconds": [summary.seconds]}
+        return {"images": [summary.done], "failed": [summary.failed]}
 
 
 class _ShardWorker(_Worker):
-    def __call__(self, numbers: Mapping[str, Any]) -> dict[str, list[float]]:
+    def __call__(self, numbers: Mapping[str, Any]) -> dict[str, list[int]]:
         return self._do(self._job, int(numbers["shard"][0]))
 
 
@@ -133,7 +136,7 @@ class _DatasetWorker(_Worker):
         super().__init__(*given)
         self._columns = columns
 
-    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[float]]:
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[int]]:
         source = _Rows(self._columns, rows)
         return self._do(self._job.over(source, f"shard-{source.digest[:16]}"), 0)
 
@@ -179,12 +182,13 @@ class _Rows(Source):
 
 
 def _arguments(ray: Any, job: Job, cluster: Cluster, most: int, *first: Any) -> dict[str, Any]:
-    """What map_batches is told of the workers; model and listing are sent to each machine once."""
+    """What map_batches is told of the workers; model and listing are sent to each machine once. To be held until the
+    end: a worker that Ray restarts reads them again."""
     output = Output(job.output.folder.resolve())
     shared = ray.put((job.method.net.graph, job.options(), job.source, output, job.settings, job.labels))
     return {
         "fn_constructor_args": (*first, shared, max(1, int(cluster.cpus))),
-        "concurrency": min(cluster.workers or most, _room(ray, cluster), most),
+        "compute": ray.data.ActorPoolStrategy(size=min(cluster.workers or most, _room(ray, cluster), most)),
         "num_cpus": cluster.cpus,
         "num_gpus": cluster.gpus,
     }
@@ -204,12 +208,12 @@ def _room(ray: Any, cluster: Cluster) -> int:
 
 
 def _collect(done: Any, total: int, there: int, progress: Progress) -> Summary:
-    images, failed, seconds = 0, 0, 0.0
+    start, images, failed = time.monotonic(), 0, 0
     progress(there, total, 0)
     for row in done.iter_rows():
-        images, failed, seconds = images + row["images"], failed + row["failed"], seconds + row["seconds"]
+        images, failed = images + row["images"], failed + row["failed"]
         progress(there + images, total, failed)
-    return Summary(total, images, failed, seconds)
+    return Summary(total, images, failed, time.monotonic() - start)
 
 
 def _text(value: Any) -> str:

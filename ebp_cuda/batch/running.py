@@ -184,6 +184,7 @@ class Job:
             "rules": plan.rules,
             "dtype": "fp64" if plan.dtype == torch.float64 else plan.precision,
             "device": self.settings.device or plan.device.type,
+            "max_memory": method.max_memory,
         }
 
     def run(self, shards: Sequence[int], progress: Progress = lambda done, total, failed: None) -> Summary:
