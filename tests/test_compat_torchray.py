@@ -292,3 +292,50 @@ def test_torchrays_pointing_game_runs_on_it(tmp_path) -> None:
     model = FullyConvolutional().double().eval()
     got, wanted = pointing_game(ours, root, model), pointing_game(theirs, root, model)
     assert got == wanted and len(got[0]) == 12 and set(got[0]) == {1, -1}
+
+
+class MeanByHand(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features, self.norm = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU()), nn.Identity()
+        self.more, self.top = nn.Sequential(nn.Conv2d(6, 8, 3), nn.ReLU()), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.top(self.more(self.norm(self.features(x))).mean((2, 3)))
+
+
+class Silent(nn.Module):
+    """A residual sum of 0 and 0 in places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.act, self.b, self.top = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.act(self.a(x))
+        both = theirs.eltwise_sum(h, self.b(h).relu())
+        return self.top(torch.nn.functional.adaptive_avg_pool2d(both, 1).flatten(1))
+
+
+def test_where_torchray_is_not_followed() -> None:
+    """The table in docs/backend.md."""
+    net, x = MeanByHand().eval(), images(2)
+    pooled = MeanByHand().eval()
+    pooled.forward = lambda x: pooled.top(
+        torch.nn.functional.adaptive_avg_pool2d(pooled.more(pooled.features(x)), 1).flatten(1)
+    )
+    right = theirs.excitation_backprop(pooled, x, 1, "features")
+    assert_close(ours.excitation_backprop(net, x, 1, "features"), right, 1e-5)
+    assert (theirs.excitation_backprop(net, x, 1, "features") - right).abs().sum() > 0.05 * right.sum()
+    net.norm = nn.LocalResponseNorm(3)
+    assert ours.excitation_backprop(net, x, 1, "features").sum((1, 2, 3)) == pytest.approx(torch.ones(2), abs=1e-4)
+    with pytest.raises(TypeError):
+        theirs.excitation_backprop(net, x, 1, "features")
+    silent = Silent().eval()
+    assert ours.excitation_backprop(silent, x, 1, "act").isfinite().all()
+    assert theirs.excitation_backprop(silent, x, 1, "act").isnan().any()
+    half = plain_net().half().eval()
+    assert ours.excitation_backprop(half, x.half(), 1, "4").sum((1, 2, 3)) == pytest.approx(torch.ones(2), abs=1e-2)
+    assert theirs.excitation_backprop(half, x.half(), 1, "4").isnan().any()
