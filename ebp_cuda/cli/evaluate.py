@@ -44,6 +44,7 @@ class Evaluated:
     top: Annotated[str | None, option("--top", "NAME", "the class scores, where the model's end is not")] = None
     rules: Annotated[str, option("--rules", "NAME", "caffe | conserving")] = "caffe"
     device: Annotated[str, option("--device", "NAME", "cpu | cuda")] = "cpu"
+    max_memory: Annotated[str, option("--max-memory", "SIZE", "of one pass of (c-)MWP, such as 500MB")] = "2GB"
 
     def open(self, photos: Photos, changes: dict[str, Any] | None = None) -> tuple[Subject, list[Method]]:
         """The network and its methods; of "all" methods, those that it does not allow are only named."""
@@ -56,7 +57,9 @@ class Evaluated:
         asked = method_names(self.method)
         changes = photos.changes() if changes is None else changes
         subject = open_subject(self.model, self.weights, photos.like, layers, changes)
-        methods, refused = build_methods(subject.net, asked, subject.layers, rules=self.rules, device=self.device)
+        methods, refused = build_methods(
+            subject.net, asked, subject.layers, rules=self.rules, device=self.device, max_memory=self.max_memory
+        )
         for name, reason in refused.items():
             if self.method != "all":
                 raise InputError(f"--method {name}: {reason}")

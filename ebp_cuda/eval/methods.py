@@ -59,15 +59,21 @@ def method_names(text: str) -> list[str]:
 
 
 def build_methods(
-    net: Net, names: Iterable[str], layers: Layers, *, rules: str = "caffe", device: str = "cpu"
+    net: Net,
+    names: Iterable[str],
+    layers: Layers,
+    *,
+    rules: str = "caffe",
+    device: str = "cpu",
+    max_memory: str | None = None,
 ) -> tuple[list[Method], dict[str, str]]:
     """(the methods, reasons for those that this network does not allow).
 
-    Raises InputError for unknown layers.
+    max_memory: of `ExcitationBackprop`. Raises InputError for unknown layers.
     """
     layers = replace(layers, cam=layers.cam or last_plane(net, layers))
     built, refused = [], {}
-    factories = _factories(net, layers, rules, device)
+    factories = _factories(net, layers, rules, device, max_memory)
     for name in names:
         try:
             built.append(Method(name, factories[name](), name in PIXEL_METHODS))
@@ -92,7 +98,9 @@ def last_plane(net: Net, layers: Layers) -> str:
     raise UnsupportedError(f"{graph.origin}: no plane below '{above}' for Grad-CAM")
 
 
-def _factories(net: Net, layers: Layers, rules: str, device: str) -> dict[str, Callable[[], Maps]]:
+def _factories(
+    net: Net, layers: Layers, rules: str, device: str, max_memory: str | None
+) -> dict[str, Callable[[], Maps]]:
     graph = net.graph
     top = graph.resolve(layers.top)[-1] if layers.top else net.default_top()
     shared: list[GraphModule] = []
@@ -103,7 +111,10 @@ def _factories(net: Net, layers: Layers, rules: str, device: str) -> dict[str, C
         return shared[0]
 
     def excitation(contrast: str | None) -> Maps:
-        return ExcitationBackprop(net, layers.layer, contrast, rules=rules, device=device, top=layers.top).attribute
+        method = ExcitationBackprop(
+            net, layers.layer, contrast, rules=rules, device=device, top=layers.top, max_memory=max_memory
+        )
+        return method.attribute
 
     def contrastive() -> Maps:
         if layers.contrast is None:

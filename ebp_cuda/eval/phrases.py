@@ -68,25 +68,29 @@ def associate(
             boxes = grid(picture.size) if proposals is None else proposals[picture.name]
             named = [classes_of(phrase.text, words) for phrase in entry.phrases]
             classes = sorted({index for indices in named for index in indices})
+            found: dict[str, torch.Tensor] = {}
+            if classes:
+                x, targets = read(picture, subject.how, subject.net), torch.tensor([classes])
+                found = {m.name: m.maps(x.to(device), targets.to(device))[0].cpu() for m in methods}
             rows: list[Row] = []
-            x = read(picture, subject.how, subject.net).to(device) if classes else None
             for method in methods:
-                maps = method.maps(x, torch.tensor([classes], device=device))[0].cpu() if x is not None else None
                 for phrase, indices in zip(entry.phrases, named, strict=True):
-                    about = {
-                        "image": picture.name,
-                        "phrase": phrase.text,
-                        "type": phrase.types[0],
-                        "method": method.name,
-                    }
-                    found = bool((overlaps(boxes, phrase.box) >= RIGHT).any())
-                    judged = {"known": bool(indices), "rank": 0, "found": found, "hit": False}
-                    if maps is not None and indices:
-                        summed = maps[[classes.index(index) for index in indices]].sum(0)
-                        judged |= _judged(summed, phrase, picture.size, boxes, ranking)
-                    rows.append({**about, "method": method.name, **judged})
+                    planes = [found[method.name][classes.index(index)] for index in indices]
+                    rows.append({**_row(entry, phrase, planes, boxes, ranking), "method": method.name})
             records.add(rows)
             done(1)
+
+
+def _row(
+    entry: Captioned, phrase: Phrase, planes: Sequence[torch.Tensor], boxes: Boxes, ranking: Ranking
+) -> dict[str, Any]:  # fmt: skip
+    """One phrase by one method; planes: the maps of the classes that it names."""
+    about = {"image": entry.picture.name, "phrase": phrase.text, "type": phrase.types[0], "known": bool(planes)}
+    found = bool((overlaps(boxes, phrase.box) >= RIGHT).any())
+    judged: dict[str, Any] = {"rank": 0, "hit": False}
+    if planes:
+        judged = _judged(torch.stack(list(planes)).sum(0), phrase, entry.picture.size, boxes, ranking)
+    return {**about, "found": found, **judged}
 
 
 def _judged(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from . import published
 from .datasets.base import Picture
 from .datasets.coco import read_coco
 from .datasets.voc import asked, read_voc
@@ -77,7 +78,9 @@ def run_pointing(
     table = summary(rows, str(settings.get("dataset")), subject.network)
     write_csv(out / "summary.csv", table)
     write_csv(out / "classes.csv", per_class(rows, classes))
-    print_table(f"pointing game, {len(records.done)} pictures, percent", table)
+    known = any(row["published_all"] is not None for row in table)
+    source = f" (published: {published.SOURCE})" if known else ""
+    print_table(f"pointing game, {len(records.done)} pictures, percent{source}", table)
     pictures = {trial.picture.name: trial.picture for trial in trials}
     for method in methods:
         if worst := worst_misses(rows, method.name, misses):

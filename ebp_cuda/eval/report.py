@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from ..extras import require
 from ..maps import Panel, figure, overlay, save_figure
 from ..net import Net
 from ..preprocess import Preprocess, load_image
@@ -75,18 +76,13 @@ def draw_misses(
     return save_figure(figure(grid, title=f"{method.name}: the worst misses"), path)
 
 
-def _marked(
-    image: NDArray[np.uint8], truth: NDArray[np.bool_], row: Row, tolerance: float
-) -> NDArray[np.uint8]:  # fmt: skip
-    inner = truth.copy()
-    inner[1:] &= truth[:-1]
-    inner[:-1] &= truth[1:]
-    inner[:, 1:] &= truth[:, :-1]
-    inner[:, :-1] &= truth[:, 1:]
+def _marked(image: NDArray[np.uint8], truth: NDArray[np.bool_], row: Row, tolerance: float) -> NDArray[np.uint8]:
+    width = max(1, round(max(truth.shape) / 200))  # thin lines are lost where the panel shows fewer pixels
+    inner = require("scipy.ndimage", "eval", "outlines").binary_erosion(truth, iterations=width, border_value=False)
     edged = image.copy()
     edged[truth & ~inner] = (0, 255, 120)
     drawn = Image.fromarray(edged)
     x, y, pen = row["column"], row["row"], ImageDraw.Draw(drawn)
-    for radius in (tolerance, 1):
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=(80, 200, 255))
+    for radius in (tolerance, width):
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=(80, 200, 255), width=width)
     return np.asarray(drawn)
