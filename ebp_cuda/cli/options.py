@@ -78,7 +78,7 @@ class Photos:
             "std": _numbers("--std", self.std),
             "raw_scale": self.raw_scale,
             "channel_order": self.channel_order.upper() if self.channel_order else None,
-            "size": _size(self.size),
+            "size": read_size(self.size),
             "shortest_side": self.shortest_side,
         }
         given = {key: value for key, value in given.items() if value is not None}
@@ -159,7 +159,7 @@ def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
         raise InputError(f"{name} {text!r}: wanted numbers with commas between, such as 0.485,0.456,0.406") from None
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def read_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
