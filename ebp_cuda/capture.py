@@ -18,67 +18,17 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import EBPError, UnsupportedError
+from .waiting import HostRead, NoHostReads
 
 Tensors = tuple[torch.Tensor, ...]
 Replay = Callable[[], Any]
 
 LIMIT = 8
-"""Recorded runs that one owner keeps, unless it says otherwise; the least recently used goes first."""
-
-_aten = torch.ops.aten
-_WAITING = frozenset(
-    (
-        _aten._local_scalar_dense,
-        _aten.is_nonzero,
-        _aten.equal,
-        _aten.nonzero,
-        _aten.argwhere,
-        _aten.masked_select,
-        _aten.bincount,
-        _aten._unique2,
-        _aten.unique_dim,
-        _aten.unique_consecutive,
-    )
-)
-
-
-class HostRead(Exception):
-    """Work that cannot be recorded: the host would have to wait for the device, or to send it something."""
-
-    def __init__(self, call: str, layer: str = "") -> None:
-        self.call, self.layer = call, layer
-        where = f"layer '{layer}': " if layer else ""
-        super().__init__(f"{where}{call} between host and device cannot be recorded")
-
-
-class NoHostReads(TorchDispatchMode):
-    """Raises HostRead for every call in it that makes the host wait for the device, or copies between the two."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if _waits(func.overloadpacket, args, kwargs or {}):
-            raise HostRead(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-def _waits(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    if packet in _WAITING:
-        return True
-    if packet is _aten.lift_fresh:  # torch.tensor(...): a number or a list of the host's
-        return True
-    if packet is _aten._to_copy:
-        return kwargs.get("device") not in (None, args[0].device)
-    if packet is _aten.copy_:
-        return bool(args[0].device != args[1].device)
-    if packet is _aten.repeat_interleave:
-        return kwargs.get("output_size") is None
-    if packet in (_aten.index, _aten.index_put, _aten.index_put_):
-        return any(place is not None and place.dtype in (torch.bool, torch.uint8) for place in args[1])
-    return False
+"""Settings that one owner remembers, unless it says otherwise; the least recently used goes first."""
+WORTH = 4
+"""Replays by which a recording has paid for itself."""
 
 
 class Recorder(Protocol):
@@ -152,7 +102,7 @@ class Run:
 
     def __init__(self, recorder: Recorder, given: Sequence[torch.Tensor], work: Callable[..., Tensors]) -> None:
         """Records work(*copies of given). Raises HostRead, and RuntimeError where torch cannot record it."""
-        self._recorder = recorder
+        self._recorder, self.replays = recorder, 0
         with recorder.turn():
             with torch.inference_mode(False):  # tensors made under it could not be written to outside of it
                 self._given = tuple(recorder.room(tensor).copy_(tensor) for tensor in given)
@@ -163,6 +113,7 @@ class Run:
     def __call__(self, given: Sequence[torch.Tensor]) -> Tensors:
         """The results for other inputs of the same shapes, on the caller's current stream."""
         with self._recorder.turn():
+            self.replays += 1
             for own, new in zip(self._given, given, strict=True):
                 own.copy_(new)
             self._replay()
@@ -174,6 +125,7 @@ class _Entry:
     """A setting that was met: what it rested on then, and its run."""
 
     state: object
+    seen: int = 1
     run: Run | None = None
     why_not: str = ""
 
@@ -182,13 +134,15 @@ class Recordings:
     """The recorded runs of one owner by setting, at most `limit` of them; the least recently used goes first.
 
     A setting is recorded when it comes the second time in the same state, or the first time where `always`: what is
-    done only once would be done three times. Another state (written weights, say) makes it a new one.
+    done only once would be done three times. Another state (written weights, say) makes it a new one. Where settings
+    come and go so quickly that a recording goes before it has paid for itself, the next ones must come more often.
     """
 
     def __init__(self, recorder: Recorder, *, always: bool = False, limit: int = LIMIT) -> None:
         self._recorder, self._always, self._limit = recorder, always, limit
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._lock = threading.Lock()
+        self._often = 1 if always else 2
         self.why_not = ""
         """Why the setting met last is not recorded; "" where it is, or may yet be."""
 
@@ -218,17 +172,23 @@ class Recordings:
             return
         with self._lock:
             met = self._entries.get(key)
-            again = met is not None and met.state == state
-            if met is None or not again:
+            if met is not None and met.state == state:
+                met.seen += 1
+            else:
                 met = self._entries[key] = _Entry(state)
                 self._entries.move_to_end(key)
-                while len(self._entries) > self._limit:
-                    self._entries.popitem(last=False)
-        if met.run is None and not met.why_not and (again or self._always):
+                self._forget()
+        if met.run is None and not met.why_not and met.seen >= self._often:
             self._record(met, given(), work)
         self.why_not = met.why_not
         if self._always and met.why_not:
             raise UnsupportedError(f"graphs=True: {met.why_not}")
+
+    def _forget(self) -> None:
+        while len(self._entries) > self._limit:
+            _, oldest = self._entries.popitem(last=False)
+            if oldest.run is not None and oldest.run.replays < WORTH and not self._always:
+                self._often *= 2
 
     def _record(self, entry: _Entry, given: Tensors, work: Callable[..., Tensors]) -> None:
         try:
@@ -245,21 +205,3 @@ class Recordings:
         """Forgets all, and gives up their memory."""
         with self._lock:
             self._entries.clear()
-
-
-def extremes(tensor: torch.Tensor) -> tuple[float, float] | None:
-    """The smallest and the largest element (NaN if there is one), by waiting for the device once.
-
-    None where no value can be read: on meta tensors, and while the current stream records a graph.
-    """
-    if tensor.is_meta or (tensor.is_cuda and torch.cuda.is_current_stream_capturing()):
-        return None
-    low, high = torch.stack(tensor.detach().aminmax()).tolist()
-    return low, high
-
-
-def settled(tensor: torch.Tensor) -> torch.Tensor:
-    """`tensor`, once it is made: what is kept may be read next on another stream than it was made on."""
-    if tensor.is_cuda and not torch.cuda.is_current_stream_capturing():
-        torch.cuda.current_stream(tensor.device).synchronize()
-    return tensor

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from .capture import HostRead
 from .errors import InputError, ShapeError, UnsupportedError, is_out_of_memory
 from .graph import Node
 from .modes import exact
 from .plan import Plan, Route, Stage
 from .relevance import Relevance, add
 from .rules import Step
+from .waiting import HostRead
 
 
 @dataclass

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 
-from .capture import settled
 from .errors import InputError, UnsupportedError
 from .graph import Graph, Node
 from .ops import require_device
 from .rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, rule_of
 from .signs import non_negative_values
 from .stamps import Stamp, stamp_of
+from .waiting import settled
 
 DTYPES = {
     "fp32": (torch.float32, "fp32"),

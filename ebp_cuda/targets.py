@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from .capture import extremes
 from .errors import InputError, nearest_names
 from .interop import to_tensor
+from .waiting import extremes
 
 Target = int | str | Sequence[int] | torch.Tensor | Any
 

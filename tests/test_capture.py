@@ -25,11 +25,12 @@ from torch.utils._pytree import tree_leaves
 
 import ebp_cuda
 from ebp_cuda import ExcitationBackprop, InputError, UnsupportedError, capture, engine, models
-from ebp_cuda.capture import HostRead, NoHostReads, Recordings, extremes
+from ebp_cuda.capture import Recordings
 from ebp_cuda.net import Net
 from ebp_cuda.plan import Plan
 from ebp_cuda.relevance import Relevance
 from ebp_cuda.rules import OPERATIONS
+from ebp_cuda.waiting import HostRead, NoHostReads, extremes
 
 LAYER, CONTRAST = "features.2", "features.4"
 
@@ -155,12 +156,26 @@ def test_every_shape_and_count_has_its_own_and_the_oldest_goes(stand_in):
     eb = method()
     eb._recordings = recordings
     for target in (1, [[1, 2]], "top2", 1):
-        warm(eb, images(1), target)
+        for _ in range(2 + capture.WORTH):
+            eb.run(images(1), target)
     assert stand_in.recorded == 4 and len(recordings) == 2  # the first was forgotten, and recorded anew
     eb.run(images(1), "top2")
-    assert stand_in.replayed == 1
+    assert stand_in.replayed == 4 * capture.WORTH + 1
     recordings.clear()
     assert len(recordings) == 0
+
+
+def test_settings_that_come_and_go_are_recorded_no_more(stand_in):
+    """Batches of many sizes: a recording that is forgotten before it was replayed costs more than it saves."""
+    eb = method()
+    eb._recordings = Recordings(stand_in, limit=2)
+    for _ in range(20):
+        for count in (1, 2, 3, 4):
+            warm(eb, images(count), 1)
+    assert stand_in.recorded <= 4
+    for _ in range(40):
+        eb.run(images(1), 1)
+    assert stand_in.recorded <= 5 and stand_in.replayed > 4  # what does come often still is
 
 
 def test_written_weights_end_a_recording(stand_in):

@@ -1,0 +1,78 @@
+"""What makes the host wait for the device: refused while work is taken down for replay, done once where it must be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_aten = torch.ops.aten
+_WAITING = frozenset(
+    (
+        _aten._local_scalar_dense,
+        _aten.is_nonzero,
+        _aten.equal,
+        _aten.nonzero,
+        _aten.argwhere,
+        _aten.masked_select,
+        _aten.bincount,
+        _aten._unique2,
+        _aten.unique_dim,
+        _aten.unique_consecutive,
+    )
+)
+
+
+class HostRead(Exception):
+    """Work that cannot be recorded: the host would have to wait for the device, or to send it something."""
+
+    def __init__(self, call: str, layer: str = "") -> None:
+        self.call, self.layer = call, layer
+        where = f"layer '{layer}': " if layer else ""
+        super().__init__(f"{where}{call} between host and device cannot be recorded")
+
+
+class NoHostReads(TorchDispatchMode):
+    """Raises HostRead for every call in it that makes the host wait for the device, or copies between the two."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if _waits(func.overloadpacket, args, kwargs or {}):
+            raise HostRead(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def _waits(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if packet in _WAITING:
+        return True
+    if packet is _aten.lift_fresh:  # torch.tensor(...): a number or a list of the host's
+        return True
+    if packet is _aten._to_copy:
+        return kwargs.get("device") not in (None, args[0].device)
+    if packet is _aten.copy_:
+        return bool(args[0].device != args[1].device)
+    if packet is _aten.repeat_interleave:
+        return kwargs.get("output_size") is None
+    if packet in (_aten.index, _aten.index_put, _aten.index_put_):
+        return any(place is not None and place.dtype in (torch.bool, torch.uint8) for place in args[1])
+    return False
+
+
+def extremes(tensor: torch.Tensor) -> tuple[float, float] | None:
+    """The smallest and the largest element (NaN if there is one), by waiting for the device once.
+
+    None where no value can be read: on meta tensors, and while the current stream records a graph.
+    """
+    if tensor.is_meta or (tensor.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return None
+    low, high = torch.stack(tensor.detach().aminmax()).tolist()
+    return low, high
+
+
+def settled(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor`, once it is made: what is kept may be read next on another stream than it was made on."""
+    if tensor.is_cuda and not torch.cuda.is_current_stream_capturing():
+        torch.cuda.current_stream(tensor.device).synchronize()
+    return tensor
