@@ -1,11 +1,12 @@
 """Excitation Backprop: probability put on a class, carried down a network to where it lands in the image.
 
-    net = ebp_cuda.load("deploy.prototxt", "weights.caffemodel")
-    maps = ebp_cuda.ExcitationBackprop(net, layer="pool2/3x3_s2", contrast_layer="pool5/7x7_s1").attribute(x, 281)
+net = ebp_cuda.load("deploy.prototxt", "weights.caffemodel")
+maps = ebp_cuda.ExcitationBackprop(net, layer="pool2/3x3_s2", contrast_layer="pool5/7x7_s1").attribute(x, 281)
 """
 
 from __future__ import annotations
 
+from . import functional, jit
 from .api import Attribution, ExcitationBackprop, contrastive_excitation_backprop, excitation_backprop
 from .errors import EBPError, InputError, ModelError, ShapeError, UnsupportedError
 from .graph import Graph, Node
@@ -30,6 +31,8 @@ __all__ = [
     "contrastive_excitation_backprop",
     "excitation_backprop",
     "from_torch",
+    "functional",
+    "jit",
     "load",
     "register_operation",
     "register_rule",

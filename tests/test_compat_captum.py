@@ -178,6 +178,7 @@ def test_refusals() -> None:
         ExcitationBackprop(net).attribute(images(1), target=0, additional_forward_args=0.5)
 
 
+@pytest.mark.slow  # about 5 s: 1,000 images
 def test_nothing_is_left_behind() -> None:
     net = plain_net().eval()
     layer = LayerExcitationBackprop(net, net[4], net[9])

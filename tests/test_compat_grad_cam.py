@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importable_torchvision  # noqa: F401  isort: skip  (before torchvision, which pytorch-grad-cam imports)
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -164,9 +166,21 @@ def test_refusals(call, kind, match) -> None:
         call(plain_net().eval(), images(2))
 
 
+@pytest.mark.slow  # about 5 s: 1,000 images
 def test_training_mode_stays_and_nothing_is_left_behind() -> None:
     net = plain_net().train()
     kept = state_of(net)
     with ExcitationBackpropCAM(net, [net[4]], contrast_layer=net[9]) as cam:
         assert_keeps_nothing(lambda x: cam(x, [ClassifierOutputTarget(2)]))
     assert state_of(net) == kept
+
+
+def test_threads_share_a_cam() -> None:
+    net, x = plain_net().eval(), images(4)
+    cam = ExcitationBackpropCAM(net, [net[4]], contrast_layer=net[9])
+    wanted = [cam(x[i : i + 1], aug_smooth=True) for i in range(4)]
+    twin = plain_net().eval()  # nobody has imported this one yet
+    cam = ExcitationBackpropCAM(twin, [twin[4]], contrast_layer=twin[9])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: cam(x[i % 4 : i % 4 + 1], aug_smooth=True), range(16)))
+    assert all(np.array_equal(found[i], wanted[i % 4]) for i in range(16))

@@ -198,6 +198,7 @@ def test_threads() -> None:
     assert all(torch.equal(found[target], wanted[target]) for target in range(4))
 
 
+@pytest.mark.slow  # about 5 s: 1,000 images
 def test_nothing_is_left_behind() -> None:
     net = plain_net().eval()
     assert_keeps_nothing(lambda x: ours.contrastive_excitation_backprop(net, x, 2, "4", "9", resize=True))

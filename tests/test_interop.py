@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import fake_cupy
 import numpy as np
 import pytest
@@ -91,3 +94,16 @@ def test_what_no_array_can_be_made_of_is_refused(method) -> None:
         method.attribute(np.array([object()]), 1)
     with pytest.raises(ShapeError, match="cannot be read as an array"):
         method.attribute([[1, 2], [3]], 1)
+
+
+ALONE = """
+import sys, ebp_cuda, ebp_cuda.compat.grad_cam, ebp_cuda.compat.torchray
+assert ebp_cuda.functional.conv2d and ebp_cuda.jit.elementwise
+others = {"torchray", "captum", "pytorch_grad_cam", "zennit", "torchvision", "cupy", "ray", "pyarrow", "pycocotools"}
+print(sorted(others & set(sys.modules)))
+"""
+
+
+def test_the_package_imports_none_of_the_libraries_it_adapts_to() -> None:
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -81,9 +81,7 @@ class ExcitationBackpropCAM:
         if not aug_smooth:
             return self.forward(input_tensor, targets)
         if targets is None:
-            self.forward(input_tensor, None)
-            assert self.outputs is not None
-            targets = _highest(self.outputs)
+            targets = _highest(self._look(input_tensor, None)[1])
         pictures = []
         for mirrored in (False, True):
             for brightness in (0.9, 1.0, 1.1):
@@ -94,16 +92,20 @@ class ExcitationBackpropCAM:
 
     def forward(self, input_tensor: Tensor, targets: Sequence[Target] | None, eigen_smooth: bool = False) -> Picture:
         """As a call without its options."""
+        picture, self.outputs = self._look(input_tensor, targets)
+        return picture
+
+    def _look(self, input_tensor: Tensor, targets: Sequence[Target] | None) -> tuple[Picture, Tensor]:
+        """The pictures, and what the model gave."""
         net = network(self.model, [input_tensor], self.rules)
         values = [value_of(net, self.model, layer, "target_layers") for layer in self.target_layers]
         contrast = self.contrast_layer
         at = None if contrast is None else value_of(net, self.model, contrast, "contrast_layer")
         seed = _seed_of(targets)
         found = carry(net, [input_tensor], net.default_top(), seed, values, rules=self.rules, contrast=at)
-        self.outputs = found.output
         size = (input_tensor.shape[2], input_tensor.shape[3])
         layers = [self._picture(found.relevance[value], size) for value in values]
-        return _scaled(torch.stack(layers).mean(0)).cpu().numpy().astype(np.float32)
+        return _scaled(torch.stack(layers).mean(0)).cpu().numpy().astype(np.float32), found.output
 
     def _picture(self, relevance: Tensor, size: tuple[int, int]) -> Tensor:
         """[N, H, W], 0..1, of a layer's relevance; what is negative counts as 0."""
