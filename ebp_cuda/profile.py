@@ -37,14 +37,14 @@ def with_random_weights(net: Net, seed: int = 0) -> Net:
     return Net(Graph([drawn(node) for node in graph.nodes], graph.inputs, graph.outputs, graph.names, graph.meta))
 
 
-def known_network(name: str) -> Net:
+def known_network(name: str, seed: int = 0) -> Net:
     """A network of the catalogue (`ebp_cuda.models.names()`) with random weights. Raises InputError."""
     from . import models
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.prototxt"
         path.write_text(models.prototxt(name), encoding="utf-8")
-        return with_random_weights(load(path))
+        return with_random_weights(load(path), seed)
 
 
 def measure(

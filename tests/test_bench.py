@@ -11,6 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 import bench
+from memory import growth
 from torchray_peer import GraphModule
 
 from ebp_cuda.errors import UnsupportedError
@@ -33,8 +34,35 @@ def test_random_net_is_drawn_from_its_seed() -> None:
 
 
 def test_ratio_is_our_time_over_the_peers() -> None:
-    medians = {"forward, ours": 1.0, "1 class, ours": 3.0, "1 class, TorchRay": 6.0, "1 class, TorchRay x": 4.0}
-    assert bench.ratios(medians) == {"1 class, ours / TorchRay": 0.5, "1 class, ours / TorchRay x": 0.75}
+    row = bench.Row(bench.GOOGLENET, 1, 20, 0.1)
+    medians = {"ours": 3.0, "TorchRay": 6.0, "forward, eager": 4.0}
+    wanted = {"googlenet_coco N1 K20 / TorchRay": 0.5, "googlenet_coco N1 K20 / forward, eager": 0.75}
+    assert bench.ratios(row, medians) == wanted
+
+
+def test_rows_are_found_by_name() -> None:
+    assert [row.name for row in bench.chosen_rows("vgg16")] == ["vgg16 N1 K1", "vgg16 N1 K20"]
+    assert [row.classes for row in bench.chosen_rows("googlenet_coco N1 K1")] == [1]
+    assert bench.chosen_rows("") == list(bench.ROWS)
+
+
+def test_rounds_end_with_the_time_but_not_before_two() -> None:
+    assert list(bench.rounds_within(5, 0.0)) == [0, 1]
+    assert list(bench.rounds_within(3, 60.0)) == [0, 1, 2]
+
+
+def test_growth_is_what_a_call_takes() -> None:
+    taken = growth(lambda: torch.ones(25_000_000))
+    assert 90e6 < taken < 130e6
+
+
+def test_peer_writes_over_no_probed_value() -> None:
+    relu = Graph([Node("r", "relu", ("x",), ("y",))], {"x": (None, 2)}, ("y",))
+    for probed in ((), ("x",)):
+        x = torch.tensor([[-1.0, 2.0]])
+        with torch.inference_mode():
+            GraphModule(relu, "y", probed)(x)
+        assert (float(x[0, 0]) == -1.0) is bool(probed)
 
 
 def test_peer_refuses_an_operation_it_cannot_build() -> None:

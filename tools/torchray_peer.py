@@ -7,7 +7,7 @@ torchvision it only needs three class names for an isinstance check, which stand
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import ModuleType
 
 import torch
@@ -71,7 +71,7 @@ class Concat(nn.Module):
         return torch.cat(xs, self.axis)
 
 
-def _module(node: Node) -> nn.Module:
+def _module(node: Node, probed: Collection[str]) -> nn.Module:
     attrs = node.attrs
     if "padding" in attrs and attrs["padding"] != attrs["padding_end"]:
         raise UnsupportedError(f"layer '{node.name}': uneven padding {attrs['padding']}, {attrs['padding_end']}")
@@ -83,7 +83,7 @@ def _module(node: Node) -> nn.Module:
         conv.load_state_dict({name: tensor.clone() for name, tensor in node.params.items()})
         return conv
     if node.op == "relu":
-        return nn.ReLU(inplace=True)
+        return nn.ReLU(inplace=node.inputs[0] not in probed)
     if node.op == "max_pool":
         return nn.MaxPool2d(attrs["kernel"], attrs["stride"], attrs["padding"], ceil_mode=attrs["ceil_mode"])
     if node.op == "avg_pool":
@@ -104,12 +104,15 @@ def _module(node: Node) -> nn.Module:
 
 
 class GraphModule(nn.Module):
-    """The graph up to the value `top` as a torch module with ordinary layers and weights of its own."""
+    """The graph up to the value `top` as a torch module with ordinary layers and weights of its own.
 
-    def __init__(self, graph: Graph, top: str) -> None:
+    probed: values that TorchRay reads, which no layer may write over.
+    """
+
+    def __init__(self, graph: Graph, top: str, probed: Collection[str] = ()) -> None:
         super().__init__()
         self.nodes = [graph.nodes[index] for index in sorted(graph.ancestors([top]))]
-        self.layers = nn.ModuleList([_module(node) for node in self.nodes])
+        self.layers = nn.ModuleList([_module(node, probed) for node in self.nodes])
         self.source, self.top = next(iter(graph.inputs)), top
         self.last_reader = {value: i for i, node in enumerate(self.nodes) for value in node.inputs}
         self.eval().requires_grad_(False)
@@ -132,13 +135,14 @@ class GraphModule(nn.Module):
 def contrastive_map(
     module: GraphModule, x: torch.Tensor, classes: Sequence[int], layer: str, contrast: str
 ) -> torch.Tensor:
-    """TorchRay's c-MWP of K classes of one image, from K copies in one batch (its best way); [K, h, w], clipped at 0.
+    """TorchRay's c-MWP, [N, h, w], clipped at 0: of N images x and a class each, or of N classes of a single image,
+    from as many copies of it in one batch (its best way).
 
     layer, contrast: names of values, above every LRN. TorchRay's maps below one are wrong.
     """
     from torchray.attribution.excitation_backprop import contrastive_excitation_backprop
 
-    copies = x.repeat(len(classes), 1, 1, 1)
+    copies = x.repeat(len(classes) // len(x), 1, 1, 1)
     if x.is_contiguous(memory_format=torch.channels_last):
         copies = copies.contiguous(memory_format=torch.channels_last)
     places = [module.layer(name) for name in (layer, contrast, module.top)]
