@@ -141,7 +141,8 @@ def _input_shapes(net: CaffeNet, given: Mapping[str, Sequence[int]] | None) -> S
         if not shape or min(shape) < 1:
             got = "no shape" if shape is None else f"shape {list(shape)}"
             raise ModelError(
-                f"{net.origin}: input '{value}' has {got}; wanted one: input_shapes={{'{value}': [1, 3, 224, 224]}}"
+                f"{net.origin}: input '{value}' has {got}; wanted one: input_shapes={{'{value}': [1, 3, 224, 224]}} "
+                f"(--input-shape {value}=1,3,224,224)"
             )
         shapes[value] = tuple(int(n) for n in shape)
     return shapes
