@@ -19,7 +19,10 @@ pytest.importorskip("pyarrow")
 import importable_torchvision  # noqa: F401  before TorchRay asks for torchvision
 
 from ebp_cuda.errors import InputError
+from ebp_cuda.eval.datasets import voc
 from ebp_cuda.eval.datasets.base import Box, Instance, Picture
+from ebp_cuda.eval.datasets.coco import read_coco
+from ebp_cuda.eval.datasets.voc import asked, read_voc
 from ebp_cuda.eval.difficult import is_difficult, read_list, write_list
 from ebp_cuda.eval.inputs import read
 from ebp_cuda.eval.methods import Method
@@ -28,6 +31,7 @@ from ebp_cuda.eval.pointing_command import protocol_of
 from ebp_cuda.eval.pointing_run import PROTOCOLS, Protocol, Trial, per_class, play, summary
 from ebp_cuda.eval.records import Records
 from ebp_cuda.models import digits
+from ebp_cuda.models.digits import on_disk
 from ebp_cuda.net import Net
 from ebp_cuda.preprocess import Preprocess
 
@@ -302,10 +306,6 @@ def test_torchrays_benchmark_on_voc_counts_the_same_hits(torchray: types.ModuleT
     from torchray.benchmark import datasets as theirs
     from torchvision.datasets import VOCDetection
 
-    from ebp_cuda.eval.datasets import voc
-    from ebp_cuda.eval.datasets.voc import asked, read_voc
-    from ebp_cuda.models.digits import on_disk
-
     names = theirs.VOC_CLASSES
     assert list(voc.CLASSES) == names
     root = on_disk.write("voc07", tmp_path / "set", 12, seed=1) / "VOC2007"
@@ -352,6 +352,21 @@ def test_torchrays_benchmark_on_voc_counts_the_same_hits(torchray: types.ModuleT
             counts = [sum(row["label"] == v and row["hit"] is wanted for row in own) for v in range(20)]
             assert getattr(game, kind).tolist() == counts
     assert records.rows and any(row["difficult"] for row in records.rows)
+
+
+def test_torchrays_masks_of_coco_are_ours(torchray: types.ModuleType, tmp_path: Path) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    from torchray.benchmark import datasets as theirs
+
+    root = on_disk.write("coco14", tmp_path / "set", 10, seed=4)
+    pictures, _ = read_coco(root)
+    stub = types.SimpleNamespace(coco=coco.COCO(str(root / "annotations" / "instances_val2014.json")))
+    for image_id, picture in zip(sorted(stub.coco.getImgIds()), pictures, strict=True):
+        label = stub.coco.loadAnns(stub.coco.getAnnIds(imgIds=image_id))
+        assert theirs.coco_as_image_name(stub, label) == picture.name
+        for own in picture.labels:
+            class_id = theirs._COCO_CLASS_TO_INDEX[2 * own + 1]  # the set has every second category id
+            assert np.array_equal(theirs.coco_as_mask(stub, label, class_id).numpy(), picture.mask_of(own))
 
 
 def test_torchrays_difficult_list_is_read(torchray: types.ModuleType) -> None:
