@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -58,6 +60,31 @@ def test_killed_twenty_times(tmp_path: Path) -> None:
     assert files(out) == untouched
 
 
+def session_of(leader: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if os.getsid(int(entry.name)) == leader and "State:\tZ" not in (entry / "status").read_text():
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
+    """About 15 s: decoding processes end with the run, though nobody is left to end them."""
+    source = write_folder(tmp_path / "photos", photos(200))
+    command = [sys.executable, "-c", _RUN, str(source), str(tmp_path / "out"), "2"]
+    run = subprocess.Popen(command, cwd=Path(__file__).parent, start_new_session=True, stderr=subprocess.DEVNULL)
+    while not files(tmp_path / "out") and run.poll() is None:
+        time.sleep(0.1)
+    assert len(session_of(run.pid)) >= 4  # the run, two workers, their server
+    run.kill()
+    run.wait()
+    moment = time.monotonic() + 30
+    while session_of(run.pid) and time.monotonic() < moment:
+        time.sleep(0.1)
+    assert session_of(run.pid) == []
+
+
 @pytest.mark.parametrize("place", [DyingPlace(), HangingPlace()], ids=["dies", "hangs"])
 def test_images_that_no_decoder_survives(place: Any, tmp_path: Path) -> None:
     """10 to 25 s each: a worker's end is noticed after five seconds, and two to four of them have to end."""
@@ -82,7 +109,7 @@ import resource, sys
 from batch_data import SMALL, batch, method
 import torch
 torch.set_num_threads(1)
-batch.run(sys.argv[1], method(), sys.argv[2], **{**SMALL, "shard_size": 64})
+batch.run(sys.argv[1], method(), sys.argv[2], **{**SMALL, "shard_size": 16, "workers": int(sys.argv[3])})
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -93,7 +120,7 @@ def test_memory_stays(tmp_path: Path) -> None:
     photo = photos(1)["a/000.png"]
     for count in (100, 300):
         source = write_folder(tmp_path / str(count), {f"{row}.png": photo for row in range(count)})
-        command = [sys.executable, "-c", _RUN, str(source), str(tmp_path / f"out{count}")]
+        command = [sys.executable, "-c", _RUN, str(source), str(tmp_path / f"out{count}"), "0"]
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout) / 1024)
     assert abs(peaks[1] - peaks[0]) < 25, f"{peaks[0]:.0f} MB for 100 images, {peaks[1]:.0f} MB for 300"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import warnings
 from collections import deque
@@ -11,6 +12,8 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -177,6 +180,15 @@ def _deaf() -> Iterator[None]:
 def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for a fork server that ran before this one asked for it
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    Thread(target=_end_with_the_run, daemon=True).start()
+
+
+def _end_with_the_run() -> None:
+    # torch's own watch looks at the parent, which is the fork server, and that waits for its children
+    run = multiprocessing.parent_process()
+    if run is not None:
+        wait([run.sentinel])
+        os._exit(1)
 
 
 def _processes() -> Any:
