@@ -31,6 +31,13 @@ Precision precision_of(const Operand& x, const std::string& name) {
 
 Strides strides_of(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
 
+// Of one kind, with every element at the same place. Strides of axes of length 1 say nothing.
+bool lies_as(const Tensor& a, const Tensor& b) {
+  bool same = shape_of(a) == shape_of(b) && a.scalar_type() == b.scalar_type() && a.device() == b.device();
+  for (int64_t axis = 0; same && axis < a.dim(); ++axis) same = a.size(axis) == 1 || a.stride(axis) == b.stride(axis);
+  return same;
+}
+
 // The factor of a result, shared by the columns of an image; or none.
 struct Gate {
   const std::optional<Tensor>& tensor;
@@ -57,14 +64,16 @@ bool takes_rounded(const Schedule& schedule, Precision wanted) {
 }
 
 // The tiled kernels, or nothing where none of them can.
-bool contract(const Contraction& d, const Schedule& schedule, const Tensor& source, const Tensor& w, const Gate& gate,
-              Tensor& to, void* stream, const char** error) {
+bool contract(const Contraction& d, const Schedule& schedule, const Tensor& source, const Tensor& w,
+              const std::optional<Tensor>& addend, const Gate& gate, Tensor& to, void* stream, const char** error) {
   if (schedule.method == Method::naive) return false;
   const int64_t needed = partial_total(d, schedule, 1);
   Tensor partial = empty_as(to, {needed, 1, 1, 1});
   const bool gated = gate.tensor.has_value();
-  *error = launch_contraction(d, schedule, data<float>(source), data<float>(w), gated ? data<float>(*gate.tensor) : nullptr,
-                              gated ? strides_of(*gate.tensor) : Strides{}, int(gate.rows.columns), mutable_data<float>(to),
+  *error = launch_contraction(d, schedule, data<float>(source), data<float>(w),
+                              addend.has_value() ? data<float>(*addend) : nullptr,
+                              gated ? data<float>(*gate.tensor) : nullptr, gated ? strides_of(*gate.tensor) : Strides{},
+                              int(gate.rows.columns), mutable_data<float>(to),
                               needed > 0 ? mutable_data<float>(partial) : nullptr, stream);
   return true;
 }
@@ -99,7 +108,7 @@ Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stri
         return nullptr;
       }
       const char* error = nullptr;
-      if (contract(up, how, x, w_plus, {operand.op, std::nullopt, z}, z, stream, &error)) return error;
+      if (contract(up, how, x, w_plus, std::nullopt, {operand.op, std::nullopt, z}, z, stream, &error)) return error;
     }
     const Tensor dense = torch::stable::contiguous(w_plus);
     return launch_conv_normalizer(d, data<T>(x), data<T>(dense), mutable_data<T>(z), stream);
@@ -109,7 +118,7 @@ Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stri
 
 Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, const Ints& stride, const Ints& padding,
                     const Ints& dilation, int64_t groups, const std::optional<Tensor>& gate,
-                    const std::string& precision) {
+                    const std::string& precision, const std::optional<Tensor>& addend) {
   const Operand operand{"conv2d_sweep", "r", r};
   const Precision wanted = precision_of(operand, precision);
   Conv2d d = conv_of(operand, {"conv2d_sweep", "w_plus", w_plus}, in_size, {stride, padding, dilation, groups});
@@ -117,6 +126,8 @@ Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, 
               "ebp_cuda::conv2d_sweep: r must be [N, ", d.out_channels, ", ", d.h.out, ", ", d.w.out, "]");
   Tensor below = empty_as(r, {d.batch, d.in_channels, d.h.in, d.w.in});
   const Gate factor(operand.op, gate, below);
+  EBP_REQUIRE(!addend.has_value() || lies_as(*addend, below),
+              "ebp_cuda::conv2d_sweep: addend must be a tensor beside r that lies as the result");
   set_strides(d, below, r);
   on_device(operand, below, [&](auto zero, void* stream) -> const char* {
     using T = decltype(zero);
@@ -126,14 +137,15 @@ Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, 
       const Schedule how = schedule_of(down, wanted, true, current_arch(), data<T>(r), data<T>(w_plus), nullptr);
       if (takes_rounded(how, wanted)) {  // fp32 holds r whole, which two summands would
         const Tensor w = rounded_to({operand.op, "w_plus", w_plus}, wanted);
-        below = conv2d_sweep(r, w, in_size, stride, padding, dilation, groups, gate, "fp32");
+        below = conv2d_sweep(r, w, in_size, stride, padding, dilation, groups, gate, "fp32", addend);
         return nullptr;
       }
-      if (contract(down, how, r, w_plus, factor, below, stream, &error)) return error;
+      if (contract(down, how, r, w_plus, addend, factor, below, stream, &error)) return error;
     }
     const Tensor dense = torch::stable::contiguous(w_plus);
     Tensor t = gate.has_value() ? empty_as(below) : below;
     error = launch_conv_sweep(d, data<T>(r), data<T>(dense), mutable_data<T>(t), stream);
+    if (error == nullptr && addend.has_value()) error = launch_add(t.numel(), data<T>(*addend), mutable_data<T>(t), stream);
     if (error != nullptr || !gate.has_value()) return error;
     return launch_gate(factor.rows, data<T>(t), data<T>(*gate), mutable_data<T>(below), stream);
   });

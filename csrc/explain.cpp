@@ -41,7 +41,7 @@ std::string explain(const Contraction& d, const Question& q) {
   const Loads loads = loads_of(d, source, weights);
   const char* quads = loads != Loads::single ? nullptr
                                              : quads_refused(d, q.down ? Loads::along_columns : Loads::along_terms, source, weights);
-  const char* mma = q.two ? "two sums are computed at once" : mma_refuses(d, q.precision, q.arch, loads, source, weights);
+  const char* mma = q.two ? "two sums are computed at once" : mma_refuses(d, q.precision, q.down, q.arch, loads, source, weights);
   std::string text = name_of(how) + line("mma", mma) + line("depthwise", depthwise_refuses(d)) + line("simt", simt_refuses(d));
   return text + line("four neighbours at a time", quads);
 }

@@ -148,6 +148,7 @@ def _fake_sweep(
     groups: int,
     gate: torch.Tensor | None = None,
     precision: str = "fp32",
+    addend: torch.Tensor | None = None,
 ) -> torch.Tensor:
     shape, format_ = (r.shape[0], w_plus.shape[1] * groups, *in_size), _conv_format(r, w_plus)
     return torch.empty(shape, dtype=r.dtype, device=r.device, memory_format=format_)
@@ -199,6 +200,7 @@ def sweep_cpu(
     groups: int,
     gate: torch.Tensor | None = None,
     precision: str = "fp32",
+    addend: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """conv2d_sweep by ATen's transposed convolution, and the gate after it; tensor cores are imitated."""
     r, w_plus = split(r, precision), rounded(w_plus, precision)
@@ -211,6 +213,8 @@ def sweep_cpu(
         top, left = before[0] - crop[0], before[1] - crop[1]
         t = t[:, :, top : top + in_size[0], left : left + in_size[1]]
     t = t.contiguous(memory_format=_conv_format(r, w_plus))
+    if addend is not None:
+        t += addend
     if gate is None:
         return t
     gated: torch.Tensor = torch.ops.ebp_cuda.gate.default(t, gate.contiguous(memory_format=memory_format(t)))

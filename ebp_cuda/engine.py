@@ -140,6 +140,7 @@ def _step(plan: Plan, trace: Trace, index: int, sign: int) -> Step:
         non_negative=[value in plan.non_negative for value in node.inputs],
         shapes=[trace.shapes[value] for value in node.inputs],
         precision=plan.precision,
+        fused=plan.fused,
         sign=sign,
     )
 

@@ -11,6 +11,7 @@ torch.no_grad(). Refusals: ShapeError (shape, dtype, geometry), UnsupportedError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -220,13 +221,15 @@ def conv2d_sweep(
     groups: int,
     *,
     gate: Tensor | None = None,
+    addend: Tensor | None = None,
     precision: str = "fp32",
 ) -> Tensor:
     """t = W+^T r, the transposed convolution: r [N*K, O, h, w] -> [N*K, I, *in_size]; p below is x * t.
 
     w_plus, the geometry and `precision` are those of the convolution that went up; "tf32" and "bf16" round w_plus and
-    split r into two summands, so that hardly anything of it is lost. With a gate [N, I, *in_size] the result is
-    gate * t, in one kernel on CUDA; an x for gate must be `rounded`, as it was for the normaliser.
+    split r into two summands, so that hardly anything of it is lost. With an addend [N*K, I, *in_size] the result is
+    t + addend, with a gate [N, I, *in_size] it is that times the gate, in one kernel on CUDA; an x for gate must be
+    `rounded`, as it was for the normaliser.
     """
     check_precision("conv2d_sweep", "r", r, precision)
     r, w_plus = plane("conv2d_sweep", "r", r), weights("conv2d_sweep", w_plus, r, groups)
@@ -235,7 +238,10 @@ def conv2d_sweep(
     if tuple(r.shape[1:]) != (w_plus.shape[0], *size):
         raise ShapeError(f"conv2d_sweep: r is {list(r.shape)}, wanted [N*K, {w_plus.shape[0]}, {size[0]}, {size[1]}]")
     indexable("conv2d_sweep", "the result", r.shape[0] * w_plus.shape[1] * groups * in_size[0] * in_size[1])
-    more = () if gate is None and precision == "fp32" else (_factor(r, w_plus, in_size, groups, gate), precision)
+    more: tuple[Any, ...] = ()
+    if gate is not None or addend is not None or precision != "fp32":
+        shape = (r.shape[0], w_plus.shape[1] * groups, *in_size)
+        more = (_factor(r, shape, gate), precision, *([] if addend is None else [_addend(r, shape, addend)]))
     if r.is_cpu:
         return sweep_cpu(r, w_plus, in_size, stride, padding, dilation, groups, *more)
     return _ops.conv2d_sweep.default(r, w_plus, in_size, stride, padding, dilation, groups, *more)
@@ -245,12 +251,18 @@ def _unless_fp32(precision: str) -> tuple[str, ...]:
     return () if precision == "fp32" else (precision,)
 
 
-def _factor(r: Tensor, w_plus: Tensor, in_size: Ints, groups: int, gate: Tensor | None) -> Tensor | None:
-    """The gate of a sweep, checked against the result, which lies as r does."""
+def _addend(r: Tensor, shape: tuple[int, ...], addend: Tensor) -> Tensor:
+    """The addend of a sweep whose result has that shape and lies as r does."""
+    if tuple(addend.shape) != shape or addend.dtype != r.dtype or addend.device != r.device:
+        raise ShapeError(f"conv2d_sweep: addend is {kind(addend)}, wanted {list(shape)} beside r, which is {kind(r)}")
+    return lying_as(r, addend)
+
+
+def _factor(r: Tensor, shape: tuple[int, ...], gate: Tensor | None) -> Tensor | None:
+    """The gate of a sweep whose result has that shape and lies as r does."""
     if gate is None:
         return None
-    result = r.new_empty(1).expand(r.shape[0], w_plus.shape[1] * groups, *in_size)
-    check_columns("conv2d_sweep", "the result", result, "gate", gate)
+    check_columns("conv2d_sweep", "the result", r.new_empty(1).expand(shape), "gate", gate)
     if gate.dtype != r.dtype:
         raise ShapeError(f"conv2d_sweep: gate is {gate.dtype}, r is {r.dtype}; they must be of one dtype")
     return gate if memory_format(r) == torch.channels_last and is_channel_slice(gate) else lying_as(r, gate)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from .errors import InputError, UnsupportedError
+from .fusion import fused_forwards
 from .graph import Graph, Node
 from .ops import require_device
 from .rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, rule_of
@@ -90,6 +91,9 @@ class Plan:
     ) -> None:
         self.graph, self.rules, self.device, self.dtype = graph, check_rule_set(rules), device, dtype
         self.precision = precision
+        self.fused = device.type == "cuda"
+        """Whether kernels do what follows them as well: gates and sums in sweeps, a ReLU and a normaliser beside a
+        forward convolution (fusion.py). A CPU gains nothing by it. To be set before the first pass."""
         self._placed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
         self._packed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
         self._routes: dict[tuple[tuple[str, ...], tuple[str, ...]], Route] = {}
@@ -204,14 +208,16 @@ class Plan:
         needed = sorted(self.graph.ancestors(keep))
         readers = Counter(value for index in needed for value in self.graph.nodes[index].inputs)
         left = Counter(readers)
+        together = fused_forwards(self, needed, keep, visited)
         for index in needed:
             node = self.graph.nodes[index]
             entry = operation_of(self.graph, node)
+            forward = together.get(index, entry.forward)
             left.subtract(node.inputs)
             alone = bool(node.inputs) and readers[node.inputs[0]] == 1 and node.inputs[0] not in keep
             done = tuple(value for value in set(node.inputs) if left[value] == 0 and value not in keep)
             overwrites = entry.overwrites and alone and self._made_afresh(node.inputs[0])
-            yield Stage(index, node, entry.forward, overwrites, done, index in visited)
+            yield Stage(index, node, forward, overwrites, done, index in visited)
 
     def _made_afresh(self, value: str) -> bool:
         """Whether the memory of a value is its producer's own (a view of it would be another reader of the value)."""

@@ -36,17 +36,21 @@ class Relevance:
     def p(self) -> torch.Tensor:
         """The probability itself, [N*K, ...]."""
         factor = self.factor
-        return self.s if factor is None else ops.gate(self.s, factor)
+        return self.s if factor is None else self.columns(factor)
 
     def over(self, z: torch.Tensor) -> torch.Tensor:
         """`p / z`, and 0 where z is 0; z is [N, ...]."""
         factor = self.factor
-        return ops.share(self.s, z) if factor is None else ops.gate(self.s, ops.share(factor, z))
+        return ops.share(self.s, z) if factor is None else self.columns(ops.share(factor, z))
+
+    def columns(self, gate: torch.Tensor) -> torch.Tensor:
+        """`s * gate` with a gate [N, ...] that the K columns share."""
+        return ops.gate(self.s, gate)
 
     def gated(self, gate: torch.Tensor) -> Relevance:
         """`p * gate` with a gate [N, ...] that the K columns share."""
         factor = self.factor
-        return Relevance(ops.gate(self.s, gate)) if factor is None else Relevance(self.s, factor * gate)
+        return Relevance(self.columns(gate)) if factor is None else Relevance(self.s, factor * gate)
 
     def on(self, s: torch.Tensor, x: torch.Tensor | None) -> Relevance:
         """The relevance of other units, whose activations x these ones' were taken from as they are."""
@@ -94,6 +98,32 @@ class Product(Relevance):
         _pixels(total).addmm_(_pixels(self.r), self.weight)
 
 
+Sweep = Callable[[torch.Tensor | None, torch.Tensor | None], torch.Tensor]
+"""(gate [N, ...] or None, addend [N*K, ...] or None) -> (t + addend) * gate."""
+
+
+class Swept(Relevance):
+    """A relevance whose s is a sweep t = L^T r that has not run: what multiplies t goes along into its kernel."""
+
+    def __init__(self, sweep: Sweep, x: torch.Tensor, precision: str) -> None:
+        for name, value in (("sweep", sweep), ("x", x), ("precision", precision)):
+            object.__setattr__(self, name, value)
+
+    sweep: Sweep
+
+    @cached_property
+    def s(self) -> torch.Tensor:
+        return self.sweep(None, None)
+
+    def columns(self, gate: torch.Tensor) -> torch.Tensor:
+        return ops.gate(self.s, gate) if "s" in vars(self) else self.sweep(gate, None)
+
+    def onto(self, total: torch.Tensor) -> Swept:
+        """The relevance `s + total`, in the sweep's kernel too."""
+        assert self.x is not None
+        return Swept(lambda gate, _: self.sweep(gate, total), self.x, self.precision)
+
+
 def _pixels(t: torch.Tensor) -> torch.Tensor:
     """[N, C, h, w] as [N*h*w, C]."""
     return t.permute(0, 2, 3, 1).reshape(-1, t.shape[1])
@@ -106,6 +136,9 @@ def add(parts: Sequence[Relevance]) -> Relevance:
         return first
     if not all(part.factor_is_that_of(first) for part in parts):
         return Relevance(_sum([part.p() for part in parts]))
+    swept = [part for part in parts if isinstance(part, Swept)]
+    if swept:
+        return _chained(swept, [part.s for part in parts if not isinstance(part, Swept)])
     products = [part for part in parts if isinstance(part, Product)]
     if not products:
         return first.on(_sum([part.s for part in parts]), first.x)
@@ -116,6 +149,16 @@ def add(parts: Sequence[Relevance]) -> Relevance:
         if not isinstance(part, Product):
             total += part.s
     return first.on(total, first.x)
+
+
+def _chained(swept: Sequence[Swept], others: Sequence[torch.Tensor]) -> Relevance:
+    """Every sweep adds what came before it; the last has still to run."""
+    total, *rest = swept
+    if others:
+        total = total.onto(others[0] if len(others) == 1 else _sum(others))
+    for part in rest:
+        total = part.onto(total.s)
+    return total
 
 
 def _sum(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

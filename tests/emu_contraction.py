@@ -37,13 +37,22 @@ def partial_of(problem: Any, schedule: Any, sums: int) -> Any:
     return np.empty(total, np.float32) if total else None
 
 
-def contract(problem: Any, to: Tensor, schedule: Any, source: Tensor, w: Tensor, gate: Tensor | None = None) -> Tensor:
-    """W source (times the gate of the row's image), in a tensor like `to`."""
+def contract(
+    problem: Any,
+    to: Tensor,
+    schedule: Any,
+    source: Tensor,
+    w: Tensor,
+    gate: Tensor | None = None,
+    addend: Tensor | None = None,
+) -> Tensor:
+    """W source (plus an addend like `to`, times the gate of the row's image), in a tensor like `to`."""
     result = torch.empty_like(to)
     columns = 1 if gate is None else to.shape[0] // gate.shape[0]
     gates = (None, emulator().Strides(0, 0, 0, 0)) if gate is None else (memory(gate), _strides(gate))
     partial = partial_of(problem, schedule, 1)
-    emulator().contraction(problem, schedule, memory(source), memory(w), *gates, columns, memory(result), partial)
+    more = (None if addend is None else memory(addend), *gates, columns)
+    emulator().contraction(problem, schedule, memory(source), memory(w), *more, memory(result), partial)
     return result
 
 

@@ -35,7 +35,8 @@ class EmulatedOps:
 
         def call(*args: Any) -> Any:
             self.used.add(name)
-            weights_as_cuda_wants = (a.contiguous() if i == 1 and "conv" in name else a for i, a in enumerate(args))
+            places = {"conv2d_normalizer": (1,), "conv2d_sweep": (1,), "conv2d_excitation": (1, 2)}.get(name, ())
+            weights_as_cuda_wants = (a.contiguous() if i in places else a for i, a in enumerate(args))
             return op(*weights_as_cuda_wants)
 
         call.default = call  # type: ignore[attr-defined]

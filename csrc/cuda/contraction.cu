@@ -36,7 +36,8 @@ bool can_be_wide(const Contraction& d, const Ending& e, const float* partial) {
   const auto quads = [&](const Strides& s) { return s.c == 1 && s.n % 4 == 0 && s.h % 4 == 0 && s.w % 4 == 0; };
   const auto aligned = [](const float* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
   const bool gate = e.gate == nullptr || (quads(e.gate_at) && aligned(e.gate));
-  return d.targets % 4 == 0 && quads(d.target) && gate && aligned(e.to) && aligned(e.side) && aligned(partial);
+  return d.targets % 4 == 0 && quads(d.target) && gate && aligned(e.to) && aligned(e.addend) && aligned(e.side) &&
+         aligned(partial);
 }
 
 template <int sums>
@@ -71,17 +72,17 @@ int current_arch() {
 }
 
 const char* launch_contraction(const Contraction& d, const Schedule& schedule, const float* source, const float* weight,
-                               const float* gate, const Strides& gate_at, int columns, float* to, float* partial,
-                               void* stream) {
+                               const float* addend, const float* gate, const Strides& gate_at, int columns, float* to,
+                               float* partial, void* stream) {
   const Strides gates = telling(gate_at, d.batch, d.groups * d.targets, d.h.target, d.w.target);
-  const Ending ending{to, gate, gates, columns, nullptr, nullptr, false, false, false};
+  const Ending ending{to, addend, gate, gates, columns, nullptr, nullptr, false, false, false};
   return run<1>(d, schedule, {{source, {weight, nullptr}}, ending, {}, stream}, partial);
 }
 
 const char* launch_excitation(const Contraction& d, const Schedule& schedule, const float* source, const float* weight,
                               const float* weight_plus, const float* bias, bool relu, bool side_is_gate, float* to,
                               float* side, float* partial, void* stream) {
-  const Ending ending{to, nullptr, {}, 1, bias, side, relu, side_is_gate, false};
+  const Ending ending{to, nullptr, nullptr, {}, 1, bias, side, relu, side_is_gate, false};
   return run<2>(d, schedule, {{source, {weight, weight_plus}}, ending, {}, stream}, partial);
 }
 

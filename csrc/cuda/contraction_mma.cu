@@ -11,20 +11,19 @@ const char* launch_format(const Contraction& d, const Job& job) {
   return launch(kernel, grid, job.stream, d, job.from, job.ending, job.split);
 }
 
+// The two that there are: weights [O, I / groups, kh, kw] lie along the terms going up, along the columns going down, and
+// it is going down that the source is split.
 template <class Format>
 const char* launch_loads(const Contraction& d, const Schedule& schedule, const Job& job) {
-  if (schedule.loads == Loads::along_columns) {
-    return schedule.split_source ? launch_format<Format, true, Loads::along_columns>(d, job)
-                                 : launch_format<Format, false, Loads::along_columns>(d, job);
-  }
-  return schedule.split_source ? launch_format<Format, true, Loads::along_terms>(d, job)
+  return schedule.split_source ? launch_format<Format, true, Loads::along_columns>(d, job)
                                : launch_format<Format, false, Loads::along_terms>(d, job);
 }
 
 }  // namespace
 
 const char* launch_mma(const Contraction& d, const Schedule& schedule, const Job& job) {
-  const char* reason = mma_refuses(d, schedule.precision, current_arch(), schedule.loads, job.from.source, job.from.weight);
+  const char* reason = mma_refuses(d, schedule.precision, schedule.split_source, current_arch(), schedule.loads,
+                                   job.from.source, job.from.weight);
   if (reason != nullptr) return reason;
   return schedule.precision == Precision::tf32 ? launch_loads<Tf32>(d, schedule, job)
                                                : launch_loads<Bf16>(d, schedule, job);

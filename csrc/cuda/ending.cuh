@@ -23,12 +23,18 @@ template <int count>
 __device__ __forceinline__ void finish(const Contraction& d, const Ending& e, const Pixel& p, int channel,
                                        const Run<count> (&sum)[1]) {
   Run<count> result = sum[0];
+  const int64_t to = at(d.target, p.image, channel, p.h, p.w);
+  if (e.addend != nullptr) {
+    const Run<count> addend = run_at<count>(e.addend + to);
+#pragma unroll
+    for (int i = 0; i < count; ++i) result.at[i] += addend.at[i];
+  }
   if (e.gate != nullptr) {
     const Run<count> gate = run_at<count>(e.gate + at(e.gate_at, p.image / e.columns, channel, p.h, p.w));
 #pragma unroll
     for (int i = 0; i < count; ++i) result.at[i] *= gate.at[i];
   }
-  run_at<count>(e.to + at(d.target, p.image, channel, p.h, p.w)) = result;
+  run_at<count>(e.to + to) = result;
 }
 
 template <int count>

@@ -12,10 +12,12 @@ struct Operands {
   const float* weight[2];
 };
 
-// One sum (W+): to = sum, times the gate where there is one, which the K columns of an image share.
+// One sum (W+): to = sum, plus the addend where there is one, times the gate where there is one, which the K columns of an
+// image share.
 // Two sums (W, W+): to = sum + bias, through a ReLU where `relu`; side = z, or y / z where `side_is_gate`.
 struct Ending {
   float* to;
+  const float* addend;  // lies as `to`
   const float* gate;
   Strides gate_at;
   int columns;

@@ -28,6 +28,9 @@ template <class T>
 const char* launch_gate(const Rows&, const T* s, const T* x, T* y, void* stream);
 // y = x rounded to tf32 or bf16, as the kernels for tensor cores round their factors.
 const char* launch_round(int64_t total, const float* x, Precision, float* y, void* stream);
+// to += x
+template <class T>
+const char* launch_add(int64_t total, const T* x, T* to, void* stream);
 template <class T>
 const char* launch_max_winner(int64_t total, const Pointers<T>& xs, std::uint8_t* winner, void* stream);
 template <class T>
@@ -66,10 +69,11 @@ struct Schedule {
   bool split_source = false;
 };
 
-// to = W source, times gate[image / columns] unless that is null. partial: partial_total(d, schedule, 1) elements.
+// to = W source + addend, times gate[image / columns], where these are not null; the addend lies as `to`. partial:
+// partial_total(d, schedule, 1) elements.
 const char* launch_contraction(const Contraction&, const Schedule&, const float* source, const float* weight,
-                               const float* gate, const Strides& gate_at, int columns, float* to, float* partial,
-                               void* stream);
+                               const float* addend, const float* gate, const Strides& gate_at, int columns, float* to,
+                               float* partial, void* stream);
 // Up: to = W source + bias (which may be null), through a ReLU where `relu`; side = z = W+ source, or to / z where
 // `side_is_gate`; it lies as `to`. partial: partial_total(d, schedule, 2) elements.
 const char* launch_excitation(const Contraction&, const Schedule&, const float* source, const float* weight,

@@ -33,6 +33,12 @@ inline __global__ void round_kernel(int64_t total, const float* x, Precision pre
 }
 
 template <class T>
+__global__ void add_kernel(int64_t total, const T* x, T* to) {
+  const int64_t i = thread_element();
+  if (i < total) to[i] += x[i];
+}
+
+template <class T>
 __global__ void max_winner_kernel(int64_t total, Pointers<T> xs, std::uint8_t* winner) {
   const int64_t i = thread_element();
   if (i >= total) return;

@@ -72,12 +72,14 @@ inline Loads loads_of(const Contraction& d, const float* source, const float* co
   return Loads::single;
 }
 
-inline const char* mma_refuses(const Contraction& d, Precision precision, int arch, Loads loads, const float* source,
-                               const float* const (&weight)[2]) {
+inline const char* mma_refuses(const Contraction& d, Precision precision, bool split_source, int arch, Loads loads,
+                               const float* source, const float* const (&weight)[2]) {
   if (precision == Precision::fp32) return "fp32 was asked for";
   if (arch < 80) return "tensor cores for tf32 and bf16, and asynchronous copies, need compute capability 8.0";
   if (const char* reason = simt_refuses(d)) return reason;
   if (loads == Loads::single) return "tensor cores are fed four neighbours at a time";
+  const Loads built = split_source ? Loads::along_columns : Loads::along_terms;
+  if (loads != built) return "the weights lie the other way round: along terms going up, along columns going down";
   return quads_refused(d, loads, source, weight);
 }
 
@@ -89,7 +91,7 @@ inline Schedule schedule_of(const Contraction& d, Precision precision, bool goin
   const float* const weights[2] = {weight, weight_plus};
   const Loads loads = loads_of(d, source, weights);
   const int64_t large = tiles_of(d, 128, 64);
-  if (weight_plus == nullptr && mma_refuses(d, precision, arch, loads, source, weights) == nullptr) {
+  if (weight_plus == nullptr && mma_refuses(d, precision, going_down, arch, loads, source, weights) == nullptr) {
     return {Method::mma, loads, true, splits_of(d, large), precision, going_down};
   }
   if (weight_plus == nullptr && loads != Loads::single && large >= enough_blocks / 2) {

@@ -83,6 +83,7 @@ void bind_launchers(py::module_ m) {
   using namespace ebp;
   bind(m, "share", launch_share<T>);
   bind(m, "gate", launch_gate<T>);
+  bind(m, "add", launch_add<T>);
   bind(m, "max_winner", launch_max_winner<T>);
   bind(m, "max_pool", launch_max_pool<T>);
   bind(m, "max_route", launch_max_route<T>);

@@ -16,8 +16,7 @@ do so only where the process asks for it (torch.backends.cuda.matmul.allow_tf32,
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,69 +25,26 @@ import torch.nn.functional as F
 from .. import ops
 from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
-from ..relevance import Product, Relevance
+from ..relevance import Product, Relevance, Swept
 from ..rounding import split
-from . import volume
 from .convolution import convolution, transposed_convolution
 from .registry import Step, operation, register_rule
 from .spatial import Spatial
+from .window import Window
 
 Tensors = Sequence[torch.Tensor]
 
 
-class Window:
-    """Geometry of a (transposed) convolution on planes."""
-
-    def __init__(self, node: Node, weight: torch.Tensor) -> None:
-        self.on, attrs = Spatial.of(node, "convolution", weight), node.attrs
-        self.kernel, self.groups = self.on.settings(weight.shape[2:], 1), attrs["groups"]
-        self.stride, self.dilation = self.on.settings(attrs["stride"], 1), self.on.settings(attrs["dilation"], 1)
-        self.pads = self.on.settings(attrs["padding"], 0) + self.on.settings(attrs["padding_end"], 0)
-
-    def convolve(self, x: torch.Tensor, weight: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
-        if self.on.rank == 3:
-            depth, inner = self._slices(x.shape[2], weight)
-            return volume.convolve(x, weight, depth, lambda s, w: inner.convolve(s, w, precision))
-        geometry = self.stride, self.pads, self.dilation, self.groups
-        return self.on.back(
-            ops.conv2d_normalizer(self.on.plane(x), self.on.plane(weight), *geometry, precision=precision)
-        )
-
-    def transposed(
-        self, r: torch.Tensor, weight: torch.Tensor, size: Sequence[int], precision: str = "fp32"
-    ) -> torch.Tensor:
-        if self.on.rank == 3:
-            depth, inner = self._slices(size[0], weight)
-            return volume.transposed(r, weight, depth, lambda s, w: inner.transposed(s, w, size[1:], precision))
-        plane, kernel, in_size = self.on.plane(r), self.on.plane(weight), self.on.settings(size, 1)
-        geometry = self.stride, self.pads, self.dilation, self.groups
-        return self.on.back(ops.conv2d_sweep(plane, kernel, in_size, *geometry, precision=precision))
-
-    def _slices(self, depth: int, weight: torch.Tensor) -> tuple[volume.Depth, Window]:
-        """A volume's geometry along depth, and that within its slices."""
-        inner = copy.copy(self)
-        inner.on = Spatial(2)
-        inner.kernel, inner.stride, inner.dilation = self.kernel[1:], self.stride[1:], self.dilation[1:]
-        inner.pads = [*self.pads[1:3], *self.pads[4:]]
-        return volume.depth_of(depth, weight, self.stride, self.pads, self.dilation), inner
-
-    @property
-    def flips(self) -> bool:
-        """Whether the transposed convolution is a plain one with the flipped kernel, the faster of the two on a CPU."""
-        fits = all(p <= d * (k - 1) for p, d, k in zip(self.pads, self.dilation * 2, self.kernel * 2, strict=True))
-        return self.stride == [1, 1] and self.groups == 1 and fits and self.on.rank == 2
-
-    def convolve_flipped(self, r: torch.Tensor, flipped: torch.Tensor) -> torch.Tensor:
-        pads = [d * (k - 1) - p for p, d, k in zip(self.pads, self.dilation * 2, self.kernel * 2, strict=True)]
-        return ops.conv2d_normalizer(r, flipped, self.stride, pads, self.dilation, 1)
+def rounds(node: Node, weight: torch.Tensor, precision: str) -> bool:
+    """Whether the layer's products round to a plan's precision: tensor cores can take it, up and down."""
+    if node.op != "conv" or precision == "fp32":
+        return False
+    above, below = weight.shape[:2]
+    return below % 4 == 0 and above // node.attrs["groups"] % 4 == 0
 
 
 def _precision(step: Step) -> str:
-    """To what the layer's products round: the plan's precision where tensor cores can take the layer, up and down."""
-    if step.node.op != "conv" or step.precision == "fp32":
-        return "fp32"
-    above, below, groups = *step.params["weight"].shape[:2], step.node.attrs["groups"]
-    return step.precision if below % 4 == 0 and above // groups % 4 == 0 else "fp32"
+    return step.precision if rounds(step.node, step.params["weight"], step.precision) else "fp32"
 
 
 def _fully_connected(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -149,6 +105,9 @@ def _packed_adjoint(step: Step, r: torch.Tensor, name: str) -> torch.Tensor:
 def _down(step: Step, r: torch.Tensor, name: str, x: torch.Tensor) -> Relevance:
     """x * L^T r, with a packed weight and the factor x that its normaliser was made of."""
     precision = _precision(step)
+    if step.fused and step.node.op == "conv" and x.dim() < 5:
+        window, weight, size = Window(step.node, step.packed(name)), step.packed(name), x.shape[2:]
+        return Swept(lambda gate, addend: window.transposed(r, weight, size, precision, gate, addend), x, precision)
     if precision == "fp32" and r.is_cpu and _is_product(step.node, step.params["weight"]):
         return Product(r, step.packed(name).flatten(1), x)
     return Relevance(_packed_adjoint(step, r, name), x, precision)
@@ -189,6 +148,30 @@ def conv(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dic
     return [convolution(x, weight, params.get("bias"), padding=padding, **window)]
 
 
+def forward_with_normalizer(
+    node: Node,
+    params: Mapping[str, torch.Tensor],
+    xs: Tensors,
+    saved: dict[str, Any],
+    packed: Callable[[str], torch.Tensor],
+    as_gate: bool,
+) -> Tensors:
+    """The forward of a convolution on planes and of the ReLU behind it, saving its normaliser z, or the gate y / z."""
+    window = Window(node, params["weight"])
+    weight, weight_plus, bias = params["weight"], packed("weight+"), params.get("bias")
+    y, side = ops.conv2d_excitation(xs[0], weight, weight_plus, bias, *window.geometry, relu=True, as_gate=as_gate)
+    if as_gate:
+        saved["gate"] = (y, side)
+    else:
+        saved["normalizer+1"] = side
+    return [y]
+
+
+def hand_on_forward(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    """A ReLU that the convolution before it has computed."""
+    return xs
+
+
 @operation("conv_transpose", is_contraction=True)
 def conv_transpose(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dict[str, Any]) -> Tensors:
     return [_conv_transpose(node, xs[0], params["weight"], params.get("bias"))]
@@ -216,6 +199,9 @@ def share_excitation(step: Step, above: Sequence[Relevance | None]) -> list[Rele
     assert rel is not None
     weight = "weight+" if step.sign > 0 else "weight-"
     precision = _precision(step)
+    y, gate = step.saved.get("gate", (None, None))
+    if y is not None and rel.factor is y and step.sign > 0:
+        return [_down(step, rel.columns(gate), weight, x)]
     z = _kept(step, f"normalizer{step.sign:+d}", lambda: apply(node, x, step.packed(weight), precision))
     return [_down(step, rel.over(z), weight, x)]
 

@@ -43,6 +43,8 @@ class Step:
     """Shapes of the inputs."""
     precision: str = "fp32"
     """To what contractions may round the factors of their products: see Plan.precision."""
+    fused: bool = False
+    """Whether sweeps wait for what multiplies their result: see Plan.fused."""
     sign: int = 1
     """-1 where the layer stands for its negated weights (the contrast's second half)."""
 

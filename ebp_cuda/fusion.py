@@ -1,0 +1,66 @@
+"""What a plan for CUDA computes together: a convolution, its ReLU and its normaliser, from one reading of x.
+
+Only where a faster convolution has nothing to offer for the output alone: 1 x 1 kernels, which read more than they
+compute, and strided ones; what is 3 x 3 or larger goes to cuDNN, whose Winograd products need half the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from .rules import Forward
+from .rules.contraction import forward_with_normalizer, hand_on_forward, rounds, share_conserving, share_excitation
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+_KEEP_THE_FACTOR = frozenset(("conv", "max_pool", "avg_pool", "concat", "flatten", "reshape", "dropout", "identity"))
+"""Layers that hand down a relevance whose factor is their input itself."""
+
+
+def fused_forwards(
+    plan: Plan, needed: Sequence[int], keep: Collection[str], visited: Collection[int]
+) -> dict[int, Forward]:
+    """By node, what runs in place of its forward in a pass over the nodes `needed`."""
+    found: dict[int, Forward] = {}
+    if not plan.fused or plan.dtype.itemsize != 4:
+        return found
+    readers = Counter(value for index in needed for value in plan.graph.nodes[index].inputs)
+    by_input = {value: index for index in needed for value in plan.graph.nodes[index].inputs[:1]}
+    for index in needed:
+        value = plan.graph.nodes[index].outputs[0]
+        follower = by_input.get(value)
+        if index not in visited or readers[value] != 1 or value in keep or follower is None:
+            continue
+        relu = plan.graph.nodes[follower]
+        if relu.op == "relu" and follower in visited and _shares_plainly(plan, index):
+            found[index] = _together(plan, index, _divides_by_gate(plan, index, relu.outputs[0], visited))
+            found[follower] = hand_on_forward
+    return found
+
+
+def _shares_plainly(plan: Plan, index: int) -> bool:
+    """Whether the layer's normaliser is W+ x, unrounded, and worth computing beside its output."""
+    node, rule = plan.graph.nodes[index], plan.rule(plan.graph.nodes[index])
+    if node.op != "conv" or rule is None or node.inputs[0] in plan.graph.inputs:
+        return False
+    weight = node.params["weight"]
+    alone = rule.down is share_excitation or (rule.down is share_conserving and node.inputs[0] in plan.non_negative)
+    small = set(weight.shape[2:]) == {1} or max(node.attrs["stride"]) > 1
+    return alone and weight.dim() == 4 and small and not rounds(node, weight, plan.precision)
+
+
+def _divides_by_gate(plan: Plan, index: int, value: str, visited: Collection[int]) -> bool:
+    """Whether all that comes down to the ReLU's output is a multiple of it, so that y / z is all its layer needs."""
+    rule = plan.rule(plan.graph.nodes[index])
+    if rule is None or rule.down is not share_excitation:
+        return False
+    readers = [plan.graph.nodes[index] for index in visited if value in plan.graph.nodes[index].inputs]
+    return bool(readers) and all(node.op in _KEEP_THE_FACTOR for node in readers)
+
+
+def _together(plan: Plan, index: int, as_gate: bool) -> Forward:
+    packed = plan.packer(index)
+    return lambda node, params, xs, saved: forward_with_normalizer(node, params, xs, saved, packed, as_gate)

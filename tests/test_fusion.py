@@ -1,0 +1,124 @@
+"""What kernels do together on CUDA, on the CPU: maps are those of the plain way, and fewer things are launched."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import torch
+from test_emu_networks import used  # noqa: F401  (a fixture that sends every op to the emulated kernels)
+from torch import nn
+
+import ebp_cuda
+from ebp_cuda import ops
+from ebp_cuda.relevance import Relevance, Swept, add
+
+
+class Inception(nn.Module):
+    """Branches of 1 x 1 convolutions over one input, a strided one, a residual sum, pools, and a normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.reduce = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+        self.three, self.pooled = nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 4, 1, bias=False)
+        self.norm, self.down, self.point = nn.LocalResponseNorm(3), nn.Conv2d(20, 8, 3, stride=2), nn.Conv2d(8, 8, 1)
+        self.last = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        pooled = nn.functional.max_pool2d(x, 3, 1, 1)
+        x = torch.cat([self.one(x).relu(), self.three(self.reduce(x).relu()).relu(), self.pooled(pooled).relu()], 1)
+        x = self.norm(self.down(nn.functional.max_pool2d(x, 2)).relu())
+        x = x + self.point(x).relu()
+        return self.last(x.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def module() -> nn.Module:
+    torch.manual_seed(5)
+    return Inception().eval()
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """How often every op that multiplies was called."""
+    calls: Counter[str] = Counter()
+    for name in ("gate", "share", "conv2d_normalizer", "conv2d_sweep", "conv2d_excitation"):
+        original = getattr(ops, name)
+
+        def call(*args, op=original, name=name, **options):
+            calls[name] += 1
+            calls[name + " gated"] += options.get("gate") is not None
+            calls[name + " onto"] += options.get("addend") is not None
+            return op(*args, **options)
+
+        monkeypatch.setattr(ops, name, call)
+    yield calls
+
+
+def method(module: nn.Module, fused: bool, rules: str, dtype: str, contrast: str | None) -> ebp_cuda.ExcitationBackprop:
+    net = ebp_cuda.from_torch(module, torch.rand(2, 3, 13, 11))
+    net.plan(rules, "cpu", dtype).fused = fused
+    return ebp_cuda.ExcitationBackprop(net, "stem", contrast_layer=contrast, rules=rules, dtype=dtype)
+
+
+@pytest.mark.parametrize("contrast", [None, "point"])
+@pytest.mark.parametrize("dtype", ["fp32", "tf32", "bf16", "fp64"])
+@pytest.mark.parametrize("rules", ["caffe", "conserving"])
+def test_maps_are_those_of_the_plain_way(module: nn.Module, rules: str, dtype: str, contrast: str | None) -> None:
+    x = torch.rand(2, 3, 13, 11)
+    plain, fused = (method(module, on, rules, dtype, contrast).run(x, "all") for on in (False, True))
+    most = {"fp32": 2e-5, "fp64": 1e-12, "tf32": 1e-3, "bf16": 1e-2}[dtype]  # a last bit may round to another bf16
+    assert (plain.maps - fused.maps).abs().sum() < most * plain.maps.abs().sum()
+    assert (plain.scores - fused.scores).abs().max() < 1e-5
+
+
+@pytest.mark.emu
+@pytest.mark.parametrize("dtype", ["fp32", "tf32"])
+def test_the_kernels_do_it(module: nn.Module, used: set[str], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    x = torch.rand(2, 3, 13, 11)
+    emulated = method(module, True, "caffe", dtype, "point").run(x, [[0, 3], [1, 4]])
+    assert ("conv2d_excitation" in used) == (dtype == "fp32") and "conv2d_sweep" in used
+    monkeypatch.undo()
+    wanted = method(module, False, "caffe", dtype, "point").run(x, [[0, 3], [1, 4]])
+    assert (emulated.maps - wanted.maps).abs().sum() < 1e-4 * wanted.maps.abs().sum()
+
+
+def test_what_is_saved(module: nn.Module, launched: Counter[str]) -> None:
+    x = torch.rand(1, 3, 13, 11)
+    method(module, False, "caffe", "fp32", None).attribute(x, 1)
+    plain = Counter(launched)
+    launched.clear()
+    method(module, True, "caffe", "fp32", None).attribute(x, 1)
+    assert launched["conv2d_excitation"] == 5  # one, reduce, pooled, down, point
+    assert launched["conv2d_normalizer"] == 1 and launched["share"] < plain["share"]
+    assert launched["gate"] == plain["gate"] - 2 and launched["conv2d_sweep gated"] == 2
+    assert launched["conv2d_sweep"] == 6 and launched["conv2d_sweep onto"] == 3
+
+
+def test_fp64_and_rounded_layers_have_no_fused_forward(module: nn.Module, launched: Counter[str]) -> None:
+    for dtype, count in (("fp64", 0), ("bf16", 0)):
+        method(module, True, "caffe", dtype, None).attribute(torch.rand(1, 3, 13, 11), 1)
+        assert launched["conv2d_excitation"] == count
+
+
+def test_a_sweep_waits_for_what_multiplies_it() -> None:
+    asked: list[tuple[bool, bool]] = []
+    t, x, gate = torch.rand(4, 2, 3, 3), torch.rand(2, 2, 3, 3), torch.rand(2, 2, 3, 3)
+
+    def sweep(factor: torch.Tensor | None, addend: torch.Tensor | None) -> torch.Tensor:
+        asked.append((factor is not None, addend is not None))
+        total = t if addend is None else t + addend
+        return total if factor is None else ops.gate(total, factor)
+
+    waiting = Swept(sweep, x, "fp32")
+    assert not asked
+    torch.testing.assert_close(waiting.p(), Relevance(t, x).p())
+    torch.testing.assert_close(waiting.over(gate), Relevance(t, x).over(gate))
+    assert asked == [(True, False)] * 2
+    assert torch.equal(waiting.s, t) and torch.equal(waiting.columns(gate), ops.gate(t, gate)) and len(asked) == 3
+    asked.clear()
+    total = add([Swept(sweep, x, "fp32"), Relevance(t, x), Swept(sweep, x, "fp32")])
+    torch.testing.assert_close(total.p(), Relevance(3 * t, x).p())
+    assert asked == [(False, True), (True, True)]
