@@ -15,6 +15,7 @@ import gpu_bench
 import gpu_check
 import gpu_floor
 import gpu_ops
+from autograd_peer import AutogradPeer
 from bench import random_net
 from torch_sweep import TorchSweep
 
@@ -36,6 +37,22 @@ def test_the_yardstick_computes_our_maps(setup, columns) -> None:
     wanted = ExcitationBackprop(net, setup.layer, setup.contrast, dtype="fp64").attribute(x, targets)
     assert got.shape == wanted.shape
     assert float((got - wanted).abs().sum() / wanted.abs().sum()) < 1e-5
+
+
+@pytest.mark.parametrize("setup", gpu_bench.REHEARSAL, ids=lambda setup: setup.name)
+def test_the_usual_way_computes_our_maps(setup) -> None:
+    net = random_net(0, setup.prototxt())
+    layer, contrast = (net.graph.resolve(name)[0] for name in (setup.layer, setup.contrast))
+    x, targets = torch.rand(3, 3, *setup.size, dtype=torch.float64), torch.tensor([0, 2, 1])
+    graph = Graph(
+        [dataclasses.replace(n, params={k: p.double() for k, p in n.params.items()}) for n in net.graph.nodes],
+        net.graph.inputs,
+        net.graph.outputs,
+    )
+    got = AutogradPeer(graph, net.default_top(), layer, contrast, CPU).maps(x, targets)
+    wanted = ExcitationBackprop(net, setup.layer, setup.contrast, dtype="fp64").attribute(x, targets)[:, 0]
+    assert got.shape == wanted.shape
+    assert float((got - wanted).abs().sum() / wanted.abs().sum()) < 1e-6
 
 
 def two_layers() -> Net:

@@ -34,6 +34,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from autograd_peer import AutogradPeer  # noqa: E402
 from bench import random_net  # noqa: E402
 from gpu_floor import PRODUCTS, Ceilings, floor_seconds, measure_ceilings, tf32, timings, work  # noqa: E402
 from torch_sweep import TorchSweep  # noqa: E402
@@ -44,6 +45,8 @@ from ebp_cuda import ExcitationBackprop, models  # noqa: E402
 from ebp_cuda.files import atomic_path  # noqa: E402
 
 OTHER_MAP = 0.1
+AT_ONCE = 256
+"""Copies of images that the usual way takes at once; more are as many times slower."""
 TINY = ROOT / "tests" / "golden" / "tiny"
 DRIVER = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
 
@@ -98,6 +101,9 @@ class Row:
     """The yardstick as one CUDA graph."""
     torch_distance: float | None = None
     """Relative L1 of the yardstick's first map from ours in float64."""
+    autograd_ms: float | None = None
+    """The usual way (autograd_peer.py), one copy of an image per class."""
+    autograd_distance: float | None = None
     torchray_ms: float | None = None
     torchray_distance: float | None = None
     """The same of TorchRay's first map, which is clipped at 0, from ours clipped."""
@@ -115,6 +121,7 @@ class Bench:
         self.layer, self.contrast = (graph.resolve(name)[0] for name in (setup.layer, setup.contrast))
         self.finished = graph.resolve(setup.contrast)[-1]  # TorchRay cannot stop where a ReLU then works in place
         self.sweep = TorchSweep(graph, self.top, self.layer, self.contrast, device)
+        self.usual = AutogradPeer(graph, self.top, self.layer, self.contrast, device)
         self.module = GraphModule(graph, self.top).to(device)
         self.known = next(iter(self.net.forward(self.batch(1), [self.top]).values())).shape[1]
         self.exact = self.attribution("fp64").attribute(self.batch(1), self.targets(1, 1))[0, 0]
@@ -207,6 +214,16 @@ class Bench:
             case()
         return graph.replay
 
+    def measure_usual(self, x: torch.Tensor, targets: torch.Tensor) -> dict[str, float | str]:
+        copies = x.repeat_interleave(targets.shape[1], 0)[:AT_ONCE].contiguous(memory_format=torch.channels_last)
+        classes = targets.reshape(-1)[:AT_ONCE]
+        distance = self.distance(self.usual.maps(copies, classes).unsqueeze(1))
+        times = targets.numel() / len(copies)
+        return {
+            "autograd_distance": distance,
+            "autograd_ms": self.milliseconds(partial(self.usual.maps, copies, classes)) * times,
+        }
+
     def measure_peers(self, x: torch.Tensor, targets: torch.Tensor, allowed: bool) -> dict[str, float | str]:
         found: dict[str, float | str] = {}
         with tf32(allowed):
@@ -217,6 +234,11 @@ class Bench:
                     found["torch_graph_ms"] = self.milliseconds(self.recorded(lambda: self.sweep.maps(x, targets)))
             except RuntimeError as error:
                 found["torch's parts"] = f"torch's parts: {first_line(error)}"
+            release(self.device)
+            try:
+                found |= self.measure_usual(x, targets)
+            except RuntimeError as error:
+                found["the usual way"] = f"the usual way: {first_line(error)}"
             release(self.device)
             try:
                 case = self.torchray(*targets.shape)
@@ -245,14 +267,14 @@ def number(milliseconds: float | None) -> str:
 def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
     head = "network | N | K | dtype | ms | again | eager ms | maps/s | TFLOP/s | GB/s | of floor | x torch parts"
-    head += " | x torch parts as a graph | x TorchRay | error"
+    head += " | x torch parts as a graph | x usual way | x TorchRay | error"
     lines = [f"| {head} |", "|" + " --- |" * (head.count("|") + 1)]
     for row in rows:
         cells: list[Any] = [f"{row.network} {row.layer}", row.images, row.classes, row.dtype]
         if row.ours_ms is None:
-            cells += ["-"] * 6 + [f"floor {row.floor_ms:.3f} ms", "-", "-", "-", "-"]
+            cells += ["-"] * 6 + [f"floor {row.floor_ms:.3f} ms", "-", "-", "-", "-", "-"]
         else:
-            peers = row.torch_ms, row.torch_graph_ms, row.torchray_ms
+            peers = row.torch_ms, row.torch_graph_ms, row.autograd_ms, row.torchray_ms
             cells += [f"{row.ours_ms:.3f}", number(row.again_ms), number(row.eager_ms)]
             cells += [f"{row.images * row.classes / row.ours_ms * 1e3:,.0f}"]
             cells += [f"{row.gflop / row.ours_ms:.2f}", f"{row.gbyte / row.ours_ms * 1e3:.0f}"]
