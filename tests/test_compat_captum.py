@@ -139,6 +139,17 @@ def test_gradient_modes(mode) -> None:
         assert torch.equal(ExcitationBackprop(net).attribute(x, target=1), wanted)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("rules", RULES)
+def test_on_a_gpu(rules) -> None:
+    net, x = plain_net().eval(), images(2)
+    wanted = ExcitationBackprop(net, rules=rules).attribute(x, target=[1, 2])
+    net.cuda()
+    got = ExcitationBackprop(net, rules=rules).attribute(x.cuda(), target=[1, 2])
+    assert got.is_cuda
+    torch.testing.assert_close(got.cpu(), wanted, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("rules", RULES)
 def test_edited_weights_are_seen(rules) -> None:
     net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(784, 3)), images(1)

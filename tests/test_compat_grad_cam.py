@@ -175,6 +175,14 @@ def test_training_mode_stays_and_nothing_is_left_behind() -> None:
     assert state_of(net) == kept
 
 
+@pytest.mark.gpu
+def test_on_a_gpu() -> None:
+    net, x = plain_net().eval(), images(2)
+    wanted = ExcitationBackpropCAM(net, [net[4]])(x)
+    net.cuda()
+    assert np.abs(ExcitationBackpropCAM(net, [net[4]])(x.cuda()) - wanted).max() < 1e-3
+
+
 def test_threads_share_a_cam() -> None:
     net, x = plain_net().eval(), images(4)
     cam = ExcitationBackpropCAM(net, [net[4]], contrast_layer=net[9])

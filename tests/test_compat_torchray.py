@@ -124,6 +124,13 @@ def test_layers_as_modules_and_a_target_of_the_outputs_shape() -> None:
     assert_close(ours.contrastive_excitation_backprop(net, x, seed, "4", net[9]), wanted, 1e-10)
 
 
+def test_a_compiled_module_is_what_it_was_made_from() -> None:
+    net, x = plain_net().eval(), images(2)
+    compiled = torch.compile(net, backend="eager")
+    wanted = ours.contrastive_excitation_backprop(net, x, 1, "4", "9")
+    assert torch.equal(ours.contrastive_excitation_backprop(compiled, x, 1, net[4], "9"), wanted)
+
+
 def test_debug_gives_the_relevance_of_every_module() -> None:
     net, x = plain_net().double().eval(), images(2, dtype=torch.float64)
     got_saliency, got = ours.excitation_backprop(net, x, [1, 2], "4", debug=True)
@@ -232,6 +239,17 @@ def test_the_context_cannot_be_entered() -> None:
         ours.ExcitationBackpropContext()
     with pytest.raises(UnsupportedError, match="context_builder"):
         ours.excitation_backprop(plain_net(), images(), 0, "4", context_builder=common.NullContext)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu() -> None:
+    net, x = plain_net().eval(), images(2)
+    wanted = [ours.excitation_backprop(net, x, [1, 2], "4"), ours.contrastive_excitation_backprop(net, x, 3, "4", "9")]
+    net, x = net.cuda(), x.cuda()
+    got = [ours.excitation_backprop(net, x, [1, 2], "4"), ours.contrastive_excitation_backprop(net, x, 3, "4", "9")]
+    for a, b in zip(got, wanted, strict=True):
+        assert a.is_cuda
+        assert_close(a.cpu(), b, 1e-3)
 
 
 ANNOTATION = """<annotation><filename>{name}.jpg</filename><size><width>{width}</width><height>{height}</height>
