@@ -28,6 +28,7 @@ def free() -> Net:
         ((100, 333), (224, 745)),
         ((333, 333), (224, 224)),
         ((427, 640), (224, 335)),
+        ((207, 414), (224, 448)),  # exact, where dividing first would fall below
     ],
 )
 def test_the_shorter_side_is_exact_and_the_longer_rounded_down(size: tuple[int, int], wanted: tuple[int, int]) -> None:

@@ -28,11 +28,7 @@ def network_size(how: Preprocess, net: Net, size: tuple[int, int]) -> tuple[int,
     if fixed[0] and fixed[1]:
         return fixed[0], fixed[1]
     if how.shortest_side is not None:
-        factor = how.shortest_side / min(size)
-        return (
-            how.shortest_side if size[0] <= size[1] else int(size[0] * factor),
-            how.shortest_side if size[1] <= size[0] else int(size[1] * factor),
-        )
+        return size[0] * how.shortest_side // min(size), size[1] * how.shortest_side // min(size)
     return how.size or size
 
 
