@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,26 @@ def test_a_network_for_other_classes_is_refused(ebp: Run, tmp_path: Path) -> Non
     path.write_text(path.read_text() + "extra\n")
     code, _, err = ebp("pointing", "--dataset", "voc07", "--root", root, "--model", "digits", "--out", tmp_path / "out")
     assert code == 2 and "10 outputs and the data set 11 classes (0, 1, 2, ...)" in err
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("captum.attr", ["--method", "gradient"]),
+        ("pycocotools.coco", []),
+        ("pyarrow.parquet", []),
+    ],
+)
+def test_a_missing_library_is_named_with_its_extra(
+    ebp: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, arguments: list[str]
+) -> None:
+    root = tmp_path / "set"
+    assert ebp("make-digits", "coco14", root, "--scenes", 2)[0] == 0
+    monkeypatch.setitem(sys.modules, module, None)
+    play = ("pointing", "--dataset", "coco14", "--root", root, "--model", "digits", "--out", tmp_path / "out")
+    code, _, err = ebp(*play, *arguments)
+    assert code == 2 and f"needs {module.partition('.')[0]}: pip install 'ebp_cuda[eval]'" in err
+    assert err.count("\n") == 1
 
 
 def test_published_numbers_stand_beside_the_methods_they_belong_to() -> None:
