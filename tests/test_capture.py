@@ -372,11 +372,14 @@ def everything_down(net: Net, inputs: dict[str, torch.Tensor], device: str, colu
 TINY = sorted(path.stem for path in (GOLDEN / "tiny").glob("*.prototxt") if "eltwise_prod" not in path.stem)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("name", TINY)
-def test_every_golden_layer_can_be_recorded(name, device):
+def test_every_golden_layer_can_be_recorded(name, device, fused):
     inputs = {key: torch.from_numpy(x) for key, x in under(load(f"tiny/{name}.npz"), "in/").items()}
-    everything_down(ebp_cuda.load(GOLDEN / "tiny" / f"{name}.prototxt"), inputs, device, columns=3)
+    net = ebp_cuda.load(GOLDEN / "tiny" / f"{name}.prototxt")
+    net.plan("caffe", device).fused = fused
+    everything_down(net, inputs, device, columns=3)
 
 
 @cache
@@ -387,7 +390,7 @@ def described(name: str) -> Net:
         return ebp_cuda.load(path)
 
 
-@pytest.mark.parametrize(("images_", "columns"), [(1, 1), (2, 20)])
+@pytest.mark.parametrize(("images_", "columns", "fused"), [(1, 1, False), (2, 20, False), (2, 20, True)])
 @pytest.mark.parametrize(
     ("name", "layer", "contrast"),
     [
@@ -397,9 +400,10 @@ def described(name: str) -> Net:
         ("vgg16", "data", None),
     ],
 )
-def test_the_big_networks_can_be_recorded(name, layer, contrast, images_, columns):
+def test_the_big_networks_can_be_recorded(name, layer, contrast, images_, columns, fused):
     """On meta tensors, which take the device's way through the ops and hold no numbers."""
     eb = ExcitationBackprop(described(name), layer, contrast, device="meta")
+    eb.plan.fused = fused
     x, targets = torch.rand(images_, 3, 224, 224), torch.zeros(images_, columns, dtype=torch.int64)
     eb.run(x, targets)
     inputs = {next(iter(eb.net.graph.inputs)): eb.plan.place(x)}
