@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_fusion as fusion
 import test_golden_tiny as golden
 import torch
 from emu_build import emulator
@@ -76,3 +77,15 @@ def test_a_trained_network_gives_the_map_of_the_cpu(used: set[str], monkeypatch:
     monkeypatch.undo()
     wanted = explanation.attribute(x, [[scene.labels[0], 9]])
     assert (emulated - wanted).abs().sum() <= 1e-4 * wanted.abs().sum()
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "tf32"])
+def test_what_kernels_do_together(used: set[str], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gates and sums in sweeps, normalisers beside forward convolutions: see test_fusion.py."""
+    torch.manual_seed(5)
+    module, x = fusion.Inception().eval(), torch.rand(2, 3, 13, 11)
+    emulated = fusion.method(module, True, "caffe", dtype, "point").run(x, [[0, 3], [1, 4]])
+    assert ("conv2d_excitation" in used) == (dtype == "fp32") and "conv2d_sweep" in used
+    monkeypatch.undo()
+    wanted = fusion.method(module, False, "caffe", dtype, "point").run(x, [[0, 3], [1, 4]])
+    assert (emulated.maps - wanted.maps).abs().sum() < 1e-4 * wanted.maps.abs().sum()

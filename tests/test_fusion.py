@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from test_emu_networks import used  # noqa: F401  (a fixture that sends every op to the emulated kernels)
 from torch import nn
 
 import ebp_cuda
@@ -72,17 +71,6 @@ def test_maps_are_those_of_the_plain_way(module: nn.Module, rules: str, dtype: s
     most = {"fp32": 2e-5, "fp64": 1e-12, "tf32": 1e-3, "bf16": 1e-2}[dtype]  # a last bit may round to another bf16
     assert (plain.maps - fused.maps).abs().sum() < most * plain.maps.abs().sum()
     assert (plain.scores - fused.scores).abs().max() < 1e-5
-
-
-@pytest.mark.emu
-@pytest.mark.parametrize("dtype", ["fp32", "tf32"])
-def test_the_kernels_do_it(module: nn.Module, used: set[str], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    x = torch.rand(2, 3, 13, 11)
-    emulated = method(module, True, "caffe", dtype, "point").run(x, [[0, 3], [1, 4]])
-    assert ("conv2d_excitation" in used) == (dtype == "fp32") and "conv2d_sweep" in used
-    monkeypatch.undo()
-    wanted = method(module, False, "caffe", dtype, "point").run(x, [[0, 3], [1, 4]])
-    assert (emulated.maps - wanted.maps).abs().sum() < 1e-4 * wanted.maps.abs().sum()
 
 
 def test_what_is_saved(module: nn.Module, launched: Counter[str]) -> None:
