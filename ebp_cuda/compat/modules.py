@@ -153,21 +153,35 @@ def _written(module: nn.Module) -> Key:
     return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in _tensors(module))
 
 
-_PLAIN = (int, float, str, bool, type(None), tuple)
+_PLAIN = frozenset((int, float, str, bool, type(None)))
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) in _PLAIN or (type(value) is tuple and all(type(part) in _PLAIN for part in value))
 
 
 def _structure(module: nn.Module) -> Key:
-    """What an import depends on besides the numbers in the weights: layers, settings, and where the weights lie."""
+    """What an import depends on besides the numbers in the weights: layers, settings, and where the weights lie.
+
+    Asked at every call, so it goes through the modules by hand: named_modules takes several times as long.
+    """
     found: list[Any] = []
-    for name, part in module.named_modules(remove_duplicate=False):
-        found.append((name, id(part), type(part)))
-        for key, value in part.__dict__.items():
-            if isinstance(value, _PLAIN):
-                if key != "training":
-                    found.append((key, value))
-            elif key == "forward":  # an instance may have its own
-                found.append((key, id(getattr(value, "__func__", value))))
-    found.extend((t.data_ptr(), t.shape, t.stride(), t.dtype) for t in _tensors(module))
+    waiting = [module]
+    seen: set[int] = set()
+    while waiting:
+        part = waiting.pop()
+        found += (id(part), type(part))
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        state = part.__dict__
+        found += [item for item in state.items() if _is_plain(item[1]) and item[0] != "training"]
+        if "forward" in state:  # an instance may have its own
+            found.append(id(getattr(state["forward"], "__func__", state["forward"])))
+        for tensors in (part._parameters, part._buffers):
+            found += [(name, t.data_ptr(), t.shape, t.dtype) for name, t in tensors.items() if t is not None]
+        found += part._modules
+        waiting += [child for child in part._modules.values() if child is not None]
     return tuple(found)
 
 
