@@ -16,6 +16,7 @@ from .engine import Trace
 from .errors import InputError, ShapeError, UnsupportedError, is_out_of_memory
 from .interop import like
 from .net import ArrayLike, Net, as_net
+from .plan import Route
 from .relevance import Relevance
 from .targets import Choice, Target, choice_of
 
@@ -80,15 +81,20 @@ class ExcitationBackprop:
         self._top = graph.resolve(top)[-1] if top is not None else net.default_top()
         self._value = graph.resolve(layer)[0]
         self._contrast = graph.resolve(contrast_layer)[0] if contrast_layer is not None else None
-        self._route = self.plan.route([self._top], [self._value])
+        route = self._route
         if self._contrast is not None:
             self._check_contrast(self._contrast)
-        stages = self.plan.stages(self._route.keep | {self._top}, self._route.nodes)
+        stages = self.plan.stages(route.keep | {self._top}, route.nodes)
         self._state = self.plan.watch([stage.index for stage in stages])
         self._recordings, self._why_never = _recordings(graphs, self.plan.device)
         self._warned = False
         self.max_memory = None if max_memory is None else bytes_of(max_memory)
         self._accounts: dict[Shapes, Account] = {}
+
+    @property
+    def _route(self) -> Route:
+        """The way down; asked for at every pass, since a rule that was registered since may read other values."""
+        return self.plan.route([self._top], [self._value])
 
     def _check_contrast(self, contrast: str) -> None:
         self.plan.route([contrast], [self._value])
@@ -216,7 +222,8 @@ class ExcitationBackprop:
         return p.sum(1).reshape(*targets.shape, *p.shape[2:])
 
     def _forward(self, inputs: Mapping[str, torch.Tensor]) -> tuple[Trace, torch.Tensor]:
-        trace = engine.forward(self.plan, inputs, self._route.keep | {self._top}, self._route.nodes)
+        route = self._route
+        trace = engine.forward(self.plan, inputs, route.keep | {self._top}, route.nodes)
         top, images = trace.values[self._top], _images(inputs)
         if top.dim() < 2 or top.shape[0] != images:
             wanted = f"[{images}, classes] or [{images}, classes, h, w]"

@@ -15,7 +15,7 @@ from .errors import InputError, UnsupportedError
 from .fusion import fused_forwards
 from .graph import Graph, Node
 from .ops import require_device
-from .rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, rule_of
+from .rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, registrations, rule_of
 from .signs import non_negative_values
 from .stamps import Stamp, stamp_of
 from .waiting import settled
@@ -98,6 +98,7 @@ class Plan:
         self._packed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
         self._routes: dict[tuple[tuple[str, ...], tuple[str, ...]], Route] = {}
         self._stages: dict[tuple[frozenset[str], frozenset[int]], tuple[Stage, ...]] = {}
+        self._known = registrations()
         self._classifiers: dict[str, frozenset[int]] = {}
         self.non_negative = non_negative_values(graph)
 
@@ -142,21 +143,29 @@ class Plan:
         """A function whose result is another one once weights of `nodes` were written to, or their rules replaced."""
         layers = [self.graph.nodes[index] for index in nodes]
         params = [node.params for node in layers if node.params]
-        kinds = [OPERATIONS[op] for op in sorted({node.op for node in layers})]
+        kinds = sorted({node.op for node in layers})
 
         def state() -> tuple[object, ...]:
             stamps = [stamp_of(tensor) for group in params for tensor in group.values()]
-            return (*stamps, *[entry.rules.get(self.rules) for entry in kinds])
+            entries = [OPERATIONS[op] for op in kinds]
+            return (*stamps, *[(entry.forward, entry.rules.get(self.rules)) for entry in entries])
 
         return state
+
+    def _refresh(self) -> None:
+        """Routes and stages hold until another rule or forward is registered, which may read other values."""
+        if self._known != registrations():
+            self._routes, self._stages, self._known = {}, {}, registrations()
 
     def route(self, tops: Sequence[str], wanted: Iterable[str]) -> Route:
         """The way from `tops` down to the `wanted` values. Raises InputError where no way leads there, and
         UnsupportedError that lists every layer on the way without a rule."""
         key = tuple(tops), tuple(wanted)
-        if key not in self._routes:
-            self._routes[key] = self._find_route(*key)
-        return self._routes[key]
+        self._refresh()
+        routes = self._routes
+        if key not in routes:
+            routes[key] = self._find_route(*key)
+        return routes[key]
 
     def _find_route(self, tops: tuple[str, ...], wanted: tuple[str, ...]) -> Route:
         above, below = self.graph.ancestors(tops), self.graph.descendants(wanted)
@@ -200,9 +209,11 @@ class Plan:
     def stages(self, keep: Iterable[str], visited: Iterable[int]) -> tuple[Stage, ...]:
         """The layers of a forward pass that computes `keep`, and saves for a sweep over the nodes `visited`."""
         key = frozenset(keep), frozenset(visited)
-        if key not in self._stages:
-            self._stages[key] = tuple(self._find_stages(*key))
-        return self._stages[key]
+        self._refresh()
+        stages = self._stages
+        if key not in stages:
+            stages[key] = tuple(self._find_stages(*key))
+        return stages[key]
 
     def _find_stages(self, keep: frozenset[str], visited: frozenset[int]) -> Iterator[Stage]:
         needed = sorted(self.graph.ancestors(keep))

@@ -114,9 +114,7 @@ def test_contrast_is_the_difference_of_two_sweeps(net, module, x):
     negated.load_state_dict(module.state_dict())
     with torch.no_grad():
         negated.head.weight.neg_()
-    halves = [
-        ebp_cuda.excitation_backprop(m, x, 1, "features.2") for m in (module, negated.eval())
-    ]
+    halves = [ebp_cuda.excitation_backprop(m, x, 1, "features.2") for m in (module, negated.eval())]
     torch.testing.assert_close(contrastive, halves[0] - halves[1], rtol=1e-4, atol=1e-7)
 
 
@@ -275,6 +273,23 @@ def test_a_registered_rule_is_used(net, x):
     assert not maps.any() and ExcitationBackprop(net, layer="features.1").attribute(x, 1).any()
     with pytest.raises(InputError, match="no operation 'maxpool'; nearest: max_pool"):
         ebp_cuda.register_rule("maxpool", "route")
+
+
+def test_a_rule_registered_after_the_first_use_may_read_more(net, x, eb):
+    from ebp_cuda.rules import OPERATIONS
+
+    before = OPERATIONS["relu"].rules["caffe"]
+    wanted = eb.attribute(x, 1)
+    try:
+
+        @ebp_cuda.register_rule("relu", "gradient", rule_sets=["caffe"], needs="xy")
+        def doubled(step, above):
+            return [above[0].gated(2 * (step.inputs[0] > 0).to(step.inputs[0].dtype))]
+
+        torch.testing.assert_close(eb.attribute(x, 1), 2 * wanted)  # one ReLU lies between the two layers
+    finally:
+        ebp_cuda.register_rule("relu", before.kind, rule_sets=["caffe"], needs=before.needs)(before.down)
+    assert torch.equal(eb.attribute(x, 1), wanted)
 
 
 def test_a_full_memory_is_no_wrong_shape(net, x, monkeypatch):

@@ -13,6 +13,7 @@ from .registry import (
     operation,
     register_operation,
     register_rule,
+    registrations,
     rule_of,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "pooling",
     "register_operation",
     "register_rule",
+    "registrations",
     "rule_of",
     "statistics",
 ]

@@ -83,11 +83,24 @@ FLAGS = ("keeps_non_negative", "always_non_negative", "overwrites", "is_contract
 OPERATIONS: dict[str, Operation] = {}
 
 
+_registered = [0]
+
+
+def _count_one() -> None:
+    _registered[0] += 1
+
+
+def registrations() -> int:
+    """How often something was registered: another number, another table."""
+    return _registered[0]
+
+
 def operation(name: str, **flags: bool) -> Callable[[Forward], Forward]:
     """Decorator that enters a forward function under `name`; `flags` are fields of Operation."""
 
     def enter(forward: Forward) -> Forward:
         OPERATIONS[name] = Operation(name, forward, {}, **flags)
+        _count_one()
         return forward
 
     return enter
@@ -132,6 +145,7 @@ def register_rule(
     def enter(down: Down) -> Down:
         for name in rule_sets:
             OPERATIONS[op].rules[name] = Rule(kind, down, needs)
+        _count_one()
         return down
 
     return enter
