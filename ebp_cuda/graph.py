@@ -18,7 +18,7 @@ before the first element of an axis and `padding_end` the padding behind the las
     mean            axes keepdims
     reduce          kind ("sum" | "mean" | "asum" | "sumsq") axes coefficient: the axes go
     relu | leaky_relu (slope) | prelu (params weight [C] or [1]) | elu (alpha) | clip (min, max) | abs
-    sqrt | sigmoid | tanh | softplus | silu (beta?) | hard_sigmoid (alpha, beta) | hard_swish | gelu (tanh?)
+    sqrt | sigmoid | tanh | erf | softplus | silu (beta?) | hard_sigmoid (alpha, beta) | hard_swish | gelu (tanh?)
     threshold       threshold: 1 above it, 0 elsewhere
     exp | log       scale? shift?: exp(scale * x + shift), log(scale * x + shift) * factor?
     power           power scale shift: (shift + scale * x) ** power

@@ -104,6 +104,7 @@ UNARY: dict[str, Callable[[Node, Array], Array]] = {
     "sqrt": lambda n, x: np.sqrt(x),
     "sigmoid": lambda n, x: sigmoid(x),
     "tanh": lambda n, x: np.tanh(x),
+    "erf": lambda n, x: np.vectorize(math.erf)(x),
     "softplus": lambda n, x: np.logaddexp(0, x),
     "silu": lambda n, x: x * sigmoid(n.attrs.get("beta", 1) * x),
     "threshold": lambda n, x: (x > n.attrs["threshold"]) * 1.0,

@@ -117,6 +117,8 @@ def derivative(node: Node, x: Array, y: Array) -> Array:
             return y * (1 - y)
         case "tanh":
             return 1 - y * y
+        case "erf":
+            return 2 / np.sqrt(np.pi) * np.exp(-x * x)
         case "softplus":
             return sigmoid(x)
         case "silu":

@@ -176,7 +176,7 @@ def resize_cases() -> list[Case]:
 
 
 def pointwise_cases() -> list[Case]:
-    attrs: dict[str, dict] = {name: {} for name in ("relu", "abs", "exp", "sigmoid", "tanh", "softplus", "silu")}
+    attrs: dict[str, dict] = {name: {} for name in ("relu", "abs", "exp", "sigmoid", "tanh", "erf", "softplus", "silu")}
     attrs |= {name: {} for name in ("hard_swish", "gelu", "identity")}
     attrs["leaky_relu"] = {"slope": 0.3}
     attrs["elu"] = {"alpha": 0.7}

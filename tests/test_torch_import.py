@@ -110,6 +110,10 @@ WIDTHS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         lambda x: x / x.norm(1, dim=(2, 3), keepdim=True),
         lambda x: x.repeat(1, 2, 1, 1),
     ),
+    *(
+        lambda x: torch.addcmul(x, x, x[:, :1], value=0.5),
+        lambda x: torch.addcmul(torch.ones(1), x, torch.ones(8), value=2),
+    ),
     *(lambda x: torch.maximum(x, x.mean(1, keepdim=True)), lambda x: x / (x.abs().mean(1, keepdim=True) + 1)),
     *(lambda x: x.amax(1, keepdim=True).expand(-1, 2, 8, 8), lambda x: x.max(2, keepdim=True)[0].expand(-1, 6, 8, 8)),
 ]

@@ -126,6 +126,7 @@ FUNCTIONS = {
     "sqrt": Function(lambda a, p, x: x.sqrt(), lambda a, p, x, y: 0.5 / y, non_negative=True),
     "sigmoid": Function(lambda a, p, x: x.sigmoid(), lambda a, p, x, y: y * (1 - y), non_negative=True),
     "tanh": Function(lambda a, p, x: x.tanh(), lambda a, p, x, y: 1 - y * y, keeps=True),
+    "erf": Function(lambda a, p, x: x.erf(), lambda a, p, x, y: 2 / math.sqrt(math.pi) * torch.exp(-x * x), keeps=True),
     "softplus": Function(lambda a, p, x: F.softplus(x), lambda a, p, x, y: x.sigmoid(), non_negative=True),
     "silu": Function(
         lambda a, p, x: x * torch.sigmoid(a["beta"] * x) if "beta" in a else F.silu(x), _silu_slope, keeps=True

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from ...errors import UnsupportedError
 from ...graph import Node
 from .call import Call, converter
@@ -123,46 +121,4 @@ def interp(call: Call) -> Node:
         attrs["size"] = (call.attr("height"), call.attr("width"))
     elif call.proto.op_type == "Interp":
         attrs |= {"zoom": call.attr("zoom_factor"), "shrink": call.attr("shrink_factor")}
-    return call.node("resize", attrs)
-
-
-@converter("Gather")
-def gather(call: Call) -> Node:
-    """Of a constant list of indices; that is how channels are shuffled."""
-    indices, axis = call.required(1, "indices"), call.attr("axis", 0)
-    if call.constant(0) is not None or indices.ndim != 1 or axis == 0:
-        raise UnsupportedError(f"{call.where}: indices of shape {list(indices.shape)} on axis {axis}; wanted one list")
-    return call.node("select", {"axis": axis, "indices": tuple(int(n) for n in indices)})
-
-
-@converter("Tile")
-def tile(call: Call) -> Node:
-    repeats = tuple(int(n) for n in call.required(1, "repeats"))
-    if repeats[0] != 1:
-        raise UnsupportedError(f"{call.where}: it repeats the images of a batch {repeats[0]} times; wanted 1")
-    return call.node("tile", {"repeats": repeats})
-
-
-_SETTINGS = {
-    ("nearest", "asymmetric", "floor"): ("nearest", False),
-    ("linear", "half_pixel", ""): ("linear", False),
-    ("linear", "pytorch_half_pixel", ""): ("linear", False),
-    ("linear", "align_corners", ""): ("linear", True),
-}
-
-
-@converter("Resize")
-def resize(call: Call) -> Node:
-    mode, corners = call.attr("mode", "nearest"), call.attr("coordinate_transformation_mode", "half_pixel")
-    rounding = call.attr("nearest_mode", "round_prefer_floor") if mode == "nearest" else ""
-    found = _SETTINGS.get((mode, corners, rounding))
-    if found is None or call.attr("axes") or call.attr("antialias"):
-        raise UnsupportedError(f"{call.where}: {mode} interpolation, {corners} {rounding}: there is no such resize")
-    attrs: dict[str, Any] = {"mode": found[0], "align_corners": found[1]}
-    for index, name in ((2, "scale"), (3, "size")):
-        given = call.optional(index, name)
-        if given is not None and given.size:
-            if given.size != 4 or (name == "scale" and not np.all(given[:2] == 1)):
-                raise UnsupportedError(f"{call.where}: {name} {given.tolist()}; wanted [1, 1, height, width]")
-            attrs[name] = tuple(given[2:].tolist())
     return call.node("resize", attrs)

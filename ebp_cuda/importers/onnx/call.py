@@ -12,6 +12,7 @@ import torch
 
 from ...errors import UnsupportedError
 from ...graph import Node
+from .sizes import Sizes
 
 
 class Model(Protocol):
@@ -21,6 +22,7 @@ class Model(Protocol):
     types: dict[str, str]
     """Caffe layer types by node name, where the model came from Caffe."""
     constants: dict[str, np.ndarray]
+    sizes: Sizes
 
 
 class Call:
@@ -52,13 +54,45 @@ class Call:
         absent = index >= len(self.inputs) or not self.inputs[index]
         return None if absent else self.required(index, what)
 
+    def shapes(self, index: int) -> tuple[tuple[int, ...], ...] | None:
+        """The shape of input `index` for two sizes of the network's inputs, or None where it cannot be told."""
+        constant = self.constant(index)
+        return (constant.shape,) * 2 if constant is not None else self.model.sizes.shapes(self.inputs[index])
+
+    def rank(self, index: int = 0) -> int:
+        """Number of axes of input `index`."""
+        shapes = self.shapes(index)
+        if shapes is None:
+            reason = f" ({self.model.sizes.broken})" if self.model.sizes.broken else ""
+            raise UnsupportedError(f"{self.where}: the shape of its input {index} cannot be told{reason}")
+        return len(shapes[0])
+
+    def lengths(self, index: int, what: str) -> list[tuple[int, ...]]:
+        """Input `index`, a list of sizes: each as what it is for two sizes of the network's inputs."""
+        constant = self.constant(index)
+        if constant is not None:
+            return [(int(n),) * 2 for n in constant.reshape(-1)]
+        found = self.model.sizes.elements(self.inputs[index]) if index < len(self.inputs) else None
+        if found is None:
+            raise UnsupportedError(f"{self.where}: its {what} is computed by the graph; wanted a constant")
+        return [tuple(int(n) for n in pair) for pair in found]
+
     @property
     def where(self) -> str:
         return f"{self.model.origin}: node '{self.name}' ({self.proto.op_type})"
 
     @property
     def activations(self) -> list[str]:
-        return [name for name in self.inputs if name and name not in self.model.constants]
+        known = self.model.constants, self.model.sizes.probes[0].values
+        return [name for name in self.inputs if name and not any(name in held for held in known)]
+
+    def step(
+        self, op: str, inputs: Sequence[str], suffix: str, params: dict[str, np.ndarray] | None = None, **attrs: Any
+    ) -> Node:
+        """A node on the way to this call's output, with a name and a value of its own."""
+        name = f"{self.name}.{suffix}"
+        tensors = {key: _tensor(array) for key, array in (params or {}).items()}
+        return Node(name, op, tuple(inputs), (name,), attrs, tensors, self.proto.op_type)
 
     def node(self, op: str, attrs: dict[str, Any] | None = None, params: dict[str, np.ndarray] | None = None) -> Node:
         """A node of the vocabulary that reads this call's activations and writes its first output."""
@@ -72,7 +106,7 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-Converter = Callable[[Call], Node]
+Converter = Callable[[Call], "Node | list[Node]"]
 CONVERTERS: dict[str, Converter] = {}
 
 
@@ -100,10 +134,12 @@ def spatial(call: Call, rank: int) -> dict[str, Any]:
     }
 
 
-def axes_of(call: Call) -> Sequence[int]:
-    """The axes of a Reduce, Squeeze or Slice node, given as an attribute (older opsets) or as input 1."""
+def axes_of(call: Call) -> Sequence[int] | None:
+    """The axes of a Reduce, Squeeze or Pad node: an attribute (older opsets) or an input; None if absent."""
     given = call.attr("axes")
-    return [int(n) for n in (given if given is not None else call.required(1, "axes"))]
+    if given is None:
+        given = call.optional(3 if call.proto.op_type == "Pad" else 1, "axes")
+    return None if given is None else [int(n) for n in given]
 
 
 def own_layer(call: Call) -> Node:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...errors import UnsupportedError
 from ...graph import Node
-from . import caffe_converters  # noqa: F401  it fills CONVERTERS too
+from . import arithmetic, caffe_converters, copies, norms  # noqa: F401  they fill CONVERTERS too
 from .call import CONVERTERS, Call, axes_of, converter, spatial
 
 __all__ = ["CONVERTERS"]
@@ -73,15 +73,9 @@ def global_pool(call: Call) -> Node:
     return call.node("max_pool" if call.proto.op_type == "GlobalMaxPool" else "avg_pool", {"kernel": None})
 
 
-@converter("ReduceMean")
-def reduce_mean(call: Call) -> Node:
-    node = call.node("mean", {"axes": tuple(axes_of(call)), "keepdims": bool(call.attr("keepdims", 1))})
-    return replace(node, inputs=node.inputs[:1])
-
-
 _PLAIN = {
     "Relu": "relu", "Abs": "abs", "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Sigmoid": "sigmoid", "Tanh": "tanh",
-    "Softplus": "softplus", "HardSwish": "hard_swish", "Identity": "identity", "Cast": "identity",
+    "Softplus": "softplus", "Erf": "erf", "HardSwish": "hard_swish", "Identity": "identity", "Cast": "identity",
 }  # fmt: skip
 
 
@@ -140,26 +134,9 @@ def lrn(call: Call) -> Node:
 def batch_norm(call: Call) -> Node:
     names = ("weight", "bias", "mean", "var")
     params = {name: call.required(index + 1, name) for index, name in enumerate(names)}
+    if call.attr("training_mode") or call.attr("spatial", 1) != 1:
+        raise UnsupportedError(f"{call.where}: training_mode or spatial=0; wanted stored statistics per channel")
     return call.node("batch_norm", {"eps": call.attr("epsilon", 1e-5)}, params)
-
-
-@converter("Add", "Sub", "Mul", "Div", "Sum", "Max")
-def arithmetic(call: Call) -> Node:
-    kind = call.proto.op_type
-    given = [call.constant(index) for index in range(len(call.inputs))]
-    if not any(array is not None for array in given):
-        op = {"Add": "sum", "Sum": "sum", "Mul": "mul", "Max": "max"}.get(kind)
-        if op is None:
-            raise UnsupportedError(f"{call.where}: {kind} of two activations has no rule")
-        return call.node(op if len(given) > 1 else "identity")
-    if len(given) != 2 or kind == "Max" or (kind == "Div" and given[0] is not None):
-        raise UnsupportedError(f"{call.where}: {kind} with a constant; wanted x op constant")
-    constant = np.asarray(given[0] if given[0] is not None else given[1], np.float32)
-    if kind in ("Mul", "Div"):
-        return call.node("affine", params={"scale": constant if kind == "Mul" else 1 / constant})
-    if kind == "Sub" and given[0] is not None:
-        return call.node("affine", params={"scale": np.float32(-1), "shift": constant})
-    return call.node("affine", params={"shift": constant if kind == "Add" else -constant})
 
 
 @converter("Concat")
@@ -182,8 +159,15 @@ def slice_(call: Call) -> Node:
 
 @converter("Split")
 def split(call: Call) -> Node:
-    sizes = call.attr("split") if call.attr("split") is not None else call.required(1, "split sizes")
-    node = call.node("split", {"axis": call.attr("axis", 0), "sizes": tuple(int(n) for n in sizes)})
+    axis, sizes = call.attr("axis", 0), call.attr("split")
+    if sizes is None:
+        sizes = call.optional(1, "split sizes")
+    if sizes is None:
+        call.rank()
+        whole, count = (call.shapes(0) or ((),))[0][axis], len(call.outputs)
+        part = -(-whole // count)
+        sizes = [min(part, whole - i * part) for i in range(count)]
+    node = call.node("split", {"axis": axis, "sizes": tuple(int(n) for n in sizes)})
     return replace(node, outputs=tuple(call.outputs))
 
 
@@ -194,26 +178,35 @@ def flatten(call: Call) -> Node:
 
 @converter("Reshape")
 def reshape(call: Call) -> Node:
-    return call.node("reshape", {"shape": tuple(int(n) for n in call.required(1, "shape"))})
+    given = call.attr("shape")  # before opset 5
+    wanted = [(int(n),) * 2 for n in given] if given is not None else call.lengths(1, "shape")
+    if call.attr("allowzero") and any(0 in n for n in wanted):
+        raise UnsupportedError(f"{call.where}: allowzero with an empty axis")
+    free = [axis for axis, n in enumerate(wanted) if len(set(n)) > 1]
+    if not free:
+        shape = [n[0] for n in wanted]
+    else:
+        before = call.shapes(0)
+        like = list(zip(*before, strict=True)) if before else []
+        shape = [
+            n[0] if axis not in free else 0 if axis < len(like) and like[axis] == n else -1
+            for axis, n in enumerate(wanted)
+        ]
+    if shape.count(-1) > 1:
+        raise UnsupportedError(f"{call.where}: several axes of its shape depend on the size of the input")
+    node = call.node("reshape", {"shape": tuple(shape)})
+    return replace(node, inputs=node.inputs[:1])
 
 
 @converter("Squeeze", "Unsqueeze")
 def squeeze(call: Call) -> Node:
-    node = call.node(call.proto.op_type.lower(), {"axes": tuple(axes_of(call))})
+    axes = axes_of(call)
+    if axes is None:  # a Squeeze of all axes of size 1
+        axes = [axis for axis, n in enumerate((call.shapes(0) or ((),))[0]) if n == 1]
+    node = call.node(call.proto.op_type.lower(), {"axes": tuple(axes)})
     return replace(node, inputs=node.inputs[:1])
 
 
 @converter("Transpose")
 def transpose(call: Call) -> Node:
     return call.node("transpose", {"perm": tuple(call.attr("perm"))})
-
-
-@converter("Pad")
-def pad(call: Call) -> Node:
-    flat = [int(n) for n in (call.attr("pads") or call.required(1, "pads"))]
-    if call.attr("mode", "constant") != "constant":
-        raise UnsupportedError(f"{call.where}: mode {call.attr('mode')}; wanted constant")
-    given = call.constant(2)
-    value = float(call.attr("value", 0.0) if given is None else given)
-    half = len(flat) // 2
-    return call.node("pad", {"pads": tuple(zip(flat[:half], flat[half:], strict=True)), "value": value})

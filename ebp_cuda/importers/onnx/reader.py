@@ -19,9 +19,11 @@ from onnx import numpy_helper
 from ...errors import ModelError, UnsupportedError
 from ...graph import Graph, Node
 from ...rules import OPERATIONS
+from ..gates import gates_last
 from .call import Call, Converter, own_layer
 from .converters import CONVERTERS
 from .external import external_array
+from .sizes import Sizes
 
 CAFFE_DOMAIN = "ebp_cuda.caffe"
 METADATA_PREFIX = "ebp_cuda."
@@ -38,7 +40,8 @@ def load_onnx(source: str | Path | onnx.ModelProto, arrays: Mapping[str, np.ndar
     """
     origin = "ONNX model" if isinstance(source, onnx.ModelProto) else str(source)
     model = source if isinstance(source, onnx.ModelProto) else _read(Path(source))
-    return _Reader(model, origin, None if model is source else Path(str(source)).parent, arrays or {}).graph()
+    folder = None if model is source else Path(str(source)).parent
+    return gates_last(_Reader(model, origin, folder, arrays or {}).graph())
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -90,6 +93,7 @@ class _Reader:
     def graph(self) -> Graph:
         proto = self.model.graph
         inputs = {v.name: _shape(v) for v in proto.input if v.name not in self.constants}
+        self.sizes = Sizes(self.model, inputs)
         nodes: list[Node] = []
         unknown: list[str] = []
         for item in proto.node:
@@ -99,11 +103,15 @@ class _Reader:
                 self.constants[item.output[0]] = self._constant(item)
                 continue
             call = Call(self, item)
+            if self._folds(item, call):
+                continue
             convert = _converter(item)
             if convert is None:
                 unknown.append(f"'{call.name}' ({item.op_type})")
             elif not unknown:
-                nodes.append(self._converted(convert, call))
+                made = self._converted(convert, call)
+                self.sizes.add(made)
+                nodes.extend(made)
         if unknown:
             raise UnsupportedError(f"{self.origin}: no importer for {', '.join(unknown)}")
         names = dict(self.names)
@@ -111,9 +119,18 @@ class _Reader:
             names.setdefault(node.name, node.outputs)
         return Graph(nodes, inputs, tuple(v.name for v in proto.output), names, self.meta)
 
-    def _converted(self, convert: Converter, call: Call) -> Node:
+    def _folds(self, item: onnx.NodeProto, call: Call) -> bool:
         try:
-            return convert(call)
+            return self.sizes.fold(item, self.constants)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{self.origin}: {error}") from None
+        except Exception as error:  # the reference implementation raises whatever numpy does
+            raise ModelError(f"{call.where}: its inputs or attributes are not those of the operator: {error}") from None
+
+    def _converted(self, convert: Converter, call: Call) -> list[Node]:
+        try:
+            made = convert(call)
+            return [made] if isinstance(made, Node) else made
         except (TypeError, ValueError, IndexError, KeyError, AttributeError, ArithmeticError) as error:
             raise ModelError(f"{call.where}: its inputs or attributes are not those of the operator: {error}") from None
 

@@ -18,6 +18,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from ...errors import InputError, ModelError, UnsupportedError
 from ...graph import Graph
+from ..gates import gates_last
 from .inplace import reads_as_functional
 from .program import first_line, read_program
 
@@ -54,7 +55,7 @@ def from_module(
     with _TRACING, torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # torch.export sets off its own
         program, reason = _trace(_shared_copy(module, origin), args, kwargs, origin)
-        graph = _read(program, origin)
+        graph = gates_last(_read(program, origin))
     if reason:
         fixed = ", ".join(f"{name}: {list(shape)}" for name, shape in graph.inputs.items())
         warnings.warn(f"{origin}: the batch size is fixed ({fixed}): {reason}", stacklevel=2)

@@ -248,3 +248,23 @@ def neg(c: Call) -> Result:
 def maximum(c: Call) -> Result:
     a, b = (_broadcast(c, c.activation(name), c.out.shape) for name in ("self", "other"))
     return c.emit("max", a, b)
+
+
+@converts("addcmul")
+def addcmul(c: Call) -> Result:
+    """self + value * tensor1 * tensor2, of which any may be constant."""
+    a, b, added = c["tensor1"], c["tensor2"], c["self"]
+    gain = c.number("value")
+    if isinstance(a, Activation) and isinstance(b, Activation):
+        product = Activation(c.emit("mul", *_factors(c, a, b)), c.out.shape, c.out.dtype)
+    elif isinstance(a, Activation) or isinstance(b, Activation):
+        x, factor = (a, b) if isinstance(a, Activation) else (b, a)
+        product = Activation(_affine(c, x.value, x, factor * gain, None), c.out.shape, c.out.dtype)
+        gain = 1.0
+    else:
+        x = c.activation("self")
+        return _affine(c, x.value, x, None, a * b * gain)
+    if isinstance(added, Activation):
+        coefficients = None if gain == 1 else (1.0, gain)
+        return c.emit("sum", _broadcast(c, added, c.out.shape), product.value, coefficients=coefficients)
+    return _affine(c, product.value, product, gain, added)
