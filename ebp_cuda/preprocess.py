@@ -136,16 +136,17 @@ class Preprocess:
         return np.clip(image, 0, 1).astype(np.float32)
 
 
-def load_image(path: str | Path, data: bytes | None = None) -> Array:
+def load_image(path: str | Path, data: bytes | None = None, *, upright: bool = True) -> Array:
     """The photo in a file as float32 [H, W, 3], RGB, 0..1.
 
-    Any format that Pillow reads: turned upright by its EXIF orientation, grey repeated to three channels,
-    transparency laid on white, 16-bit grey scaled by 65535. `data` is the content where it has been read already;
-    `path` then names it. Raises InputError for a missing or unreadable file.
+    Any format that Pillow reads: turned upright by its EXIF orientation (unless `upright` is False: annotations count
+    pixels as they are stored), grey repeated to three channels, transparency laid on white, 16-bit grey scaled by
+    65535. `data` is the content where it has been read already; `path` then names it. Raises InputError for a missing
+    or unreadable file.
     """
     try:
         with Image.open(path if data is None else io.BytesIO(data)) as opened:
-            return _to_rgb(ImageOps.exif_transpose(opened), path)
+            return _to_rgb(ImageOps.exif_transpose(opened) if upright else opened, path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:

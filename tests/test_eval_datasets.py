@@ -148,6 +148,14 @@ def test_coco_by_hand(tmp_path: Path) -> None:
     assert np.array_equal(pictures[0].mask_of(1), expected)
 
 
+def test_a_coco_shape_without_area_is_its_box(tmp_path: Path) -> None:
+    line = {"image_id": 9, "category_id": 1, "bbox": [1, 0, 3, 2], "segmentation": [[1, 1, 3, 1]]}
+    ((picture,), _) = read_coco(coco(tmp_path, [line]))
+    expected = np.zeros((4, 5), dtype=bool)
+    expected[0:2, 1:4] = True
+    assert np.array_equal(picture.mask_of(0), expected)
+
+
 def test_imagenet_labels_follow_the_synset_list(sets: Path, truth: list[scenes.Scene]) -> None:
     pictures, wnids = read_imagenet(sets / "imagenet")
     assert wnids == [f"n{label:08d}" for label in range(10)]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import ebp_cuda
-from ebp_cuda.eval.inputs import batches, network_size
+from ebp_cuda.errors import InputError
+from ebp_cuda.eval.datasets.base import Picture
+from ebp_cuda.eval.inputs import batches, network_size, photo
 from ebp_cuda.net import Net
 from ebp_cuda.preprocess import Preprocess
 
@@ -40,6 +46,18 @@ def test_sizes_of_the_network_and_of_the_user() -> None:
     assert network_size(Preprocess(shortest_side=224), fixed, (50, 60)) == (8, 8)
     assert network_size(Preprocess(size=(30, 40)), free(), (50, 60)) == (30, 40)
     assert network_size(Preprocess(), free(), (50, 60)) == (50, 60)
+
+
+def test_a_photo_has_the_size_and_the_pixels_that_were_annotated(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    image, path = Image.fromarray(values), tmp_path / "a.png"
+    exif = image.getexif()
+    exif[0x0112] = 6  # "turn by 90 degrees"
+    image.save(path, exif=exif)
+    assert np.array_equal(photo(Picture("a", path, (20, 30), ())), values.astype(np.float32) / 255)
+    assert photo(Picture("a", path, (40, 60), ())).shape == (40, 60, 3)
+    with pytest.raises(InputError, match=r"a\.png is 30 x 20 pixels and annotated as 20 x 30"):
+        photo(Picture("a", path, (30, 20), ()))
 
 
 def test_a_batch_holds_one_key_and_every_item_once() -> None:

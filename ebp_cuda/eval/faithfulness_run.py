@@ -56,7 +56,7 @@ def pictures_in(folder: Path) -> list[Picture]:
         raise InputError(f"--images {folder}: no photo in it ({', '.join(SUFFIXES)})")
     found = []
     for path in files:
-        height, width = load_image(path).shape[:2]
+        height, width = load_image(path, upright=False).shape[:2]
         found.append(Picture(path.name, path, (height, width), ()))
     return found
 

@@ -10,12 +10,14 @@ import torch
 from ..batch.threads import ahead
 from ..errors import InputError
 from ..net import Net
-from ..preprocess import Preprocess, load_image, prepare
+from ..preprocess import Array, Preprocess, load_image, prepare
 from .datasets.base import Picture
 
 Item = TypeVar("Item")
 
 _AHEAD = 2
+_SAME_SHAPE = 0.02
+"""Aspect ratios that differ by no more are those of one picture at two resolutions."""
 
 
 def network_size(how: Preprocess, net: Net, size: tuple[int, int]) -> tuple[int, int]:
@@ -32,15 +34,24 @@ def network_size(how: Preprocess, net: Net, size: tuple[int, int]) -> tuple[int,
     return how.size or size
 
 
+def photo(picture: Picture) -> Array:
+    """The picture, float32 [H, W, 3] in 0..1, at the size that it was annotated at, its pixels as they are stored.
+
+    A copy at another resolution is resized. Raises InputError for one of another shape.
+    """
+    image = load_image(picture.path, upright=False)
+    height, width = image.shape[:2]
+    if (height, width) == picture.size:
+        return image
+    if abs(height / width * picture.size[1] / picture.size[0] - 1) > _SAME_SHAPE:
+        wanted = f"{picture.size[1]} x {picture.size[0]}"
+        raise InputError(f"{picture.path} is {width} x {height} pixels and annotated as {wanted}")
+    return Preprocess(size=picture.size).resize(image)
+
+
 def read(picture: Picture, how: Preprocess, net: Net) -> torch.Tensor:
     """The picture as the network sees it, float32 [1, C, h, w]. Raises InputError where it is not as annotated."""
-    image = load_image(picture.path)
-    if image.shape[:2] != picture.size:
-        height, width = picture.size
-        raise InputError(
-            f"{picture.path} is {image.shape[1]} x {image.shape[0]} pixels and annotated as {width} x {height}"
-        )
-    return prepare(image, how.override(size=network_size(how, net, picture.size)))
+    return prepare(photo(picture), how.override(size=network_size(how, net, picture.size)))
 
 
 def read_ahead(

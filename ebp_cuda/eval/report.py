@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 from ..extras import require
 from ..maps import Panel, figure, overlay, save_figure
 from ..net import Net
-from ..preprocess import Preprocess, load_image
+from ..preprocess import Preprocess
 from .datasets.base import Picture
-from .inputs import read
+from .inputs import photo, read
 from .methods import Method
 from .records import Row
 
@@ -70,7 +70,7 @@ def draw_misses(
         picture = pictures[row["image"]]
         x = read(picture, how, net)
         attribution = method.maps(x, torch.tensor([[outputs[row["label"]]]]))[0, 0]
-        shown = _marked(overlay(load_image(picture.path), attribution), picture.mask_of(row["label"]), row, tolerance)
+        shown = _marked(overlay(photo(picture), attribution), picture.mask_of(row["label"]), row, tolerance)
         panels.append(Panel(shown, f"{row['class']}, {row['distance']:.0f} px off\n{row['image']}"))
     grid = [panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)]
     return save_figure(figure(grid, title=f"{method.name}: the worst misses"), path)

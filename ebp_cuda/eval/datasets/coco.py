@@ -58,11 +58,16 @@ def _open(path: Path) -> COCO:
 def _instance(coco: COCO, annotation: dict[str, Any], labels: dict[int, int]) -> Instance:
     try:
         x, y, width, height = annotation["bbox"]
-        label = labels[annotation["category_id"]]
-        _ = annotation["segmentation"]
+        label, shape = labels[annotation["category_id"]], annotation["segmentation"]
     except (KeyError, ValueError) as error:
         raise InputError(f"{WHAT}: annotation {annotation.get('id')}: no usable {error}") from error
-    return Instance(label, (x, y, x + width, y + height), draw=partial(_mask, coco, annotation))
+    box = (x, y, x + width, y + height)
+    if isinstance(shape, list):
+        polygons = [polygon for polygon in shape if len(polygon) >= 6]  # pycocotools stumbles over points and lines
+        if not polygons:
+            return Instance(label, box)
+        annotation = {**annotation, "segmentation": polygons}
+    return Instance(label, box, draw=partial(_mask, coco, annotation))
 
 
 def _mask(coco: COCO, annotation: dict[str, Any]) -> NDArray[np.bool_]:
