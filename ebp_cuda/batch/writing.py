@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,7 @@ class ShardWriter:
     def _add(self, group: Mapped) -> None:
         if self._archive is None:
             temporary = self._stack.enter_context(atomic_path(self._output.maps_path(self._shard)))
+            self._stack.callback(_sync, temporary)
             self._archive = self._stack.enter_context(zipfile.ZipFile(temporary, "w"))
         if group.maps is None or group.targets is None or group.scores is None:
             self._rows += [self._entry(image, error=image.error) for image in group.images]
@@ -81,6 +84,7 @@ class ShardWriter:
         table = arrow.Table.from_pylist(rows, schema=index_schema())
         with atomic_path(self._output.index_path(self._shard)) as temporary:
             parquet.write_table(table, temporary)
+            _sync(temporary)
         self.finished = True
 
     def drop(self) -> None:
@@ -106,6 +110,12 @@ class ShardWriter:
         inputs = Inputs(torch.empty(0), [image.picture for image in images if image.picture is not None], names)
         result = Result(group.maps, group.targets, group.scores)
         write_overlays(result, inputs, self._labels, self._output.overlay_folder(self._shard))
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file is on the disk: after a power cut its name must not stand for less."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def index_schema() -> Any:
