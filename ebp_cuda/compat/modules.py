@@ -157,7 +157,7 @@ _PLAIN = frozenset((int, float, str, bool, type(None)))
 
 
 def _is_plain(value: Any) -> bool:
-    return type(value) in _PLAIN or (type(value) is tuple and all(type(part) in _PLAIN for part in value))
+    return type(value) in _PLAIN or (type(value) is tuple and _PLAIN.issuperset(map(type, value)))
 
 
 def _structure(module: nn.Module) -> Key:
