@@ -107,7 +107,7 @@ def test_inputs_may_lie_anywhere(kind) -> None:
         "channels_last": lambda: x.to(DEVICE).contiguous(memory_format=torch.channels_last),
         "strided": lambda: x.to(DEVICE).repeat_interleave(2, 3)[..., ::2],
     }[kind]()
-    assert torch.equal(eb.attribute(given, "all"), wanted)
+    assert torch.equal(torch.as_tensor(eb.attribute(given, "all")).to(DEVICE), wanted)
 
 
 @pytest.mark.parametrize("where", ["cpu", DEVICE])
