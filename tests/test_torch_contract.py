@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch_modules import Fn, Residual
 
-from ebp_cuda.errors import InputError, UnsupportedError
+from ebp_cuda.api import ExcitationBackprop
+from ebp_cuda.errors import InputError, ShapeError, UnsupportedError
 from ebp_cuda.importers.torch import from_module
 from ebp_cuda.net import Net
 
@@ -135,6 +137,57 @@ def test_refusals_say_why() -> None:
     for reason in refused:
         assert sum(reason in line for line in lines) == 1, reason
     assert len(lines) == len(refused)
+
+
+def test_any_size_takes_other_images() -> None:
+    module = nn.Sequential(
+        *(
+            nn.Conv2d(3, 4, 3, 2, 1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            Residual(4, 4, 1),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+        ),
+        *(nn.Upsample(scale_factor=2), nn.AdaptiveAvgPool2d((3, 2)), nn.Flatten(), nn.Linear(24, 5)),
+    ).eval()
+    graph = from_module(module, torch.rand(1, 3, 20, 24), any_size=True)
+    assert list(graph.inputs.values()) == [(None, 3, None, None)]
+    net = Net(graph)
+    assert net.shapes()[graph.outputs[0]] == (1, 5)
+    for shape in [(2, 3, 20, 24), (1, 3, 33, 17), (3, 3, 13, 40)]:
+        x = torch.rand(shape)
+        with torch.no_grad():
+            torch.testing.assert_close(net.forward(x)[graph.outputs[0]], module(x), rtol=1e-4, atol=1e-5)
+        p = ExcitationBackprop(net, next(iter(graph.inputs)), rules="conserving").relevance(x, [1] * len(x))
+        torch.testing.assert_close(p.flatten(1).sum(1), torch.ones(len(x)))
+
+
+def test_any_size_where_there_is_one_only() -> None:
+    module = Fn(lambda m, x: F.pad(x, (1, 1, 1, 1), mode="reflect"))
+    with pytest.warns(UserWarning, match="image size is fixed to the example's: UnsupportedError"):
+        graph = from_module(module, torch.rand(1, 3, 6, 6), any_size=True)
+    assert list(graph.inputs.values()) == [(None, 3, 6, 6)]
+    flat = from_module(nn.Sequential(nn.Flatten(), nn.Linear(48, 3)), torch.rand(1, 3, 4, 4), any_size=True)
+    with pytest.raises(ShapeError, match="wanted 48 features"):
+        Net(flat).forward(torch.rand(1, 3, 5, 4))
+
+
+def test_nothing_is_left_behind_by_many_images() -> None:
+    """Peak of Python's and torch's objects alike: what 20 images leave, 1,000 leave too."""
+    module = nn.Sequential(
+        nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+    )
+    net = Net(from_module(module, torch.rand(1, 3, 6, 6)))
+    eb = ExcitationBackprop(net, net.graph.nodes[0].inputs[0], rules="conserving")
+
+    def objects_after(count: int) -> int:
+        for _ in range(count):
+            eb.attribute(torch.rand(1, 3, 6, 6), 1)
+        gc.collect()
+        return sum(1 for thing in gc.get_objects() if type(thing) is torch.Tensor)
+
+    settled = objects_after(20)
+    assert objects_after(980) <= settled
 
 
 def test_a_module_that_needs_its_batch_keeps_it() -> None:

@@ -34,12 +34,15 @@ def from_module(
     *,
     labels: Sequence[str] | None = None,
     preprocess: Mapping[str, Any] | None = None,
+    any_size: bool = False,
 ) -> Graph:
     """The graph of a torch module in evaluation mode.
 
     example_input: float tensor [N, C, ...] on the module's device; a sequence of tensors for several positional
     inputs, a mapping for inputs by name. The graph takes any N (where torch.export cannot trace that, N is fixed to
     the example's and a warning says so); the other sizes are those of the example.
+    any_size: whether images of other heights and widths than the example's are taken too, where torch.export and the
+    layers allow that (a warning says so where they do not); takes longer to import.
     labels, preprocess: kept in Graph.meta (class names; the dict of preprocess.py).
 
     torch.export keeps process-wide state while it traces: calls from several threads wait for one another here, and an
@@ -54,8 +57,13 @@ def from_module(
     origin = f"torch module {type(module).__name__}"
     with _TRACING, torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # torch.export sets off its own
-        program, reason = _trace(_shared_copy(module, origin), args, kwargs, origin)
-        graph = gates_last(_read(program, origin))
+        twin = _shared_copy(module, origin)
+        graph, reason = _of_any_size(twin, args, kwargs, origin) if any_size else (None, "")
+        if graph is None:
+            if any_size:
+                warnings.warn(f"{origin}: the image size is fixed to the example's: {reason}", stacklevel=2)
+            program, reason = _trace(twin, args, kwargs, origin)
+            graph = gates_last(_read(program, origin))
     if reason:
         fixed = ", ".join(f"{name}: {list(shape)}" for name, shape in graph.inputs.items())
         warnings.warn(f"{origin}: the batch size is fixed ({fixed}): {reason}", stacklevel=2)
@@ -129,6 +137,24 @@ def _trace(
         shapes = ", ".join(str(list(tensor.shape)) for tensor in (*args, *kwargs.values()))
         raise InputError(f"{origin}: does not run on the example input {shapes}: {first_line(error)}") from error
     raise UnsupportedError(f"{origin}: torch.export cannot trace it: {first_line(refused)}") from refused
+
+
+def _of_any_size(
+    twin: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], origin: str
+) -> tuple[Graph | None, str]:
+    """The graph with batch, height and width free, or None and the reason."""
+    more, more_by_name = tuple(map(_at_least_two, args)), {name: _at_least_two(t) for name, t in kwargs.items()}
+    free = ShapesCollection()
+    for tensor in (*more, *more_by_name.values()):
+        free[tensor] = {axis: Dim.DYNAMIC for axis in (0, *range(2, tensor.dim())) if axis < tensor.dim()}
+    try:
+        graph = gates_last(_read(_export(twin, more, more_by_name, free), origin))
+    except Exception as error:  # as in _trace, and what the converters refuse
+        return None, first_line(error)
+    graph.meta["example_shapes"] = {
+        name: list(t.shape) for name, t in zip(graph.inputs, (*args, *kwargs.values()), strict=False)
+    }
+    return graph, ""
 
 
 def _export(twin: nn.Module, args: Any, kwargs: Any, shapes: Any) -> ExportedProgram:
