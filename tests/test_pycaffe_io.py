@@ -143,3 +143,26 @@ def test_classifier_averages_over_crops(tmp_path):
     assert not np.allclose(one[0], one[1])
     np.testing.assert_allclose(found[1], np.mean(one, 0), atol=1e-6)
     assert classifier.predict(photos, oversample=False).shape == (2, 5)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float64])
+def test_datums_there_and_back(kind):
+    array = (200 * np.random.default_rng(0).random((3, 4, 5))).astype(kind)
+    datum = caffe_pb2.Datum()
+    datum.ParseFromString(caffe.io.array_to_datum(array, 7).SerializeToString())
+    back = caffe.io.datum_to_array(datum)
+    assert datum.label == 7 and back.dtype == kind and back.flags.writeable
+    np.testing.assert_allclose(back, array, rtol=1e-6)
+    datum.channels = 4
+    with pytest.raises(ShapeError, match=r"60 numbers for the shape \[4, 4, 5\]"):
+        caffe.io.datum_to_array(datum)
+    with pytest.raises(InputError, match="encoded picture"):
+        caffe.io.datum_to_array(caffe_pb2.Datum(encoded=True))
+    with pytest.raises(ShapeError, match="three axes"):
+        caffe.io.array_to_datum(array[0])
+
+
+def test_what_there_is_not_says_so():
+    assert caffe.__version__ == "1.0.0" and not hasattr(caffe, "SGDSolver")
+    with pytest.raises(AttributeError, match="no 'Layer': networks run here; solvers"):
+        _ = caffe.Layer

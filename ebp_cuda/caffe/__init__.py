@@ -3,6 +3,8 @@
 docs/pycaffe.md lists what differs from the original.
 """
 
+from typing import Any
+
 from ..importers.caffe.layers import KINDS
 from . import io, proto
 from .classifier import Classifier
@@ -24,10 +26,17 @@ from .net_spec import NetSpec, layers, params, to_proto
 from .proto import caffe_pb2
 from .surgery import fold_negative_scales
 
+__version__ = "1.0.0"
+"""The release of Caffe whose pycaffe this follows, for scripts that ask."""
+
 
 def layer_type_list() -> list[str]:
     """The layer types that a prototxt may use here."""
     return sorted({*KINDS, "Input"})
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"ebp_cuda.caffe has no '{name}': networks run here; solvers, detectors, Python layers do not")
 
 
 __all__ = [

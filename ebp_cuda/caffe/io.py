@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError, ShapeError, nearest_names
-from .proto.caffe_pb2 import BlobProto
+from .proto.caffe_pb2 import BlobProto, Datum
 
 Array = npt.NDArray[Any]
 
@@ -165,3 +165,31 @@ def array_to_blobproto(arr: Array, diff: Array | None = None) -> Any:
             raise ShapeError(f"array_to_blobproto: diff {list(diff.shape)}, array {list(arr.shape)}; wanted one shape")
         blob.diff.extend(np.asarray(diff, np.float32).ravel().tolist())
     return blob
+
+
+def array_to_datum(arr: Array, label: int | None = None) -> Any:
+    """An array [channels, height, width], uint8 or float, as a Datum, the record of Caffe's databases."""
+    if arr.ndim != 3:
+        raise ShapeError(f"array_to_datum: array {list(arr.shape)}; wanted three axes")
+    datum = Datum(channels=arr.shape[0], height=arr.shape[1], width=arr.shape[2])
+    if arr.dtype == np.uint8:
+        datum.data = arr.tobytes()
+    else:
+        datum.float_data.extend(np.asarray(arr, np.float64).ravel().tolist())
+    if label is not None:
+        datum.label = label
+    return datum
+
+
+def datum_to_array(datum: Any) -> Array:
+    """The numbers of a Datum, [channels, height, width]: uint8 where it holds bytes, else float64.
+
+    Raises ShapeError where they are not as many as its sizes say, InputError where they are a coded picture.
+    """
+    if datum.encoded:
+        raise InputError("datum_to_array: an encoded picture; wanted plain numbers (Pillow opens datum.data)")
+    numbers = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float64)
+    shape = (datum.channels, datum.height, datum.width)
+    if numbers.size != np.prod(shape, dtype=object):
+        raise ShapeError(f"datum_to_array: {numbers.size} numbers for the shape {list(shape)}")
+    return numbers.reshape(shape).copy()

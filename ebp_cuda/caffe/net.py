@@ -76,6 +76,7 @@ class Net:
         self.name = self._network.net.name
         self.blobs: OrderedDict[str, Blob] = OrderedDict()
         self._make_blobs()
+        self._blob_names = list(self.blobs)
         self._runner = Runner(self._network, self.blobs)
         self.params = OrderedDict((layer.name, layer.blobs) for layer in self.layers if layer.blobs)
         self.layer_dict = OrderedDict((layer.name, layer) for layer in self.layers)
