@@ -7,6 +7,7 @@ or the error of maps that lose nothing, whichever is larger (docs/precision.md s
 
 from __future__ import annotations
 
+import inspect
 import warnings
 
 import torch
@@ -40,9 +41,18 @@ def warn_where_lost(left: torch.Tensor, precision: str, layer: str) -> bool:
         f"layer '{layer}': only {least:.1e} of the mass at the contrast layer is left, and dtype='{precision}' may get "
         f"that wrong by {min(error, 1):.0%} (docs/precision.md); dtype='{more}' carries it",
         PrecisionWarning,
-        stacklevel=6,  # the caller of ExcitationBackprop.run
+        stacklevel=_frames_of_ours(),
     )
     return True
+
+
+def _frames_of_ours() -> int:
+    """How far up the stack, from the caller of this, the first frame of somebody else's code is."""
+    level, frame = 1, inspect.currentframe()
+    frame = frame.f_back if frame else None
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _mass(p: torch.Tensor) -> torch.Tensor:

@@ -91,6 +91,23 @@ def test_fp64_and_rounded_layers_have_no_fused_forward(module: nn.Module, launch
         assert launched["conv2d_excitation"] == count
 
 
+def test_nothing_is_read_back(module: nn.Module) -> None:
+    """So that it can be recorded as a CUDA graph."""
+    from ebp_cuda import engine
+    from ebp_cuda.waiting import NoHostReads
+
+    explain, x = method(module, True, "caffe", "tf32", "point"), torch.rand(1, 3, 13, 11)
+    explain.run(x, 1)
+    plan, graph = explain.plan, explain.plan.graph
+    top, wanted = graph.outputs[0], graph.resolve("stem")[0]
+    route = plan.route([top], [wanted])
+    inputs = {next(iter(graph.inputs)): plan.place(x)}
+    seed = torch.eye(5)[:1]
+    with NoHostReads():
+        trace = engine.forward(plan, inputs, route.keep | {top}, route.nodes)
+        engine.contrastive_sweep(plan, trace, top, Relevance(seed), graph.resolve("point")[0], [wanted])[wanted].p()
+
+
 def test_a_sweep_waits_for_what_multiplies_it() -> None:
     asked: list[tuple[bool, bool]] = []
     t, x, gate = torch.rand(4, 2, 3, 3), torch.rand(2, 2, 3, 3), torch.rand(2, 2, 3, 3)
