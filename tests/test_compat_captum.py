@@ -187,6 +187,8 @@ def test_refusals() -> None:
         ExcitationBackprop(net, contrast_layer=nn.ReLU()).attribute(images(1), target=0)
     with pytest.raises(UnsupportedError, match="input 1 is a float"):
         ExcitationBackprop(net).attribute(images(1), target=0, additional_forward_args=0.5)
+    with pytest.raises(UnsupportedError, match="input 1 is a NoneType"):
+        ExcitationBackprop(TwoInputs()).attribute(images(1), target=0, additional_forward_args=(None, images(1)))
 
 
 @pytest.mark.slow  # about 5 s: 1,000 images

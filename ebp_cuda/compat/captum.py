@@ -122,7 +122,9 @@ def _arguments(inputs: Any, additional: Any) -> list[Any]:
     """What the model is called with, in order."""
     parts = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     more = list(additional) if isinstance(additional, (tuple, list)) else [additional]
-    return [*parts, *(part for part in more if part is not None)]
+    while more and more[-1] is None:  # what the model does by default; one further in front is refused with the rest
+        more.pop()
+    return [*parts, *more]
 
 
 def _input_of(net: Net, model: nn.Module, layer: str | nn.Module, value: str) -> str:
