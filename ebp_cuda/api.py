@@ -171,6 +171,16 @@ class ExcitationBackprop:
 
     def _measure(self, inputs: Mapping[str, torch.Tensor], choice: Choice, form: Form) -> Tensors:
         """What `form` makes of the relevance, targets [N, K], scores, and mass left; replayed where recorded."""
+        try:
+            return self._replayed(inputs, choice, form)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            what = f"{_images(inputs)} images, {choice.count or 'all'} classes of each"
+            reason = str(error).splitlines()[0]
+            raise UnsupportedError(f"{what}: out of memory, try fewer images or max_memory=: {reason}") from error
+
+    def _replayed(self, inputs: Mapping[str, torch.Tensor], choice: Choice, form: Form) -> Tensors:
         if self._recordings is None:
             return self._eager(inputs, choice, form)
         shapes = tuple((name, tensor.shape) for name, tensor in inputs.items())
@@ -200,19 +210,12 @@ class ExcitationBackprop:
 
     def _propagate(self, inputs: Mapping[str, torch.Tensor], choice: Choice, form: Form) -> Tensors:
         """The whole computation, launch by launch; reads nothing back from the device unless a rule does."""
-        try:
-            trace, scores = self._forward(inputs)
-            choice.check(scores.shape[1])
-            targets = choice.of(scores)
-            relevance, start = self._sweep(trace, targets)
-            p = relevance.p()
-            return form(p, targets), targets, scores.float(), mass_left(p, start).reshape(targets.shape)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            what = f"{_images(inputs)} images, {choice.count or 'all'} classes of each"
-            reason = str(error).splitlines()[0]
-            raise UnsupportedError(f"{what}: out of memory, try fewer images or classes: {reason}") from error
+        trace, scores = self._forward(inputs)
+        choice.check(scores.shape[1])
+        targets = choice.of(scores)
+        relevance, start = self._sweep(trace, targets)
+        p = relevance.p()
+        return form(p, targets), targets, scores.float(), mass_left(p, start).reshape(targets.shape)
 
     def _maps(self, p: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Relevance summed over the channels, [N, K, h, w]."""

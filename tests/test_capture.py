@@ -291,6 +291,18 @@ def test_a_full_memory_at_recording_leaves_eager_runs(stand_in, error):
     assert eb.why_not_captured == f"{error.__name__}: tried to allocate 9 GiB"
 
 
+def test_a_full_memory_in_a_replay_is_refused_like_any_other(stand_in, monkeypatch):
+    eb, x = method(), images(2)
+    warm(eb, x, 1)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(capture.Run, "__call__", full)
+    with pytest.raises(UnsupportedError, match=r"2 images, 1 classes of each: out of memory, .*max_memory=: .*9 GiB"):
+        eb.attribute(x, 1)
+
+
 def test_graphs_are_of_cuda():
     assert "device='cpu' has no CUDA graphs" in method().why_not_captured
     with pytest.raises(UnsupportedError, match="graphs=True: device='cpu' has no CUDA graphs"):
