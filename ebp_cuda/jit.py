@@ -107,6 +107,8 @@ def raw_module(source: str, names: Sequence[str] = ()) -> Any:
         module.compile()
     except cupy.cuda.compiler.CompileException as error:
         raise InputError(f"raw_module: the source does not compile: {error}") from error
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise UnsupportedError(f"raw_module: CuPy finds no GPU to compile for: {error}") from error
     return module
 
 

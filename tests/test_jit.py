@@ -99,13 +99,20 @@ class CompileException(Exception):
     pass
 
 
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
 class Recorder(ModuleType):
     """What jit asks of CuPy."""
 
     def __init__(self) -> None:
         super().__init__("cupy")
         self.kernels: list[tuple] = []
-        self.cuda = SimpleNamespace(compiler=SimpleNamespace(CompileException=CompileException))
+        self.cuda = SimpleNamespace(
+            compiler=SimpleNamespace(CompileException=CompileException),
+            runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
+        )
 
     def ElementwiseKernel(self, *args, **options):
         self.kernels.append((args, options))
@@ -123,6 +130,8 @@ class Recorder(ModuleType):
         def compile_it() -> None:
             if "wrong" in options["code"]:
                 raise CompileException('identifier "wrong" is undefined')
+            if "nowhere" in options["code"]:
+                raise CUDARuntimeError("cudaErrorInsufficientDriver")
 
         return SimpleNamespace(compile=compile_it)
 
@@ -170,6 +179,8 @@ def test_refusals(cupy) -> None:
         wrong(Array())
     with pytest.raises(InputError, match=r'does not compile.*"wrong" is undefined'):
         jit.raw_module("wrong")
+    with pytest.raises(UnsupportedError, match="no GPU.*InsufficientDriver"):
+        jit.raw_module("nowhere")
 
 
 def test_without_cupy(monkeypatch) -> None:
