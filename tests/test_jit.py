@@ -179,7 +179,7 @@ def test_refusals(cupy) -> None:
         wrong(Array())
     with pytest.raises(InputError, match=r'does not compile.*"wrong" is undefined'):
         jit.raw_module("wrong")
-    with pytest.raises(UnsupportedError, match="no GPU.*InsufficientDriver"):
+    with pytest.raises(UnsupportedError, match=r"no GPU.*InsufficientDriver"):
         jit.raw_module("nowhere")
 
 
