@@ -48,6 +48,8 @@ class Result:
     """[N, K]"""
     scores: npt.NDArray[np.float32]
     """[N, classes]"""
+    mass_left: npt.NDArray[np.float32] | None = None
+    """[N, K], as in Attribution; not written."""
 
 
 def preprocess_of(net: Net, changes: Mapping[str, Any]) -> Preprocess:
@@ -105,14 +107,15 @@ def attribute(
     for start in range(0, len(inputs.x), batch):
         x = inputs.x[start : start + batch]
         parts.append(attribute_batch(method, x, chosen, lambda maps: done(maps / total)))
-    maps, targets, scores = (torch.cat(group).cpu() for group in zip(*parts, strict=True))
-    return Result(maps.float().numpy(), targets.numpy().astype(np.int64), scores.float().numpy())
+    maps, targets, scores, left = (torch.cat(group).cpu() for group in zip(*parts, strict=True))
+    found = maps.float().numpy(), targets.numpy().astype(np.int64), scores.float().numpy(), left.float().numpy()
+    return Result(*found)
 
 
 def attribute_batch(
     method: ExcitationBackprop, x: torch.Tensor, chosen: list[int] | torch.Tensor | str, done: Callable[[int], None]
 ) -> tuple[torch.Tensor, ...]:
-    """Maps, targets and scores of one batch.
+    """Maps, targets, scores and mass left of one batch, as in Attribution.
 
     chosen: "topN", or class indices: for all images, or int64 [N, K]; many classes go in the parts that the method's
     max_memory asks for, so that `done` hears of each.
@@ -125,7 +128,10 @@ def attribute_batch(
         for part in method.chunks(x.shape, ids.shape[1]).of_classes(ids.shape[1]):
             runs.append(method.run(x, ids[:, part]))
             done(runs[-1].targets.numel())
-    return torch.cat([run.maps for run in runs], 1), torch.cat([run.targets for run in runs], 1), runs[0].scores
+    maps, targets, left = (
+        torch.cat(parts, 1) for parts in zip(*[(r.maps, r.targets, r.mass_left) for r in runs], strict=True)
+    )
+    return maps, targets, runs[0].scores, left
 
 
 def write_npz(result: Result, path: Path) -> None:

@@ -90,7 +90,7 @@ class Attributor:
         x = torch.from_numpy(np.stack([one.image.x for one in group if one.image.x is not None]))
         first = group[0].chosen
         chosen = first if isinstance(first, str) else torch.tensor([one.chosen for one in group])
-        maps, targets, scores = attribute_batch(self._method, x, chosen, lambda _: None)
+        maps, targets, scores, _ = attribute_batch(self._method, x, chosen, lambda _: None)
         scores = scores.gather(1, targets.to(scores.device))
         images = [replace(one.image, x=None) for one in group]  # the network's inputs need not wait for the disk
         return Mapped(images, maps.float().cpu().numpy(), targets.cpu().numpy(), scores.float().cpu().numpy())

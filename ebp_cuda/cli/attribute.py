@@ -61,10 +61,10 @@ def _print_scores(result: Any, names: list[str], labels: list[str] | None) -> No
 
     from ..targets import class_name
 
-    table = Table("input", "class", "name", "score", box=None, pad_edge=False)
-    for name, targets, scores in zip(names, result.targets, result.scores, strict=True):
-        for index in targets[:20]:
-            table.add_row(name, str(index), class_name(int(index), labels), f"{scores[index]:.4g}")
+    table = Table("input", "class", "name", "score", "mass left", box=None, pad_edge=False)
+    for name, targets, scores, left in zip(names, result.targets, result.scores, result.mass_left, strict=True):
+        for index, part in zip(targets[:20], left, strict=False):
+            table.add_row(name, str(index), class_name(int(index), labels), f"{scores[index]:.4g}", f"{part:.2g}")
         if len(targets) > 20:
-            table.add_row(name, "...", f"{len(targets) - 20} more", "")
+            table.add_row(name, "...", f"{len(targets) - 20} more", "", "")
     Console().print(table)
