@@ -5,6 +5,7 @@ docs/pycaffe.md lists what differs from the original.
 
 from typing import Any
 
+from ..importers.caffe.data_layers import DATA_TYPES
 from ..importers.caffe.layers import KINDS
 from . import io, proto
 from .classifier import Classifier
@@ -31,8 +32,9 @@ __version__ = "1.0.0"
 
 
 def layer_type_list() -> list[str]:
-    """The layer types that a prototxt may use here."""
-    return sorted({*KINDS, "Input"})
+    """The layer types that a prototxt may use here, those for training that are left out included."""
+    left_out = ("Accuracy", "EuclideanLoss", "HingeLoss", "SigmoidCrossEntropyLoss", "Silence", "SoftmaxWithLoss")
+    return sorted({*KINDS, *DATA_TYPES, *left_out, "Input"})
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ import torch
 from google.protobuf import text_format
 
 from ..errors import InputError, ModelError, ShapeError, nearest_names
-from ..importers.caffe import NetParameter, read_weights, write_caffemodel
+from ..importers.caffe import NetParameter, read_weights, write_caffemodel, write_hdf5
 from .blob import Blob
 from .modes import TEST, TRAIN, settings
 from .network import Layer, Network
@@ -272,8 +272,21 @@ class Net:
         """Write the network and its parameters as a caffemodel. Raises InputError where it cannot be written."""
         message = NetParameter(name=self.name)
         message.layer.extend(entry.proto for entry in self._network.net.layers if not entry.dropped)
-        arrays = {name: [blob.tensor.numpy() for blob in blobs] for name, blobs in self.params.items()}
-        write_caffemodel(path, text_format.MessageToString(message), arrays)
+        write_caffemodel(path, text_format.MessageToString(message), self._arrays())
+
+    def save_hdf5(self, path: str | Path) -> None:
+        """Write the parameters as Caffe's HDF5 snapshots hold them. Raises as `save`; UnsupportedError without h5py."""
+        write_hdf5(path, self._arrays())
+
+    load_hdf5 = copy_from
+
+    def _arrays(self) -> dict[str, list[np.ndarray]]:
+        return {name: [blob.tensor.numpy() for blob in blobs] for name, blobs in self.params.items()}
+
+    def clear_param_diffs(self) -> None:
+        """Set the diffs of all parameters to 0; nothing here writes to them."""
+        for blob in (blob for blobs in self.params.values() for blob in blobs):
+            blob.diff[...] = 0
 
     def __repr__(self) -> str:
         return f"<caffe.Net {self._network.net.origin}: {len(self.layers)} layers, {len(self.blobs)} blobs>"

@@ -3,14 +3,14 @@
 to_onnx, import_file      the import
 read_net, parse_net       a prototxt as the layers of one phase; network_layers lists them; split_blob_names
 read_weights              caffemodel or HDF5 -> {layer: [blobs]}
-write_caffemodel          {layer: [arrays]} -> caffemodel
+write_caffemodel, write_hdf5    {layer: [arrays]} -> weights file
 schema.NetParameter       the message itself
 """
 
 from .importer import import_file, to_onnx
 from .net import CaffeNet, Layer, network_layers, parse_net, read_net, split_blob_names
 from .parameters import ImportReport
-from .reading import WeightBlob, parse_prototxt, read_prototxt, read_weights, write_caffemodel
+from .reading import WeightBlob, parse_prototxt, read_prototxt, read_weights, write_caffemodel, write_hdf5
 from .saving import save
 from .schema import NetParameter
 from .shapes import infer_shapes
@@ -33,4 +33,5 @@ __all__ = [
     "split_blob_names",
     "to_onnx",
     "write_caffemodel",
+    "write_hdf5",
 ]

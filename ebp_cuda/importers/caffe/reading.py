@@ -226,10 +226,7 @@ def _dims(view: memoryview, start: int, end: int) -> tuple[int, ...]:
 
 def _read_hdf5(path: Path) -> Weights:
     """Caffe's HDF5 snapshots: one group a layer under /data, one dataset a blob, named by its index."""
-    try:
-        import h5py
-    except ImportError:
-        raise UnsupportedError(f"{path}: HDF5 weights need the package h5py (pip install h5py)") from None
+    h5py = _h5py(path)
     weights: Weights = {}
 
     def visit(name: str, item: Any) -> None:
@@ -254,3 +251,24 @@ def _read_hdf5(path: Path) -> Weights:
     for layer, blobs in found.items():
         weights[layer] = [WeightBlob(blobs[i], blobs[i].shape, False) for i in sorted(blobs)]
     return weights
+
+
+def write_hdf5(path: str | Path, weights: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Write parameters, by layer, as Caffe's HDF5 snapshots hold them. The file is whole or absent.
+
+    Raises UnsupportedError without h5py, InputError where the file cannot be written.
+    """
+    h5py = _h5py(path)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for layer, arrays in weights.items():
+            group = file.create_group(f"data/{layer}")
+            for index, array in enumerate(arrays):
+                group.create_dataset(str(index), data=np.asarray(array, np.float32))
+
+
+def _h5py(path: str | Path) -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise UnsupportedError(f"{path}: HDF5 weights need the package h5py (pip install h5py)") from None
+    return h5py
