@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from . import engine
-from .budget import Account, Chunks, account_of, bytes_of, in_parts
+from .budget import Account, Chunks, account_of, block_of, bytes_of, in_parts
 from .capture import Recordings, Tensors, recorder_of
 from .condition import mass_left, warn_where_lost
 from .engine import Trace
@@ -213,9 +213,16 @@ class ExcitationBackprop:
         trace, scores = self._forward(inputs)
         choice.check(scores.shape[1])
         targets = choice.of(scores)
+        block = block_of(self.plan, trace, self._route.nodes, targets.shape[1])
+        parts = [self._down(trace, part, form) for part in targets.split(block, 1)]
+        found, left = parts[0] if len(parts) == 1 else (torch.cat(group, 1) for group in zip(*parts, strict=True))
+        return found, targets, scores.float(), left
+
+    def _down(self, trace: Trace, targets: torch.Tensor, form: Form) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `form` makes of the relevance of some classes of every image, and the mass left of each."""
         relevance, start = self._sweep(trace, targets)
         p = relevance.p()
-        return form(p, targets), targets, scores.float(), mass_left(p, start).reshape(targets.shape)
+        return form(p, targets), mass_left(p, start).reshape(targets.shape)
 
     def _maps(self, p: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Relevance summed over the channels, [N, K, h, w]."""

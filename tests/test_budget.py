@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import ebp_cuda
-from ebp_cuda import ExcitationBackprop, InputError
+from ebp_cuda import ExcitationBackprop, InputError, budget
 from ebp_cuda.budget import Account, bytes_of
 
 CLASSES = 1000
@@ -85,6 +85,22 @@ def test_parts_give_the_maps_of_one_call(
     torch.testing.assert_close(found.scores, wanted.scores)
     torch.testing.assert_close(found.maps, wanted.maps, rtol=1e-4, atol=1e-5 * float(wanted.maps.abs().max()))
     torch.testing.assert_close(found.mass_left, wanted.mass_left, rtol=1e-4, atol=1e-6)
+
+
+def test_blocks_of_classes_on_a_cpu_change_nothing(
+    net: ebp_cuda.Net, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ExcitationBackprop(net, "0", "6")
+    target, wide = torch.arange(50).expand(5, 50), 5 * 8 * 16 * 16 * 4
+    wanted = whole.run(x, target)
+    monkeypatch.setattr(budget, "_BLOCK", 7 * wide)
+    calls: list[int] = []
+    sweep = whole._sweep
+    monkeypatch.setattr(whole, "_sweep", lambda trace, part: calls.append(part.shape[1]) or sweep(trace, part))
+    found = whole.run(x, target)
+    assert calls == [7] * 7 + [1]
+    for one, other in ((found.maps, wanted.maps), (found.mass_left, wanted.mass_left), (found.scores, wanted.scores)):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
 
 
 def test_every_unit_in_parts(net: ebp_cuda.Net, x: torch.Tensor) -> None:
