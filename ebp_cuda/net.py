@@ -183,18 +183,19 @@ def load(path: str | Path, weights: str | Path | None = None, **options: Any) ->
     raise ModelError(f"{path}: wanted a .onnx file, or a .prototxt with its .caffemodel")
 
 
-def from_torch(module: torch.nn.Module, example_input: torch.Tensor, **meta: Any) -> Net:
-    """A network from a torch module, read through torch.export; the module stays as it is.
+def from_torch(module: torch.nn.Module, example_input: torch.Tensor, **options: Any) -> Net:
+    """A network from a torch module in evaluation mode (whatever mode it is in), read through torch.export; the module
+    stays as it is.
 
     The network shares the module's weights: what is written to them later is seen under rules="caffe", while
     "conserving" has folded them together with batch norm as they were at its first use.
 
-    meta: labels (list of class names), preprocess (dict). Raises UnsupportedError that lists every operator without
-    a converter.
+    options: labels (list of class names), preprocess (dict), any_size (True: images of other heights and widths too).
+    Raises UnsupportedError that lists every operator without a converter.
     """
     from .importers.torch import from_module
 
-    return Net(from_module(module, example_input, **meta))
+    return Net(from_module(module, example_input, **options))
 
 
 def as_net(model: Net | torch.nn.Module, x: ArrayLike) -> Net:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from zoo_networks import REFUSED, TIMM, TORCHVISION, VIDEO, built
+from zoo_table import PAGE, REASON, row
 
 import ebp_cuda
 
@@ -33,6 +34,8 @@ def test_network(name: str) -> None:
     module, x = built(NETWORKS[name]), torch.rand(2, *shape)
     net = ebp_cuda.from_torch(module, x)
     (image,) = net.graph.inputs
+    family = "timm" if name in TIMM else "torchvision, video" if name in VIDEO else "torchvision"
+    assert row(name, family, len(net.graph.nodes), {node.op for node in net.graph.nodes}) in PAGE.read_text()
     wanted, p = oracle_tape.attribute(module, x, TARGETS)
     scores = net.forward(x)[net.graph.outputs[0]]
     assert (scores - wanted).abs().max() <= 1e-5 * wanted.abs().max()
@@ -54,5 +57,6 @@ def relative_l1(got: torch.Tensor, wanted: torch.Tensor) -> float:
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str) -> None:
     make: Callable[[], nn.Module] = REFUSED[name]
-    with pytest.raises(ebp_cuda.UnsupportedError, match="attention multiplies activations"):
+    with pytest.raises(ebp_cuda.UnsupportedError, match=REASON):
         ebp_cuda.from_torch(built(make), torch.rand(2, 3, 64, 64))
+    assert f"| {name} | {REASON} |" in PAGE.read_text()

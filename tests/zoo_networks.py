@@ -126,7 +126,7 @@ TIMM: dict[str, Callable[[], nn.Module]] = {
     "RepVGG": shallow("repvgg_a0"),
     "GhostNet": shallow("ghostnet_050"),
     "LCNet": shallow("lcnet_035"),
-    "MixNet": shallow("mixnet_s", channel_multiplier=0.5),
+    "MixNet": shallow("mixnet_s"),
     "EfficientNet-Lite, TensorFlow padding": shallow("tf_efficientnet_lite0"),
     "ConvNeXt v2": shallow("convnextv2_atto", depths=ONES),
     "FasterNet": shallow("fasternet_t0", depths=ONES),
