@@ -108,7 +108,9 @@ class Run:
                 self._given = tuple(recorder.room(tensor).copy_(tensor) for tensor in given)
             with NoHostReads():
                 work(*self._given)  # makes what is made at a first run, and finds what a recording would break at
-            self.results, self._replay = recorder.record(lambda: work(*self._given))
+            with NoHostReads() as read:
+                self.results, self._replay = recorder.record(lambda: work(*self._given))
+            self._keep = tuple(read.outside.values())  # a replay reads their memory, whoever else has let go of it
 
     def __call__(self, given: Sequence[torch.Tensor]) -> Tensors:
         """The results for other inputs of the same shapes, on the caller's current stream."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -34,14 +35,39 @@ class HostRead(Exception):
 
 
 class NoHostReads(TorchDispatchMode):
-    """Raises HostRead for every call in it that makes the host wait for the device, or copies between the two."""
+    """Raises HostRead for every call in it that makes the host wait for the device, or copies between the two.
+
+    outside: the tensors that the calls read and did not make (weights, tables), which a recording must keep alive.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outside: dict[int, torch.Tensor] = {}
+        self._made: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if _waits(func.overloadpacket, args, kwargs or {}):
             raise HostRead(str(func))
-        return func(*args, **(kwargs or {}))
+        read = {_place(tensor): tensor for tensor in _tensors((*args, *(kwargs or {}).values()))}
+        self.outside.update({place: tensor for place, tensor in read.items() if place not in self._made})
+        found = func(*args, **(kwargs or {}))
+        self._made.update(place for place in map(_place, _tensors([found])) if place not in read)
+        return found
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+
+
+def _place(tensor: torch.Tensor) -> int:
+    """Which memory a tensor looks at."""
+    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
 
 
 def _waits(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

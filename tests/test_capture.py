@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import threading
+import weakref
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -324,6 +325,29 @@ def test_replays_touch_the_same_memory(stand_in):
     for seed in range(3):
         eb.attribute(images(2, seed), "all")
     assert places() == before and len(before) > 10
+
+
+def test_a_recording_keeps_what_it_reads(stand_in, monkeypatch):
+    """Weights that are packed anew, or a table that a cache forgets, must not leave a replay with others' memory."""
+    tables = {"one": torch.ones(1)}
+    forgotten = weakref.ref(tables["one"])
+
+    def scaled(step, above):
+        return [above[0].gated(step.outputs[0] * 0 + tables["one"])]
+
+    monkeypatch.setitem(OPERATIONS["relu"].rules, "caffe", ebp_cuda.rules.Rule("pass", scaled, "y"))
+    eb = method()
+    warm(eb, images(1), 1)
+    (entry,) = eb._recordings._entries.values()
+    packed = {id(held[1]) for held in eb.plan._packed.values()}
+    assert {id(tensor) for tensor in entry.run._keep} & packed
+    tables["one"] = torch.ones(1)
+    gc.collect()
+    assert forgotten() is not None
+    del entry
+    eb._recordings.clear()
+    gc.collect()
+    assert forgotten() is None
 
 
 class Births(TorchDispatchMode):

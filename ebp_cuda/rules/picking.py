@@ -8,6 +8,7 @@ but for arg_max, embed and unpool, which it cannot go back through.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from ..errors import InputError, ShapeError
 from ..graph import Node
 from ..relevance import Relevance
+from ..waiting import settled
 from .registry import Step, operation, register_rule
 
 Tensors = Sequence[torch.Tensor]
@@ -35,7 +37,12 @@ def select(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Te
 
 
 def _indices(node: Node, like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(node.attrs["indices"], device=like.device)
+    return _placed(tuple(node.attrs["indices"]), like.device)
+
+
+@lru_cache(maxsize=256)  # sent once, and not at every pass
+def _placed(indices: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    return settled(torch.tensor(indices, device=device))
 
 
 @register_rule("select", "move", needs="")
