@@ -42,6 +42,7 @@ NUMBERS = [
 WORDS = [
     b"Scale", b"Reshape", b"Deconvolution", b"Tile", b"Crop", b"SPP", b"ArgMax", b"Interp", b"Upsample", b"BN", b"MVN",
     b"Normalize", b"Embed", b"Im2col", b"Permute", b"Slice", b"Eltwise", b"Reduction", b"Axpy", b"Split", b"Python",
+    b"Squeeze", b"Reorg", b"BatchNorm", b"OwnLoss", b"MemoryData",
 ]  # fmt: skip
 EXTRA = b"""
 input: "x" input_shape { dim: 1 dim: 4 dim: 8 dim: 8 }
@@ -58,6 +59,14 @@ layer { name: "j" type: "Im2col" bottom: "x" top: "j" convolution_param { kernel
 layer { name: "k" type: "Slice" bottom: "x" top: "k" top: "l" slice_param { axis: 1 slice_point: 1 } }
 layer { name: "m" type: "Pooling" bottom: "x" top: "m" top: "n" pooling_param { kernel_size: 2 stride: 2 } }
 layer { name: "o" type: "Upsample" bottom: "m" bottom: "n" top: "o" upsample_param { scale: 2 } }
+layer { name: "p" type: "Reorg" bottom: "x" top: "p" reorg_param { stride: 2 reverse: true } }
+layer { name: "q" type: "BatchNorm" bottom: "p" top: "q" batch_norm_param { scale_bias: true filler {} } }
+layer { name: "r" type: "Pooling" bottom: "q" top: "r" pooling_param { pool: AVE_EXC_PAD kernel_size: 3 ceil_mode: false
+    pad_t: 1 pad_b: 1 pad_l: 0 pad_r: 1 } }
+layer { name: "s" type: "Convolution" bottom: "x" top: "s" convolution_param { num_output: 2 kernel_size: 3 pad_b: 1 } }
+layer { name: "t" type: "Slice" bottom: "s" top: "t" slice_param { axis: 0 } }
+layer { name: "u" type: "Squeeze" bottom: "t" top: "u" squeeze_param { axis: 0 } }
+layer { name: "v" type: "Reduction" bottom: "u" top: "v" reduction_param { axis: 0 } }
 """
 VERSION_0 = b"""
 layers { layer { name: "d" type: "data" batchsize: 1 cropsize: 8 } top: "d" top: "l" }

@@ -36,6 +36,12 @@ def test_what_only_trains_or_measures_is_left_out(tmp_path: Path) -> None:
     assert report.dropped == ["anchors", "box", "dice", "own", "map", "seen"]
 
 
+def test_a_loss_that_the_network_reads_is_part_of_it(tmp_path: Path) -> None:
+    text = net(IMAGE, layer("a", "SoftmaxWithLoss", bottoms="x x"), layer("y", "ReLU", bottoms="a"))
+    with pytest.raises(UnsupportedError, match=r"layer 'a' \(SoftmaxWithLoss\): no translation"):
+        build(tmp_path, text)
+
+
 def test_a_blob_of_the_other_phase_says_so(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         build(tmp_path, TRAIN)

@@ -33,8 +33,8 @@ def drop_training_parts(layers: Sequence[Layer]) -> None:
     read_by_dropped: set[str] = set()
     for layer in reversed(layers):
         outputs = set(layer.outputs)
-        for_loss_only = outputs <= read_by_dropped and not outputs & read_by_kept
+        for_loss_only = outputs <= read_by_dropped
         prepares = layer.type in _CARRIERS or layer.type in _LABEL_MAKERS
         prepares |= layer.brings_data and layer.type != "Input"
-        layer.dropped = _measures(layer) or (for_loss_only and prepares)
+        layer.dropped = outputs.isdisjoint(read_by_kept) and (_measures(layer) or (for_loss_only and prepares))
         (read_by_dropped if layer.dropped else read_by_kept).update(layer.inputs)
