@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from .rules import Forward
-from .rules.contraction import forward_with_normalizer, hand_on_forward, rounds, share_conserving, share_excitation
+from .rules.contraction import forward_with_normalizer, hand_on_forward, share_conserving, share_excitation
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -25,8 +25,8 @@ def fused_forwards(
 ) -> dict[int, Forward]:
     """By node, what runs in place of its forward in a pass over the nodes `needed`."""
     found: dict[int, Forward] = {}
-    if not plan.fused or plan.dtype.itemsize != 4:
-        return found
+    if not plan.fused or plan.dtype.itemsize != 4 or plan.precision != "fp32":
+        return found  # the kernel sums float32, and a rounded normaliser is another sum than the output
     readers = Counter(value for index in needed for value in plan.graph.nodes[index].inputs)
     by_input = {value: index for index in needed for value in plan.graph.nodes[index].inputs[:1]}
     for index in needed:
@@ -42,14 +42,14 @@ def fused_forwards(
 
 
 def _shares_plainly(plan: Plan, index: int) -> bool:
-    """Whether the layer's normaliser is W+ x, unrounded, and worth computing beside its output."""
+    """Whether the layer's normaliser is W+ x, and worth computing beside its output."""
     node, rule = plan.graph.nodes[index], plan.rule(plan.graph.nodes[index])
     if node.op != "conv" or rule is None or node.inputs[0] in plan.graph.inputs:
         return False
     weight = node.params["weight"]
     alone = rule.down is share_excitation or (rule.down is share_conserving and node.inputs[0] in plan.non_negative)
     small = set(weight.shape[2:]) == {1} or max(node.attrs["stride"]) > 1
-    return alone and weight.dim() == 4 and small and not rounds(node, weight, plan.precision)
+    return alone and weight.dim() == 4 and small and node.attrs["groups"] == 1
 
 
 def _divides_by_gate(plan: Plan, index: int, value: str, visited: Collection[int]) -> bool:
