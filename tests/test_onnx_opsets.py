@@ -76,6 +76,7 @@ def ints(*numbers: int) -> np.ndarray:
 
 SHAPED = ["n", 4, 6, 6]
 X = ["x"]
+DOUBLING: list[Step] = [("Concat", [f"k{i}"] * 2, f"k{i + 1}", {"axis": 0}) for i in range(40)]
 ADD: Step = ("Add", ["x", "c"], "y", {})
 OLD: dict[str, tuple[list[Step], int, dict[str, Any]]] = {
     "Upsample 7": ([("Upsample", X, "y", {"scales": [1.0, 1.0, 2.0, 3.0]})], 7, {}),
@@ -213,6 +214,8 @@ def test_sizes_that_follow_a_free_plane() -> None:
     [
         ([("ConstantOfShape", ["s"], "c", {}), ADD], {"s": ints(1 << 20, 1 << 20)}, "elements"),
         ([("Expand", ["k", "s"], "c", {}), ADD], {"k": f32(1), "s": ints(1 << 40)}, "elements"),
+        ([*DOUBLING, ADD], {"k0": f32(1)}, "elements"),
+        ([("Gather", ["k", "i"], "c", {}), ADD], {"k": f32(1, 1 << 15), "i": np.zeros(1 << 15, np.int64)}, "elements"),
         ([("ReduceMean", X, "y", {"axes": [0]})], {}, "batch"),
         ([("ReduceSum", X, "y", {"keepdims": 0})], {}, "images of a batch"),
         ([("Mul", ["k", "q"], "c", {}), ADD], {"k": f32(1 << 14, 1), "q": f32(1 << 14)}, "elements"),

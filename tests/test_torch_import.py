@@ -12,6 +12,7 @@ from torch import nn
 from torch_modules import Fn, PortedLRN, alexnet, assert_equal, googlenet, mobilenet, ops, resnet
 
 from ebp_cuda.api import ExcitationBackprop
+from ebp_cuda.importers.torch import from_module
 from ebp_cuda.net import Net
 
 torch.set_num_threads(1)
@@ -228,3 +229,37 @@ def test_published_patterns(module: nn.Module, expected: dict[str, int], layer: 
     assert maps.shape[:2] == (2, 2)
     assert maps.min() >= 0
     assert maps.sum((2, 3)).flatten().tolist() == pytest.approx([1] * 4, abs=1e-5)
+
+
+def test_features_get_what_the_gate_does_not() -> None:
+    """Whichever factor is written first, and whether the gate was repeated to full size or not."""
+    conv, gate = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+
+    def gated(turned: bool, wide: bool) -> nn.Module:
+        def forward(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            y = m.conv(x).relu()
+            g = m.gate(y.mean((2, 3), keepdim=True)).sigmoid()
+            g = g.expand_as(y) if wide else g
+            return (g * y if turned else y * g).mean((2, 3))
+
+        return Fn(forward, conv=conv, gate=gate)
+
+    x = torch.rand(2, 3, 6, 5)
+    maps = []
+    for turned, wide in [(False, False), (True, False), (False, True), (True, True)]:
+        net = Net(from_module(gated(turned, wide), x))
+        maps.append(ExcitationBackprop(net, "conv", rules="conserving").relevance(x, [0, 2]))
+        assert maps[-1][:, 0].sum((1, 2, 3)).tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert all(torch.equal(p, maps[0]) for p in maps)
+    assert (maps[0][0, 0].sum((1, 2)) > 0).tolist() == [True, False, False, False]  # the gate would have seen them all
+
+
+def test_constants_swallow_what_reaches_them() -> None:
+    module = Fn(
+        lambda m, x: m.fc(torch.cat([x, torch.ones(1, 1, 4, 4).expand(x.shape[0], 1, 4, 4)], 1).flatten(1)),
+        fc=nn.Linear(32, 3),
+    )
+    nn.init.ones_(module.fc.weight)  # type: ignore[union-attr]
+    x = torch.ones(1, 1, 4, 4)
+    p = ExcitationBackprop(Net(from_module(module, x)), "x_0", rules="conserving").relevance(x, 1)
+    assert float(p.sum()) == pytest.approx(0.5)

@@ -104,15 +104,9 @@ class Sizes:
         return True
 
     def _evaluated(self, item: onnx.NodeProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        sizes = [array.shape for array in feeds.values()]
-        if item.op_type in ("ConstantOfShape", "Expand", "Tile", "Range"):
-            _refuse_large(item, feeds)
-        elif item.op_type not in ("Concat", "Reshape", "Gather"):
-            try:
-                if prod(np.broadcast_shapes(*sizes)) > LIMIT:
-                    raise UnsupportedError(f"node '{item.name}' ({item.op_type}): a constant of {sizes} elements")
-            except ValueError:
-                pass  # no broadcasting between these
+        count = _elements(item, feeds)
+        if count > max(LIMIT, *(array.size for array in feeds.values())):
+            raise UnsupportedError(f"node '{item.name}' ({item.op_type}): a constant of {count:.0f} elements")
         names = [name for name in item.output if name]
         graph = helper.make_graph(
             [item],
@@ -155,16 +149,27 @@ def _is_one_row(item: onnx.NodeProto, arrays: Sequence[np.ndarray]) -> bool:
     return all(a.ndim and a.shape[1:] == arrays[0].shape[1:] and np.array_equal(a[:1], arrays[0][:1]) for a in arrays)
 
 
-def _refuse_large(item: onnx.NodeProto, feeds: Mapping[str, np.ndarray]) -> None:
+def _elements(item: onnx.NodeProto, feeds: Mapping[str, np.ndarray]) -> float:
+    """About how many elements the node makes."""
     arrays = [feeds[name] for name in item.input if name in feeds]
-    if item.op_type == "Range":
-        start, limit, delta = (float(array) for array in arrays)
-        count = (limit - start) / delta if delta else float("inf")
-    else:
-        count = float(np.prod(np.abs(arrays[-1].astype(np.float64))))
-        count *= arrays[0].size if item.op_type == "Tile" else 1
-    if count > LIMIT:
-        raise UnsupportedError(f"node '{item.name}' ({item.op_type}): a constant of {count:.0f} elements")
+    match item.op_type:
+        case "Range":
+            start, limit, delta = (float(array) for array in arrays)
+            return (limit - start) / delta if delta else float("inf")
+        case "ConstantOfShape" | "Expand":
+            return float(np.prod(np.abs(arrays[-1].astype(np.float64))))
+        case "Tile":
+            return arrays[0].size * float(np.prod(np.abs(arrays[-1].astype(np.float64))))
+        case "Concat":
+            return float(sum(array.size for array in arrays))
+        case "Gather":
+            axis = next((a.i for a in item.attribute if a.name == "axis"), 0)
+            rows = max(arrays[0].shape[axis] if arrays[0].ndim else 1, 1)
+            return arrays[0].size / rows * arrays[1].size
+    try:
+        return float(prod(np.broadcast_shapes(*(array.shape for array in arrays))))
+    except ValueError:
+        return 0.0  # nothing that broadcasts
 
 
 def _run(node: Node, probe: Probe) -> None:
