@@ -112,7 +112,8 @@ def test_public_maps_equal_oracle(drawn: tuple[RandomNet, str], contrastive: boo
     net, rules = drawn
     contrast = net.second if contrastive else None
     run = Run(net, rules)
-    found = ExcitationBackprop(Net(net.graph), "image", contrast, rules, dtype="fp64").run(torch.from_numpy(net.image), "all")
+    explain = ExcitationBackprop(Net(net.graph), "image", contrast, rules, dtype="fp64")
+    found = explain.run(torch.from_numpy(net.image), "all")
     wanted = run.oracle("image", contrast).sum(axis=1)
     assert found.targets.tolist() == [list(ALL)] * len(net.image)
     assert np.abs(found.maps.reshape(wanted.shape).numpy() - wanted).max() <= 1e-7 * max(1, np.abs(wanted).max())
