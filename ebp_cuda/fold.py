@@ -108,7 +108,7 @@ def _ranks(graph: Graph) -> dict[str, int]:
             rank = int(node.attrs["axis"]) + 1
         elif node.op == "reshape":
             rank = len(node.attrs["shape"])
-        elif node.op == "squeeze" or (node.op == "mean" and not node.attrs["keepdims"]):
+        elif node.op in ("squeeze", "reduce") or (node.op == "mean" and not node.attrs["keepdims"]):
             rank -= len(node.attrs["axes"])
         elif node.op == "unsqueeze":
             rank += len(node.attrs["axes"])
