@@ -60,7 +60,9 @@ def contraction_kernel(
     )
     other = other.contiguous(memory_format=memory_format(source))
     lower, upper = (other, source) if down else (source, other)
-    axes: list[Any] = [n for i in (0, 1) for n in (size[i], out[i], weight.shape[2 + i], stride[i], padding[i], dilation[i])]
+    axes: list[Any] = [
+        n for i in (0, 1) for n in (size[i], out[i], weight.shape[2 + i], stride[i], padding[i], dilation[i])
+    ]
     bytes_behind = [t.storage_offset() * t.element_size() % 16 for t in (source, weight)]
     numbers: list[int] = [
         source.shape[0],
