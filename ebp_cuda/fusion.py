@@ -7,26 +7,35 @@ compute, and strided ones; what is 3 x 3 or larger goes to cuDNN, whose Winograd
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
-from .rules import Forward
+import torch
+
+from .graph import Graph, Node
+from .rules import Forward, Rule
 from .rules.contraction import forward_with_normalizer, hand_on_forward, share_conserving, share_excitation
-
-if TYPE_CHECKING:
-    from .plan import Plan
 
 _KEEP_THE_FACTOR = frozenset(("conv", "max_pool", "avg_pool", "concat", "flatten", "reshape", "dropout", "identity"))
 """Layers that hand down a relevance whose factor is their input itself."""
 
 
+class Planned(Protocol):
+    """What is asked of a plan."""
+
+    graph: Graph
+    non_negative: frozenset[str]
+
+    def rule(self, node: Node) -> Rule | None: ...
+
+    def packer(self, index: int) -> Callable[[str], torch.Tensor]: ...
+
+
 def fused_forwards(
-    plan: Plan, needed: Sequence[int], keep: Collection[str], visited: Collection[int]
+    plan: Planned, needed: Sequence[int], keep: Collection[str], visited: Collection[int]
 ) -> dict[int, Forward]:
-    """By node, what runs in place of its forward in a pass over the nodes `needed`."""
+    """By node, what runs in place of its forward in a float32 pass over the nodes `needed`."""
     found: dict[int, Forward] = {}
-    if not plan.fused or plan.dtype.itemsize != 4 or plan.precision != "fp32":
-        return found  # the kernel sums float32, and a rounded normaliser is another sum than the output
     readers = Counter(value for index in needed for value in plan.graph.nodes[index].inputs)
     by_input = {value: index for index in needed for value in plan.graph.nodes[index].inputs[:1]}
     for index in needed:
@@ -41,7 +50,7 @@ def fused_forwards(
     return found
 
 
-def _shares_plainly(plan: Plan, index: int) -> bool:
+def _shares_plainly(plan: Planned, index: int) -> bool:
     """Whether the layer's normaliser is W+ x, and worth computing beside its output."""
     node, rule = plan.graph.nodes[index], plan.rule(plan.graph.nodes[index])
     if node.op != "conv" or rule is None or node.inputs[0] in plan.graph.inputs:
@@ -52,7 +61,7 @@ def _shares_plainly(plan: Plan, index: int) -> bool:
     return alone and weight.dim() == 4 and small and node.attrs["groups"] == 1
 
 
-def _divides_by_gate(plan: Plan, index: int, value: str, visited: Collection[int]) -> bool:
+def _divides_by_gate(plan: Planned, index: int, value: str, visited: Collection[int]) -> bool:
     """Whether all that comes down to the ReLU's output is a multiple of it, so that y / z is all its layer needs."""
     rule = plan.rule(plan.graph.nodes[index])
     if rule is None or rule.down is not share_excitation:
@@ -61,6 +70,6 @@ def _divides_by_gate(plan: Plan, index: int, value: str, visited: Collection[int
     return bool(readers) and all(node.op in _KEEP_THE_FACTOR for node in readers)
 
 
-def _together(plan: Plan, index: int, as_gate: bool) -> Forward:
+def _together(plan: Planned, index: int, as_gate: bool) -> Forward:
     packed = plan.packer(index)
     return lambda node, params, xs, saved: forward_with_normalizer(node, params, xs, saved, packed, as_gate)

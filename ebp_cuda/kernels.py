@@ -64,16 +64,9 @@ def contraction_kernel(
         n for i in (0, 1) for n in (size[i], out[i], weight.shape[2 + i], stride[i], padding[i], dilation[i])
     ]
     bytes_behind = [t.storage_offset() * t.element_size() % 16 for t in (source, weight)]
-    numbers: list[int] = [
-        source.shape[0],
-        below,
-        above,
-        groups,
-        *axes,
-        *lower.stride(),
-        *upper.stride(),
-        *weight.stride(),
-    ]
+    numbers: list[Any] = [source.shape[0], below, above, groups]
+    for part in (axes, lower.stride(), upper.stride(), weight.stride()):
+        numbers.extend(part)
     numbers += [down, two_sums, PRECISIONS.index(precision), arch, *bytes_behind]
     name, *reasons = _ask()((ctypes.c_int64 * len(numbers))(*numbers)).decode().split("\n")
     return Kernel(name, tuple(reasons))

@@ -219,7 +219,8 @@ class Plan:
         needed = sorted(self.graph.ancestors(keep))
         readers = Counter(value for index in needed for value in self.graph.nodes[index].inputs)
         left = Counter(readers)
-        together = fused_forwards(self, needed, keep, visited)
+        float32 = (self.dtype, self.precision) == (torch.float32, "fp32")  # a rounded normaliser is a sum of its own
+        together = fused_forwards(self, needed, keep, visited) if self.fused and float32 else {}
         for index in needed:
             node = self.graph.nodes[index]
             entry = operation_of(self.graph, node)
