@@ -1,6 +1,6 @@
 """Runs over data sets on many machines: Ray Data hands out the work, and workers that hold the model do it.
 
-`attribute_dataset` takes any ray.data.Dataset; `run_job` does the shards of a `batch.run`. Either way a worker is the
+`attribute_dataset` takes any ray.data.Dataset; `run` does what `batch.run` does. Either way a worker is the
 same code as on one machine, writes whole shards into a folder that all machines see, and is restarted by Ray where it
 or its machine dies: what it had not finished is done again, to the same bits.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import torch
 from .api import ExcitationBackprop
 from .batch.output import Output
 from .batch.places import FilePlace, Item, MemoryPlace
-from .batch.running import Cluster, Job, Progress, Settings, Summary, target_column, target_text
-from .batch.sources import Source, find_column, find_image_column
+from .batch.running import Job, Progress, Settings, Summary, prepare, target_column, target_text
+from .batch.source import Source, find_column, find_image_column
 from .errors import InputError
 from .extras import require
 from .job import preprocess_of
@@ -30,6 +30,42 @@ from .net import Net, load
 _MANY = 10_000  # blocks, or workers
 NAME_COLUMNS = ("name", "path", "__key__", "file_name")
 """Tried in this order where no column is named."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Ray workers for a run."""
+
+    address: str | None = None
+    """Of the Ray cluster; None is the one that RAY_ADDRESS names or, without it, this machine alone."""
+    workers: int | None = None
+    """How many; by default what the cluster has CPUs or GPUs for."""
+    cpus: float = 1
+    gpus: float = 0
+    """Of each worker."""
+
+
+def run(
+    source: str | Path,
+    method: ExcitationBackprop,
+    out: str | Path,
+    *,
+    cluster: Cluster | None = None,
+    resume: bool = False,
+    progress: Progress = lambda done, total, failed: None,
+    **settings: Any,
+) -> Summary:
+    """`batch.run` on Ray workers, here and on other machines that see `source` and `out`: the same files.
+
+    settings: as for `batch.run`; `workers` are those that decode for each Ray worker, by default a thread on the CPU,
+    and with a GPU a process for each of its CPUs but one. Raises what `batch.run` and `start_ray` raise.
+    """
+    how = cluster or Cluster()
+    start_ray(how)  # before the folder is made: there may be no room
+    if settings.get("workers") is None:
+        settings["workers"] = max(0, int(how.cpus) - 1) if how.gpus else 0
+    job = prepare(source, method, out, device="cuda" if how.gpus else None, **settings)
+    return run_job(job, job.begin(resume), how, progress)
 
 
 def attribute_dataset(

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from batch_data import SMALL, KillingSource, files, method, photos, write_folder
 
-from ebp_cuda import batch
+from ebp_cuda import batch, distributed
 from ebp_cuda.batch.output import Output
 from ebp_cuda.batch.running import Job, Settings
-from ebp_cuda.distributed import attribute_dataset, run_job
+from ebp_cuda.distributed import Cluster, attribute_dataset, run_job
 from ebp_cuda.errors import InputError, UnsupportedError
 from ebp_cuda.job import preprocess_of
 from ebp_cuda.models import digits
 
 pytestmark = pytest.mark.slow
-TWO = batch.Cluster(workers=2)
+TWO = Cluster(workers=2)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def test_same_files_though_a_worker_is_killed(ray: Any, whole: Path, folder: Pat
     assert summary.done == 21 and told[-1][:2] == (21, 21)
     (tmp_path / "out" / "index" / "shard-000001.parquet").unlink()
     again: dict[str, Any] = {**SMALL, "target": "top2", "resume": True, "cluster": TWO}
-    assert batch.run(folder, eb, tmp_path / "out", **again).done == 8
+    assert distributed.run(folder, eb, tmp_path / "out", **again).done == 8
     assert files(tmp_path / "out") == files(whole)
-    assert batch.run(folder, eb, tmp_path / "out", **again).done == 0
+    assert distributed.run(folder, eb, tmp_path / "out", **again).done == 0
 
 
 @pytest.mark.parametrize("kind", ["bytes", "pixels"])
@@ -94,7 +94,7 @@ def test_refusals(ray: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match="which column holds the images"):
         attribute_dataset(dataset, method().net, digits.LAYER, tmp_path / "out", cluster=TWO)
     with pytest.raises(InputError, match="1 CPUs and 4 GPUs fits nowhere"):
-        batch.run(folder, method(), tmp_path / "gpus", cluster=batch.Cluster(gpus=4), **SMALL)
+        distributed.run(folder, method(), tmp_path / "gpus", cluster=Cluster(gpus=4), **SMALL)
     monkeypatch.setitem(__import__("sys").modules, "ray.data", None)
     with pytest.raises(UnsupportedError, match=r"needs ray: pip install 'ebp_cuda\[ray\]'"):
-        batch.run(folder, method(), tmp_path / "other", cluster=TWO, **SMALL)
+        distributed.run(folder, method(), tmp_path / "other", cluster=TWO, **SMALL)

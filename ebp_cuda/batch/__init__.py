@@ -10,6 +10,6 @@ from __future__ import annotations
 
 from .reading import Entry, Reader
 from .reading import Reader as open
-from .running import Cluster, Summary, run
+from .running import Summary, run
 
-__all__ = ["Cluster", "Entry", "Reader", "Summary", "open", "run"]
+__all__ = ["Entry", "Reader", "Summary", "open", "run"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .places import FilePlace, Item, index_name, is_image
-from .sources import Source, file_size, listing_digest, offsets
+from .source import Source, file_size, listing_digest, offsets
 
 
 class ArchiveSource(Source):

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import InputError
 from ..extras import require
 from .places import CellPlace, FilePlace, Item, index_name
-from .sources import Source, file_size, find_column, find_image_column, listing_digest, offsets
+from .source import Source, file_size, find_column, find_image_column, listing_digest, offsets
 
 
 class ParquetSource(Source):

@@ -33,19 +33,6 @@ Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """Ray workers for a run."""
-
-    address: str | None = None
-    """Of the Ray cluster; None is the one that RAY_ADDRESS names or, without it, this machine alone."""
-    workers: int | None = None
-    """How many; by default what the cluster has CPUs or GPUs for."""
-    cpus: float = 1
-    gpus: float = 0
-    """Of each worker."""
-
-
-@dataclass(frozen=True)
 class Settings:
     """How a run goes. Those of the first group stand in the manifest, and --resume wants them unchanged."""
 
@@ -81,6 +68,28 @@ def run(
     method: ExcitationBackprop,
     out: str | Path,
     *,
+    resume: bool = False,
+    progress: Progress = lambda done, total, failed: None,
+    **settings: Any,
+) -> Summary:
+    """Maps of every image of a source, written to the folder `out`; see docs/batch.md.
+
+    resume: go on with the run that wrote `out`. progress(images there, images in all, images failed in this call).
+    settings: as for `prepare`.
+
+    An image that cannot be read or does not fit is a row with its error. Ctrl-C drops the shard under way and leaves
+    the others. Raises InputError and UnsupportedError before anything is written, and InputError where `out` cannot
+    be written to its end.
+    """
+    job = prepare(source, method, out, **settings)
+    return job.run(job.begin(resume), progress)
+
+
+def prepare(
+    source: str | Path,
+    method: ExcitationBackprop,
+    out: str | Path,
+    *,
     target: str | int | Sequence[int] = "top1",
     preprocess: Mapping[str, Any] | None = None,
     labels: Sequence[str] | None = None,
@@ -88,38 +97,24 @@ def run(
     shard_size: int = 1024,
     workers: int | None = None,
     overlays: bool = False,
-    resume: bool = False,
+    device: str | None = None,
     timeout: float = 120.0,
     image_column: str | None = None,
     name_column: str | None = None,
-    progress: Progress = lambda done, total, failed: None,
-    cluster: Cluster | None = None,
-) -> Summary:
-    """Maps of every image of a source, written to the folder `out`; see docs/batch.md.
+) -> Job:
+    """What `run` does, ready to begin.
 
     source: what `open_source` takes. target: classes as for `ebp-cuda attribute`, or "@COLUMN" of the source.
     preprocess: fields of `Preprocess` that replace the model's. batch: images attributed at a time. shard_size: images
     per output file. workers: decoding processes, 0 for a thread; by default one for eight cores on the CPU, and with a
-    GPU all but one core (of those that a Ray worker has). timeout: seconds until a decoding process is given up.
-    progress(images there, images in all, images failed in this call).
-    cluster: Ray workers that do the shards, here and on other machines that see `source` and `out`.
-
-    An image that cannot be read or does not fit is a row with its error. Ctrl-C drops the shard under way and leaves
-    the others. Raises InputError and UnsupportedError before anything is written, and InputError where `out` cannot
-    be written to its end.
+    GPU all but one core. device: where the method will run, if not where it is. timeout: seconds until a decoding
+    process is given up. Raises InputError.
     """
     opened = open_source(source, image=image_column, name=name_column, target=target_column(target))
     how = preprocess_of(method.net, dict(preprocess or {}))
-    count = default_workers(method.plan.device, cluster) if workers is None else workers
-    device = "cuda" if cluster is not None and cluster.gpus else None
+    count = default_workers(method.plan.device) if workers is None else workers
     settings = Settings(target_text(target), how, batch, shard_size, overlays, device, count, timeout)
-    job = Job(method, opened, Output(out), settings, labels or method.net.labels)
-    if cluster is None:
-        return job.run(job.begin(resume), progress)
-    from ..distributed import run_job, start_ray
-
-    start_ray(cluster)  # before the folder is made: there may be no room
-    return run_job(job, job.begin(resume), cluster, progress)
+    return Job(method, opened, Output(out), settings, labels or method.net.labels)
 
 
 class Job:
@@ -249,10 +244,8 @@ def target_text(target: str | int | Sequence[int]) -> str:
     return str(target) if isinstance(target, int) else ",".join(str(int(index)) for index in target)
 
 
-def default_workers(device: torch.device, cluster: Cluster | None) -> int:
+def default_workers(device: torch.device) -> int:
     """Decoding processes: a core decodes about ten times as many images as it attributes, a GPU needs many cores."""
-    if cluster is not None:
-        return int(cluster.cpus) - 1 if cluster.gpus else 0
     cores = len(os.sched_getaffinity(0))
     return max(1, cores // 8 if device.type == "cpu" else cores - 1)
 

@@ -6,35 +6,15 @@ The order is fixed by the names alone, so that row 17 is the same image today an
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
-from abc import ABC, abstractmethod
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from .archives import ArchiveSource
+from .parquet import ParquetSource
 from .places import FilePlace, Item, index_name, is_image
-
-
-class Source(ABC):
-    """A numbered list of images; holds their names, none of their content."""
-
-    kind: str
-    location: Path
-    digest: str
-    """sha256 of the names and sizes."""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def __getitem__(self, row: int) -> Item:
-        """Image number `row`, from 0 on."""
-
-    def describe(self) -> dict[str, object]:
-        """What the manifest says of it."""
-        return {"kind": self.kind, "path": str(self.location), "images": len(self), "digest": self.digest}
+from .source import Source, file_size, find_column, listing_digest
 
 
 def open_source(location: str | Path, *, image: str | None = None, name: str | None = None, target: str | None = None) -> Source:  # fmt: skip  # noqa: E501
@@ -50,14 +30,10 @@ def open_source(location: str | Path, *, image: str | None = None, name: str | N
     if kind == "list" and path.suffix.lower() == ".csv":
         return TableSource(path, image or "image", name, target)
     if kind == "parquet":
-        from .parquet import ParquetSource
-
         return ParquetSource(path, files, image, name, target)
     if image or name:
         raise InputError(f"{path}: only .csv and .parquet sources have columns to name")
     if kind == "archive":
-        from .archives import ArchiveSource
-
         return ArchiveSource(path, files, target)
     if target:
         raise InputError(f"{path}: a {kind} says nothing of targets ('@{target}'); a .csv, .parquet or .tar can")
@@ -121,47 +97,6 @@ class TableSource(ListSource):
         self._set(
             location, [row[columns[0]] for row in table[1:]], [r[columns[1]] for r in table[1:]] if target else None
         )
-
-
-def find_column(location: Path, head: Sequence[str], wanted: str) -> str:
-    """`wanted`, where the table has such a column. Raises InputError."""
-    if wanted not in head:
-        raise InputError(f"{location}: no column '{wanted}'; there are {', '.join(head) or 'none'}")
-    return wanted
-
-
-def find_image_column(location: Path, head: Sequence[str], wanted: str | None) -> str:
-    """`wanted`, or the first of the usual names for a column of images. Raises InputError."""
-    found = wanted or next((column for column in _IMAGE_COLUMNS if column in head), None)
-    if found is None:
-        raise InputError(f"{location}: which column holds the images? (name it; there are {', '.join(head)})")
-    return find_column(location, head, found)
-
-
-_IMAGE_COLUMNS = ("image", "bytes", "image_bytes", "jpg", "jpeg", "png", "webp", "path", "image_path", "file")
-
-
-def listing_digest(entries: Iterable[tuple[str, int]], targets: Iterable[str] = ()) -> str:
-    """sha256 over names and sizes, and over the targets where the source gives them."""
-    digest = hashlib.sha256()
-    for name, size in entries:
-        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
-    for target in targets:
-        digest.update(f"{target}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def file_size(path: Path) -> int:
-    """Bytes, or -1 where there is no such file: it will be a row with an error."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def offsets() -> array[int]:
-    """An empty list of 64-bit numbers, eight bytes each."""
-    return array("q")
 
 
 def _kind_of(path: Path) -> tuple[str, list[str]]:

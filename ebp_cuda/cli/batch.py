@@ -16,7 +16,7 @@ from .grouping import grouped
 from .options import Files, Photos, Sweep, option, warn_of_preprocess
 
 if TYPE_CHECKING:
-    from ..batch import Cluster
+    from ..distributed import Cluster
 
 _SPOKEN = 30.0  # seconds between two lines where stderr is no terminal
 
@@ -35,7 +35,7 @@ class Machines:
 
     def cluster(self) -> Cluster | None:
         """Ray's workers, or None. Raises InputError for options that do not go together."""
-        from ..batch import Cluster
+        from ..distributed import Cluster
 
         if self.engine not in ("local", "ray"):
             raise InputError(f"--engine {self.engine}: wanted local or ray")
@@ -66,6 +66,7 @@ def batch(
 ) -> None:
     """Attribution maps of every image of SOURCE, in shards with an index; stopped runs go on with --resume."""
     from .. import batch as engine
+    from .. import distributed
 
     cluster = machines.cluster()
     net, changes = files.load(), photos.changes()
@@ -74,11 +75,14 @@ def batch(
     settings: dict[str, Any] = {"target": target, "preprocess": changes, "labels": photos.names()}
     settings |= {"batch": batch, "shard_size": shard_size, "overlays": overlay, "resume": resume}
     settings |= {"image_column": image_column, "name_column": name_column}
-    settings |= {"workers": workers, "timeout": timeout, "cluster": cluster}
+    settings |= {"workers": workers, "timeout": timeout}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop, like Ctrl-C
     try:
         with _Progress() as progress:
-            summary = engine.run(source, method, out, progress=progress.show, **settings)
+            if cluster is None:
+                summary = engine.run(source, method, out, progress=progress.show, **settings)
+            else:
+                summary = distributed.run(source, method, out, cluster=cluster, progress=progress.show, **settings)
     except KeyboardInterrupt:
         typer.echo(f"stopped; the finished shards are in {out}: the same command with --resume goes on", err=True)
         raise typer.Exit(130) from None
