@@ -100,6 +100,14 @@ REFUSED = [
 ]
 
 
+@pytest.mark.parametrize("kind", ["PReLU", "ArgMax", "Normalize", "LRN", "Convolution", "Softmax", "BN", "BatchNorm"])
+def test_a_single_number_has_no_axes(tmp_path: Path, kind: str) -> None:
+    total = layer("s", "Reduction", "reduction_param { axis: 0 }")
+    rest = "convolution_param { num_output: 1 kernel_size: 1 }" if kind == "Convolution" else ""
+    with pytest.raises(EBPError, match=rf"layer 'y' \({kind}\): .*shape \[\]"):
+        build(tmp_path, net(SHAPE, total, layer("y", kind, rest, "s")))
+
+
 @pytest.mark.parametrize(("kind", "rest", "bottoms", "message"), REFUSED)
 def test_what_does_not_fit_is_named(tmp_path: Path, kind: str, rest: str, bottoms: str, message: str) -> None:
     with pytest.raises(EBPError) as caught:

@@ -8,7 +8,8 @@ schema.NetParameter       the message itself
 """
 
 from .importer import import_file, to_onnx
-from .net import CaffeNet, Layer, network_layers, parse_net, read_net, split_blob_names
+from .layer import Layer
+from .net import CaffeNet, network_layers, parse_net, read_net, split_blob_names
 from .parameters import ImportReport
 from .reading import WeightBlob, parse_prototxt, read_prototxt, read_weights, write_caffemodel, write_hdf5
 from .saving import save

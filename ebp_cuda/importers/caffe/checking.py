@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ...errors import ModelError, UnsupportedError, nearest_names
+from .layer import Layer
 from .layers import KINDS
-from .net import CaffeNet, Layer
+from .net import CaffeNet
 
 MOST = 200
 """Lines that one refusal has."""

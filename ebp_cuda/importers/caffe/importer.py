@@ -13,8 +13,9 @@ from ...errors import ModelError
 from ...files import check_writable
 from .checking import check
 from .data_layers import stated_preprocess
+from .layer import Layer
 from .layers import KINDS
-from .net import CaffeNet, Layer, listing, read_net
+from .net import CaffeNet, listing, read_net
 from .parameters import ImportReport, parameters
 from .reading import read_weights
 from .saving import EXTERNAL_LIMIT, save

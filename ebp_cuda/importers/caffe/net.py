@@ -8,40 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, ModelError, nearest_names
-from .data_layers import data_shape, is_data
+from .data_layers import data_shape
+from .layer import Layer
 from .reading import parse_scanned, scanned_prototxt
 from .schema import enum_name
 from .text import Scan, Unknown
 from .training import drop_training_parts
 from .upgrade import upgrade
-
-
-@dataclass
-class Layer:
-    """One layer of the phase. `bottoms` and `tops` are blob names, `inputs` and `outputs` the values they hold here."""
-
-    index: int
-    name: str
-    type: str
-    bottoms: tuple[str, ...]
-    tops: tuple[str, ...]
-    proto: Any
-    inputs: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-    stored: tuple[int, ...] = ()
-    """Sizes of the parameter blobs that the weights file holds for the layer."""
-    dropped: bool = False
-    """Only trains, measures or swallows (a loss, Accuracy, Silence), feeds nothing but such layers, or is not needed
-    for the outputs that were asked for."""
-    line: int = 0
-    """Where the layer starts in its file; 0 for the inputs that are fields of the net."""
-    unknown: list[Unknown] = field(default_factory=list)
-    """Its fields that no schema knows and that may say what it computes."""
-
-    @property
-    def brings_data(self) -> bool:
-        """Whether its tops are inputs of the network."""
-        return self.type == "Input" or is_data(self.type, self.bottoms)
 
 
 @dataclass

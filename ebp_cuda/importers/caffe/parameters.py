@@ -11,8 +11,9 @@ import numpy as np
 
 from ...errors import ModelError, nearest_names
 from .fillers import fill
+from .layer import Layer
 from .layers import KINDS, Param
-from .net import CaffeNet, Layer
+from .net import CaffeNet
 from .reading import Weights, read_weights
 from .shapes import Shapes, site
 

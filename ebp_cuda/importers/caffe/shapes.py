@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from ...errors import ModelError, ShapeError
+from .layer import Layer
 from .layers import KINDS, Site
-from .net import CaffeNet, Layer
+from .net import CaffeNet
 
 MAX_COUNT = (1 << 31) - 1
 """Numbers that a blob may have: Caffe counts them in an int."""

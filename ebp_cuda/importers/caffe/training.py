@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .net import Layer
+from .layer import Layer
 
 _SINKS = frozenset({"Silence", "HDF5Output"})
 _CARRIERS = frozenset({"Slice", "Reshape", "Flatten", "Split"})

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from .functions import DOMAIN, OPSET, eltwise_name, function
-from .net import Layer
+from .layer import Layer
 
 IR_VERSION = 8
 """The first one with model-local functions; onnxruntime and onnx of the last years read it."""

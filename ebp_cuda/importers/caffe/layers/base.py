@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ....errors import ModelError, ShapeError, UnsupportedError
-from ..net import CaffeNet, Layer
+from ..layer import Layer
+from ..net import CaffeNet
 from ..writer import OnnxWriter
 
 Shape = tuple[int, ...]

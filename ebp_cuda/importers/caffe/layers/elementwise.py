@@ -22,6 +22,7 @@ def relu(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
 
 
 def prelu_params(site: Site) -> list[Param]:
+    site.rank(2, 3, 4, 5)
     param = site.param
     return [
         Param(

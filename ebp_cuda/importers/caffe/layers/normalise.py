@@ -12,6 +12,11 @@ from ..writer import OnnxWriter
 from .base import Param, Shape, Site, Tensors, filler, kind, unsupported
 
 
+def lrn_shape(site: Site) -> list[Shape]:
+    site.rank(4)
+    return [site.shape]
+
+
 def lrn(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     param = site.param
     if param.local_size % 2 == 0:
@@ -19,7 +24,6 @@ def lrn(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     if enum_name(param, "norm_region") == "ACROSS_CHANNELS":
         out.node("LRN", site.layer, alpha=param.alpha, beta=param.beta, bias=param.k, size=param.local_size)
         return
-    site.rank(4)
     # Caffe builds this region out of an average pooling and a power layer, and forgets k on the way: it is always 1
     out.call(
         "LRN", site.layer, alpha=param.alpha, beta=param.beta, k=1.0, local_size=param.local_size,
@@ -36,6 +40,7 @@ def batch_norm_params(site: Site) -> list[Param]:
     NVIDIA's and Intel's Caffe add scale and bias, where the settings or the stored weights say so. The order of the
     five in old files of NVIDIA's is another one: the factor comes last.
     """
+    site.rank(1, 2, 3, 4, 5)
     param, channels = site.param, (site.shape[1] if len(site.shape) > 1 else 1,)
     mean, variance, factor = Param(channels), Param(channels, default=1.0), Param((1,), default=1.0)
     scaled = len(site.layer.stored) == 5 if site.layer.stored else any(param.HasField(name) for name in _SCALE_FIELDS)
@@ -69,6 +74,7 @@ def batch_norm(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
 
 def bn_params(site: Site) -> list[Param]:
     """SegNet's BN holds scale and shift; PSPNet's holds slope, bias, mean and variance."""
+    site.rank(1, 2, 3, 4, 5)
     param = site.param
     shape = (1, site.shape[1] if len(site.shape) > 1 else 1, 1, 1)
     if _is_segnet(site):
@@ -168,7 +174,7 @@ def bias(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     out.node("Add", site.layer, [*site.layer.inputs, *out.weights(site.layer, _broadcast(site, tensors))])
 
 
-kind("LRN", lrn, settings="lrn_param")
+kind("LRN", lrn, shape=lrn_shape, settings="lrn_param")
 kind("BatchNorm", batch_norm, params=batch_norm_params, settings="batch_norm_param")
 kind("BN", bn, params=bn_params, settings="bn_param")
 kind("Scale", scale, params=scale_params, settings="scale_param", bottoms=(1, 2))

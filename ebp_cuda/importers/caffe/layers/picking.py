@@ -91,6 +91,7 @@ def crop(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
 
 
 def arg_max_shape(site: Site) -> list[Shape]:
+    site.rank(1, 2, 3, 4, 5)
     param = site.param
     if param.HasField("axis"):
         axis = site.axis(param.axis)
@@ -136,6 +137,7 @@ def embed(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
 
 
 def reindex_shape(site: Site) -> list[Shape]:
+    site.rank(1, 2, 3, 4, 5)
     if len(site.shapes[1]) != 1:
         raise ShapeError(f"{site.where}: indices of shape {list(site.shapes[1])}; wanted one axis")
     return [(site.shapes[1][0], *site.shape[1:])]

@@ -37,6 +37,7 @@ def mvn(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
 
 
 def normalize_params(site: Site) -> list[Param]:
+    site.rank(2, 3, 4)
     shape = (1,) if site.param.channel_shared else (site.shape[1],)
     return [Param(shape, filler(site.param, "scale_filler"), 1.0, loose=True)]
 
@@ -44,7 +45,6 @@ def normalize_params(site: Site) -> list[Param]:
 def normalize(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     """x / sqrt(sum x^2 + eps) * scale (SSD)."""
     layer, param = site.layer, site.param
-    site.rank(2, 3, 4)
     axes = list(range(1, len(site.shape))) if param.across_spatial else [1]
     weights = out.weights(layer, [tensors[0].reshape(-1, *[1] * (len(site.shape) - 2))])
     inputs = [*layer.inputs, out.constant(f"{layer.name}/axes", axes), *weights]
