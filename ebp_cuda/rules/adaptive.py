@@ -19,6 +19,7 @@ from ..errors import ShapeError
 from ..graph import Node
 from ..relevance import Relevance
 from . import pooling
+from .copies import collected, picked
 from .registry import OPERATIONS, RULE_SETS, Down, Forward, Step, operation, register_rule
 
 Tensors = Sequence[torch.Tensor]
@@ -31,16 +32,11 @@ def windows(size: int, wanted: int) -> list[range]:
 
 
 @lru_cache(maxsize=256)
-def _repeats(size: int, wanted: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """(rows to take, for each row its places among those with the number of rows where there are no more, and how
-    many rows a window has)."""
+def _repeats(size: int, wanted: int) -> tuple[tuple[int, ...], int]:
+    """The rows to take, and how many of them make a window."""
     seen = windows(size, wanted)
     length = math.lcm(*(len(window) for window in seen))
-    rows = [row for window in seen for row in window for _ in range(length // len(window))]
-    places = [[place for place, row in enumerate(rows) if row == n] for n in range(size)]
-    most = max(map(len, places))
-    table = [own + [len(rows)] * (most - len(own)) for own in places]
-    return torch.tensor(rows, device=device), torch.tensor(table, device=device), length
+    return tuple(row for window in seen for row in window for _ in range(length // len(window))), length
 
 
 def _sizes(node: Node, x: torch.Tensor) -> list[tuple[int, int, int]]:
@@ -56,8 +52,8 @@ def _expanded(node: Node, x: torch.Tensor) -> tuple[torch.Tensor, Node]:
     """The input with repeated rows, and the plain pooling of that."""
     kernel = []
     for axis, n, wanted in _sizes(node, x):
-        rows, _, length = _repeats(n, wanted, x.device)
-        x = x.index_select(axis, rows)
+        rows, length = _repeats(n, wanted)
+        x = picked(x, rows, axis)
         kernel.append(length)
     none, ones = (0,) * len(kernel), (1,) * len(kernel)
     attrs = {"kernel": tuple(kernel), "stride": tuple(kernel), "padding": none, "padding_end": none, "dilation": ones}
@@ -67,10 +63,7 @@ def _expanded(node: Node, x: torch.Tensor) -> tuple[torch.Tensor, Node]:
 def _collected(node: Node, p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """p of the repeated input as that of the input itself."""
     for axis, n, wanted in _sizes(node, x):
-        _, places, _ = _repeats(n, wanted, x.device)
-        nothing = p.new_zeros(1).expand(*p.shape[:axis], 1, *p.shape[axis + 1 :])
-        copies = torch.cat([p, nothing], axis).index_select(axis, places.flatten())
-        p = copies.unflatten(axis, tuple(places.shape)).sum(axis + 1)
+        p = collected(p, _repeats(n, wanted)[0], n, axis)
     return p
 
 

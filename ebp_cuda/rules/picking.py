@@ -8,7 +8,6 @@ but for arg_max, embed and unpool, which it cannot go back through.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from ..errors import InputError, ShapeError
 from ..graph import Node
 from ..relevance import Relevance
-from ..waiting import settled
+from .copies import collected, picked
 from .registry import Step, operation, register_rule
 
 Tensors = Sequence[torch.Tensor]
@@ -33,23 +32,13 @@ def _p(above: Relevances) -> torch.Tensor:
 
 @operation("select", keeps_non_negative=True)
 def select(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
-    return [xs[0].index_select(node.attrs["axis"], _indices(node, xs[0]))]
-
-
-def _indices(node: Node, like: torch.Tensor) -> torch.Tensor:
-    return _placed(tuple(node.attrs["indices"]), like.device)
-
-
-@lru_cache(maxsize=256)  # sent once, and not at every pass
-def _placed(indices: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    return settled(torch.tensor(indices, device=device))
+    return [picked(xs[0], node.attrs["indices"], node.attrs["axis"])]
 
 
 @register_rule("select", "move", needs="")
 def unselect(step: Step, above: Relevances) -> list[Relevance | None]:
-    p = _p(above)
-    whole = p.new_zeros(p.shape[0], *step.shapes[0][1:])
-    return [Relevance(whole.index_add_(step.node.attrs["axis"], _indices(step.node, p), p))]
+    attrs = step.node.attrs
+    return [Relevance(collected(_p(above), attrs["indices"], step.shapes[0][attrs["axis"]], attrs["axis"]))]
 
 
 @operation("tile", keeps_non_negative=True)
