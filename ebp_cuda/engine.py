@@ -161,10 +161,10 @@ def contrastive_sweep(
     Returns the contrast's relevance too, under its name.
     """
     upper = plan.route([top], [contrast])
-    halves = [
-        sweep(plan, trace, upper, {top: seed}, [contrast], negated=flipped)[contrast]
-        for flipped in ((), plan.classifiers(top) if negated is None else negated)
-    ]
-    difference = halves[0] - halves[1]
+    flipped = plan.classifiers(top) if negated is None else negated
+    # every rule is linear in p, so what is to be subtracted goes down as less than nothing, and meets the rest in a sum
+    for_it = sweep(plan, trace, upper, {top: seed}, [contrast])[contrast]
+    against = sweep(plan, trace, upper, {top: -seed}, [contrast], negated=flipped)[contrast]
+    difference = add([for_it, against])
     lower = plan.route([contrast], wanted)
     return {contrast: difference, **sweep(plan, trace, lower, {contrast: difference}, wanted)}

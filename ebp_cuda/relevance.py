@@ -63,10 +63,8 @@ class Relevance:
     def factor_is_that_of(self, other: Relevance) -> bool:
         return self.x is other.x and self.precision == other.precision
 
-    def __sub__(self, other: Relevance) -> Relevance:
-        if self.factor_is_that_of(other):
-            return self.on(self.s - other.s, self.x)
-        return Relevance(self.p() - other.p())
+    def __neg__(self) -> Relevance:
+        return self.on(-self.s, self.x)
 
 
 class Product(Relevance):

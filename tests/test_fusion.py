@@ -91,6 +91,18 @@ def test_fp64_and_rounded_layers_have_no_fused_forward(module: nn.Module, launch
         assert launched["conv2d_excitation"] == count
 
 
+def test_a_contrast_is_subtracted_in_the_kernel(launched: Counter[str]) -> None:
+    torch.manual_seed(6)
+    layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 7), nn.ReLU(), nn.Linear(7, 5)]
+    net, x, maps = ebp_cuda.from_torch(nn.Sequential(*layers), torch.rand(2, 3, 5, 5)), torch.rand(2, 3, 5, 5), []
+    for fused in (False, True):
+        net.plan("caffe", "cpu", "fp32").fused = fused
+        launched.clear()
+        maps.append(ebp_cuda.ExcitationBackprop(net, "1", contrast_layer="4").attribute(x, "all"))
+        assert launched["conv2d_sweep onto"] == fused and launched["conv2d_sweep gated"] == 2 * fused
+    torch.testing.assert_close(maps[1], maps[0], rtol=1e-4, atol=1e-6)
+
+
 def test_nothing_is_read_back(module: nn.Module) -> None:
     """So that it can be recorded as a CUDA graph."""
     from ebp_cuda import engine

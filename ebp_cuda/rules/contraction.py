@@ -55,11 +55,15 @@ def _fully_connected(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return planes.reshape(*x.shape[:-1], -1)
 
 
-def _fully_connected_down(r: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """r [..., O] with weight [O, I] -> [..., I]."""
-    if not r.is_cuda:
+def _fully_connected_down(
+    r: torch.Tensor, weight: torch.Tensor, gate: torch.Tensor | None = None, addend: torch.Tensor | None = None
+) -> torch.Tensor:
+    """r [..., O] with weight [O, I] -> [..., I], plus the addend, times the gate; neither of the two in a sequence."""
+    if not r.is_cuda and gate is None and addend is None:
         return r @ weight
-    planes = ops.conv2d_sweep(r.reshape(-1, r.shape[-1], 1, 1), weight[:, :, None, None], (1, 1), *_POINT)
+    points = (None if t is None else t[:, :, None, None] for t in (gate, addend))
+    options = dict(zip(("gate", "addend"), points, strict=True))
+    planes = ops.conv2d_sweep(r.reshape(-1, r.shape[-1], 1, 1), weight[:, :, None, None], (1, 1), *_POINT, **options)
     return planes.reshape(*r.shape[:-1], -1)
 
 
@@ -108,6 +112,9 @@ def _down(step: Step, r: torch.Tensor, name: str, x: torch.Tensor) -> Relevance:
     if step.fused and step.node.op == "conv" and x.dim() < 5:
         window, weight, size = Window(step.node, step.packed(name)), step.packed(name), x.shape[2:]
         return Swept(lambda gate, addend: window.transposed(r, weight, size, precision, gate, addend), x, precision)
+    if step.fused and step.node.op == "linear" and x.dim() == 2:
+        flat = step.packed(name)
+        return Swept(lambda gate, addend: _fully_connected_down(r, flat, gate, addend), x, precision)
     if precision == "fp32" and r.is_cpu and _is_product(step.node, step.params["weight"]):
         return Product(r, step.packed(name).flatten(1), x)
     return Relevance(_packed_adjoint(step, r, name), x, precision)
