@@ -166,5 +166,6 @@ def contrastive_sweep(
     for_it = sweep(plan, trace, upper, {top: seed}, [contrast])[contrast]
     against = sweep(plan, trace, upper, {top: -seed}, [contrast], negated=flipped)[contrast]
     difference = add([for_it, against])
+    difference = difference.on(difference.s, difference.x)  # read twice, by the way down and by who asks what is left
     lower = plan.route([contrast], wanted)
     return {contrast: difference, **sweep(plan, trace, lower, {contrast: difference}, wanted)}

@@ -61,9 +61,9 @@ def _fully_connected_down(
     """r [..., O] with weight [O, I] -> [..., I], plus the addend, times the gate; neither of the two in a sequence."""
     if not r.is_cuda and gate is None and addend is None:
         return r @ weight
-    points = (None if t is None else t[:, :, None, None] for t in (gate, addend))
-    options = dict(zip(("gate", "addend"), points, strict=True))
-    planes = ops.conv2d_sweep(r.reshape(-1, r.shape[-1], 1, 1), weight[:, :, None, None], (1, 1), *_POINT, **options)
+    gate, addend = (None if t is None else t[:, :, None, None] for t in (gate, addend))
+    points, kernel = r.reshape(-1, r.shape[-1], 1, 1), weight[:, :, None, None]
+    planes = ops.conv2d_sweep(points, kernel, (1, 1), *_POINT, gate=gate, addend=addend)
     return planes.reshape(*r.shape[:-1], -1)
 
 
