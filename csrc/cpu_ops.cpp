@@ -1,5 +1,5 @@
 // The CPU side of the ops: parameters, an output, and the kernel's work spread over torch's threads.
-// conv2d_normalizer and conv2d_sweep have theirs in ebp_cuda/ops.py, over ATen's convolution.
+// conv2d_normalizer and conv2d_sweep have theirs in ebp_cuda/ops/, over ATen's convolution.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 

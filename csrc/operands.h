@@ -1,6 +1,6 @@
 // From tensors to parameters: every check that stands before a kernel, for the CPU and the CUDA bindings alike.
 //
-// Tensors must be dense in one of two formats: contiguous, or 4-D channels_last. The Python face (ebp_cuda/ops.py)
+// Tensors must be dense in one of two formats: contiguous, or 4-D channels_last. The Python face (ebp_cuda/ops/)
 // brings others into one of them and refuses bad shapes with the names a user knows; what is checked here holds for
 // callers of torch.ops.ebp_cuda.* too. A refusal is a std::runtime_error, in Python a RuntimeError.
 #pragma once

@@ -1,6 +1,6 @@
 // Every op that exists. All are functional: new tensors out, nothing written in place.
 //
-// p and its like have N * K rows (image-major) where x, z and winner have N; see ebp_cuda/ops.py for the meaning.
+// p and its like have N * K rows (image-major) where x, z and winner have N; see ebp_cuda/ops/ for the meaning.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(ebp_cuda, m) {

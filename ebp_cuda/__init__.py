@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from . import functional, jit
 from .api import Attribution, ExcitationBackprop, contrastive_excitation_backprop, excitation_backprop
+from .engine.condition import PrecisionWarning
 from .errors import EBPError, InputError, ModelError, ShapeError, UnsupportedError
 from .graph import Graph, Node
 from .net import Net, from_torch, load
-from .relevance import Relevance
 from .rules import register_operation, register_rule
+from .rules.relevance import Relevance
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ __all__ = [
     "ModelError",
     "Net",
     "Node",
+    "PrecisionWarning",
     "Relevance",
     "ShapeError",
     "UnsupportedError",

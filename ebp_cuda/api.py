@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from . import engine
-from .budget import Account, Chunks, account_of, block_of, bytes_of, in_parts
-from .capture import Recordings, Tensors, recorder_of
-from .condition import mass_left, warn_where_lost
 from .engine import Trace
+from .engine.budget import Account, Chunks, account_of, block_of, bytes_of, in_parts
+from .engine.capture import Recordings, Tensors, recorder_of
+from .engine.condition import mass_left, warn_where_lost
+from .engine.plan import Route
 from .errors import InputError, ShapeError, UnsupportedError, is_out_of_memory
 from .interop import like
 from .net import ArrayLike, Net, as_net
-from .plan import Route
-from .relevance import Relevance
+from .rules.relevance import Relevance
 from .targets import Choice, Target, choice_of
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -271,7 +271,7 @@ def _images(inputs: Mapping[str, torch.Tensor]) -> int:
 
 
 def _settings() -> tuple[object, ...]:
-    """The process's settings that choose among torch's kernels, apart from those that a pass overrides (modes.py)."""
+    """The process's settings that choose among torch's kernels, apart from those that a pass overrides (ops.modes)."""
     return torch.backends.cudnn.enabled, torch.are_deterministic_algorithms_enabled()
 
 

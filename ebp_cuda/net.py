@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from . import engine
+from .engine.plan import Plan, device_of, dtype_of
 from .errors import InputError, ModelError, ShapeError, nearest_names
 from .fold import fold
 from .graph import Graph
 from .interop import to_tensor
-from .plan import Plan, device_of, dtype_of
+from .ops.waiting import extremes
 from .rules import OPERATIONS, RULE_SETS, rule_of
-from .waiting import extremes
 
 ArrayLike = Any
 """A torch tensor, a NumPy or CuPy array, or whatever NumPy makes an array of."""

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from .api import ExcitationBackprop
+from .engine.plan import Plan, Stage
 from .graph import Graph, Node
 from .net import Net, load
-from .plan import Plan, Stage
 from .rules import Rule
 
 

@@ -11,7 +11,7 @@ import torch
 
 from .errors import InputError, nearest_names
 from .interop import to_tensor
-from .waiting import extremes
+from .ops.waiting import extremes
 
 Target = int | str | Sequence[int] | torch.Tensor | Any
 

@@ -18,9 +18,9 @@ from emu_build import emulator
 from numpy.typing import NDArray
 
 import ebp_cuda
-from ebp_cuda.relevance import Relevance
 from ebp_cuda.rules import contraction
 from ebp_cuda.rules.registry import OPERATIONS, Rule, Step
+from ebp_cuda.rules.relevance import Relevance
 
 Tensor = torch.Tensor
 LAYERS = ("conv", "linear")

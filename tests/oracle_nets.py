@@ -10,9 +10,9 @@ import torch
 from oracle_matrices import Array
 
 from ebp_cuda.engine import contrastive_sweep, forward, sweep
+from ebp_cuda.engine.plan import Plan
 from ebp_cuda.graph import Graph, Node
-from ebp_cuda.plan import Plan
-from ebp_cuda.relevance import Relevance
+from ebp_cuda.rules.relevance import Relevance
 
 
 def pair(value: int | Sequence[int], axes: int = 2) -> tuple[int, ...]:

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import ebp_cuda
-from ebp_cuda import ExcitationBackprop, InputError, budget
-from ebp_cuda.budget import Account, bytes_of
+from ebp_cuda import ExcitationBackprop, InputError
+from ebp_cuda.engine import budget
+from ebp_cuda.engine.budget import Account, bytes_of
 
 CLASSES = 1000
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ebp_cuda import ops
-from ebp_cuda._extension import LIBRARY
+from ebp_cuda.ops._extension import LIBRARY
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CHECKOUT = pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="needs the repository")
@@ -99,12 +99,11 @@ def test_without_nvcc_the_build_is_for_the_cpu_and_says_so(tmp_path) -> None:
 
 @IN_CHECKOUT
 def test_a_missing_library_says_how_to_build_it(tmp_path) -> None:
-    (tmp_path / "ebp_cuda").mkdir()
-    shutil.copy(ROOT / "ebp_cuda/_extension.py", tmp_path / "ebp_cuda")
-    (tmp_path / "ebp_cuda/__init__.py").write_text("")
-    done = subprocess.run(
-        [sys.executable, "-c", "import ebp_cuda._extension"], cwd=tmp_path, capture_output=True, text=True
-    )
+    ops = shutil.copytree(ROOT / "ebp_cuda/ops", tmp_path / "ebp_cuda/ops")
+    for folder in (ops.parent, ops):
+        (folder / "__init__.py").write_text("")
+    command = [sys.executable, "-c", "import ebp_cuda.ops._extension"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0
     assert "ImportError" in done.stderr and "pip install --no-build-isolation -e ." in done.stderr
 

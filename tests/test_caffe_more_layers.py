@@ -12,12 +12,12 @@ from caffe_layer_cases import CASES, RESIZING, SHAPE, Case, inputs_of, prototxt
 from caffe_nets import build, layer, net, random, run
 
 from ebp_cuda.engine import Trace, forward, sweep
+from ebp_cuda.engine.plan import Plan, Route
 from ebp_cuda.errors import EBPError, InputError, ShapeError, UnsupportedError
 from ebp_cuda.importers import caffe
 from ebp_cuda.importers.onnx import load_onnx
 from ebp_cuda.net import Net
-from ebp_cuda.plan import Plan, Route
-from ebp_cuda.relevance import Relevance
+from ebp_cuda.rules.relevance import Relevance
 
 
 def sizes(case: Case) -> list[Sequence[tuple[int, ...]]]:

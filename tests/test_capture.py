@@ -14,12 +14,13 @@ import torch
 from test_api import Small
 
 import ebp_cuda
-from ebp_cuda import ExcitationBackprop, InputError, UnsupportedError, capture
-from ebp_cuda.capture import Recordings
+from ebp_cuda import ExcitationBackprop, InputError, UnsupportedError
+from ebp_cuda.engine import capture
+from ebp_cuda.engine.capture import Recordings
+from ebp_cuda.engine.plan import Plan
 from ebp_cuda.net import Net
-from ebp_cuda.plan import Plan
-from ebp_cuda.relevance import Relevance
 from ebp_cuda.rules import OPERATIONS
+from ebp_cuda.rules.relevance import Relevance
 
 LAYER, CONTRAST = "features.2", "features.4"
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import ebp_cuda
-from ebp_cuda.condition import ALLOWED, ERROR, PrecisionWarning, mass_left, warn_where_lost
-from ebp_cuda.relevance import Relevance
+from ebp_cuda.engine.condition import ALLOWED, ERROR, PrecisionWarning, mass_left, warn_where_lost
+from ebp_cuda.rules.relevance import Relevance
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import gc
 import pytest
 import torch
 
-from ebp_cuda import cpu_convolution
-from ebp_cuda.cpu_convolution import convolution_cpu
-from ebp_cuda.relevance import Product, Relevance, add
+from ebp_cuda.ops import cpu_convolution
+from ebp_cuda.ops.cpu_convolution import convolution_cpu
+from ebp_cuda.rules.relevance import Product, Relevance, add
 
 LAST = torch.channels_last
 

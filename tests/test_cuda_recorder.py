@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import torch
 
-from ebp_cuda import capture
+from ebp_cuda.engine import capture
 
 
 def fake_cuda(monkeypatch, log: list[str]) -> None:

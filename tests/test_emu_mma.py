@@ -13,7 +13,7 @@ from emu_ops import in_all_orders
 from test_emu_contraction import cases, down_in_double, up_in_double, whole
 from test_emu_naive import kernels_in
 
-from ebp_cuda.rounding import rounded
+from ebp_cuda.ops.rounding import rounded
 
 pytestmark = pytest.mark.emu
 

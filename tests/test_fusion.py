@@ -11,7 +11,7 @@ from torch import nn
 
 import ebp_cuda
 from ebp_cuda import ops
-from ebp_cuda.relevance import Relevance, Swept, add
+from ebp_cuda.rules.relevance import Relevance, Swept, add
 
 
 class Inception(nn.Module):
@@ -106,7 +106,7 @@ def test_a_contrast_is_subtracted_in_the_kernel(launched: Counter[str]) -> None:
 def test_nothing_is_read_back(module: nn.Module) -> None:
     """So that it can be recorded as a CUDA graph."""
     from ebp_cuda import engine
-    from ebp_cuda.waiting import NoHostReads
+    from ebp_cuda.ops.waiting import NoHostReads
 
     explain, x = method(module, True, "caffe", "tf32", "point"), torch.rand(1, 3, 13, 11)
     explain.run(x, 1)

@@ -21,11 +21,11 @@ from ops_reference import DEVICES
 
 from ebp_cuda import engine, models
 from ebp_cuda.engine import Trace
+from ebp_cuda.engine.plan import Plan
 from ebp_cuda.importers.caffe import to_onnx, write_caffemodel
 from ebp_cuda.importers.onnx import load_onnx
 from ebp_cuda.net import Net
-from ebp_cuda.plan import Plan
-from ebp_cuda.relevance import Relevance
+from ebp_cuda.rules.relevance import Relevance
 
 CASES = {"googlenet_coco": ("loss3/classifier", "pool5/7x7_s1"), "vgg16": ("fc8", "fc7")}
 IMAGES = {case: sorted({key.split("/")[0] for key in load(f"{case}.npz") if "/scores" in key}) for case in CASES}

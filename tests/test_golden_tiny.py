@@ -12,7 +12,7 @@ from ebp_cuda import UnsupportedError, engine
 from ebp_cuda.importers.caffe import read_net, split_blob_names, to_onnx, write_caffemodel
 from ebp_cuda.importers.onnx import load_onnx
 from ebp_cuda.net import Net
-from ebp_cuda.relevance import Relevance
+from ebp_cuda.rules.relevance import Relevance
 
 NAMES = sorted(path.stem for path in (GOLDEN / "tiny").glob("*.npz"))
 UNSUPPORTED = "eltwise_prod_unstable"

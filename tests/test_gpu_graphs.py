@@ -12,7 +12,7 @@ from test_gpu import DEVICE, attribution, images, net_of
 
 import ebp_cuda
 from ebp_cuda import ExcitationBackprop, UnsupportedError
-from ebp_cuda.capture import Run
+from ebp_cuda.engine.capture import Run
 
 pytestmark = pytest.mark.gpu
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ebp_cuda import ShapeError
-from ebp_cuda.kernels import contraction_kernel
+from ebp_cuda.ops.kernels import contraction_kernel
 
 LAST = torch.channels_last
 SAME = ((1, 1), (1, 1, 1, 1), (1, 1))

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 import ebp_cuda
-from ebp_cuda import engine, modes, ops
+from ebp_cuda import ops
+from ebp_cuda.engine import passes
+from ebp_cuda.ops import modes
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def settings() -> tuple[str, ...]:
 
 def test_rounded_products_are_not_used_and_the_setting_stays(network, rounding, monkeypatch) -> None:
     during = []
-    down = engine.sweep
+    down = passes.sweep
 
     def watched(*args, **options):
         found = down(*args, **options)
@@ -75,7 +77,7 @@ def test_rounded_products_are_not_used_and_the_setting_stays(network, rounding, 
             during.append(settings()[:2])
         return found
 
-    monkeypatch.setattr(engine, "sweep", watched)
+    monkeypatch.setattr(passes, "sweep", watched)
     before = settings()
     assert before[:2] == ("bf16", "bf16")
     ebp_cuda.ExcitationBackprop(network, "1", "3").attribute(torch.rand(2, 3, 8, 8), 1)

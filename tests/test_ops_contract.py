@@ -267,7 +267,7 @@ def test_devices_without_kernels_are_refused() -> None:
 
 
 def test_a_build_without_kernels_says_how_to_get_them(monkeypatch) -> None:
-    monkeypatch.setattr("ebp_cuda.operands._HAS_CUDA", False)
+    monkeypatch.setattr("ebp_cuda.ops.operands._HAS_CUDA", False)
     with pytest.raises(UnsupportedError, match=r"no CUDA kernels.*nvcc.*pip install"):
         ops.require_device(torch.device("cuda"))
 

@@ -16,7 +16,7 @@ from torch import nn
 import ebp_cuda
 from ebp_cuda import ShapeError, ops
 from ebp_cuda.errors import ModelError
-from ebp_cuda.rounding import rounded, split
+from ebp_cuda.ops.rounding import rounded, split
 from ebp_cuda.rules import contraction
 
 PRECISIONS = ("tf32", "bf16")

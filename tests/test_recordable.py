@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_leaves
 import ebp_cuda
 from ebp_cuda import ExcitationBackprop, engine, models
 from ebp_cuda.net import Net
-from ebp_cuda.relevance import Relevance
-from ebp_cuda.waiting import HostRead, NoHostReads, extremes
+from ebp_cuda.ops.waiting import HostRead, NoHostReads, extremes
+from ebp_cuda.rules.relevance import Relevance
 
 
 class Births(TorchDispatchMode):

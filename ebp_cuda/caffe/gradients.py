@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 
 from .. import ops
-from ..relevance import Relevance
 from ..rules import OPERATIONS, Rule, Step
 from ..rules.contraction import adjoint
 from ..rules.pooling import Windows
+from ..rules.relevance import Relevance
 
 Relevances = Sequence[Relevance | None]
 Derivative = Callable[[Step, torch.Tensor], Sequence[torch.Tensor]]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..engine.plan import device_of
 from ..errors import InputError
-from ..plan import device_of
 
 TRAIN, TEST = 0, 1
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from ..engine.plan import Plan, operation_of
 from ..errors import InputError, ShapeError, UnsupportedError
-from ..plan import Plan, operation_of
-from ..relevance import Relevance, add
 from ..rules import Rule, Step
+from ..rules.relevance import Relevance, add
 from ..signs import non_negative_values
 from .blob import Blob
 from .gradients import rule_of

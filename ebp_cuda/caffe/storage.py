@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 import torch
 
-from ..relevance import Relevance
+from ..rules.relevance import Relevance
 
 Shape = tuple[int, ...]
 

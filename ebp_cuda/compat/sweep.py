@@ -10,7 +10,7 @@ import torch
 from .. import engine
 from ..errors import InputError, ShapeError
 from ..net import Net
-from ..relevance import Relevance
+from ..rules.relevance import Relevance
 
 Seed = Callable[[torch.Tensor], torch.Tensor]
 """From the top's activation [N, classes, ...] to the relevance to start from, of the same shape."""

@@ -17,10 +17,10 @@ import torch
 
 from ..errors import ShapeError
 from ..graph import Node
-from ..relevance import Relevance
 from . import pooling
 from .copies import collected, picked
 from .registry import OPERATIONS, RULE_SETS, Down, Forward, Step, operation, register_rule
+from .relevance import Relevance
 
 Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]

@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from .. import ops
 from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
-from ..relevance import Product, Relevance, Swept
-from ..rounding import split
+from ..ops.rounding import split
 from .convolution import convolution, transposed_convolution
 from .registry import Step, operation, register_rule
+from .relevance import Product, Relevance, Swept
 from .spatial import Spatial
 from .window import Window
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from ..cpu_convolution import convolution_cpu
+from ..ops.cpu_convolution import convolution_cpu
 from .spatial import Spatial
 
 Ints = Sequence[int]

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import torch
 
-from ..waiting import settled
+from ..ops.waiting import settled
 
 
 @lru_cache(maxsize=256)  # sent once, and not at every pass

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from ..errors import ShapeError
 from ..graph import Node
-from ..relevance import Relevance
 from .registry import Step, operation, register_rule
+from .relevance import Relevance
 
 Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]

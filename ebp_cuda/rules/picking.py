@@ -16,9 +16,9 @@ import torch.nn.functional as F
 
 from ..errors import InputError, ShapeError
 from ..graph import Node
-from ..relevance import Relevance
 from .copies import collected, picked
 from .registry import Step, operation, register_rule
+from .relevance import Relevance
 
 Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]

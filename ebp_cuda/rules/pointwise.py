@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from .. import ops
 from ..errors import ShapeError
 from ..graph import Node
-from ..relevance import Relevance
 from .registry import RULE_SETS, Step, operation, register_rule
+from .relevance import Relevance
 
 Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]

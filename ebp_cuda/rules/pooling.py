@@ -16,9 +16,9 @@ import torch
 from .. import ops
 from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
-from ..relevance import Relevance
 from . import volume
 from .registry import Step, operation, register_rule
+from .relevance import Relevance
 from .spatial import Spatial
 
 Tensors = Sequence[torch.Tensor]

@@ -16,7 +16,7 @@ import torch
 
 from ..errors import InputError, nearest_names
 from ..graph import Node
-from ..relevance import Relevance
+from .relevance import Relevance
 
 RULE_SETS = ("caffe", "conserving")
 KINDS = ("share", "route", "pass", "move", "gradient")

@@ -14,9 +14,9 @@ import torch
 
 from ..errors import ShapeError
 from ..graph import Node
-from ..relevance import Relevance
 from .pointwise import hand_on
 from .registry import Step, operation, register_rule
+from .relevance import Relevance
 
 Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]

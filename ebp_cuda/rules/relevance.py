@@ -13,7 +13,7 @@ from functools import cached_property
 
 import torch
 
-from . import ops
+from .. import ops
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Loads the compiled library and completes its ops: fake kernels for tracing, and the CPU side of the convolutions.
 
-Importing this never compiles anything. What the ops mean is said in `ops.py`, their one caller.
+Importing this never compiles anything. What the ops mean is said in `ops`, their one caller.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .cpu_convolution import convolution_cpu
 from .modes import in_full_precision
 from .rounding import rounded, split
 
-LIBRARY = Path(__file__).with_name("_C.so")
+LIBRARY = Path(__file__).parents[1] / "_C.so"
 
 if not LIBRARY.is_file():
     raise ImportError(

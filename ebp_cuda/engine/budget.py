@@ -14,11 +14,11 @@ from dataclasses import astuple, dataclass, replace
 
 import torch
 
-from . import engine
-from .engine import Trace
-from .errors import InputError
+from .. import engine
+from ..errors import InputError
+from ..targets import Choice
+from .passes import Trace
 from .plan import Plan
-from .targets import Choice
 
 log = logging.getLogger("ebp_cuda")
 

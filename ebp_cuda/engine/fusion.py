@@ -12,9 +12,9 @@ from typing import Protocol
 
 import torch
 
-from .graph import Graph, Node
-from .rules import Forward, Rule
-from .rules.contraction import forward_with_normalizer, hand_on_forward, share_conserving, share_excitation
+from ..graph import Graph, Node
+from ..rules import Forward, Rule
+from ..rules.contraction import forward_with_normalizer, hand_on_forward, share_conserving, share_excitation
 
 _KEEP_THE_FACTOR = frozenset(("conv", "max_pool", "avg_pool", "concat", "flatten", "reshape", "dropout", "identity"))
 """Layers that hand down a relevance whose factor is their input itself."""

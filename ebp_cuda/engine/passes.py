@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from .errors import InputError, ShapeError, UnsupportedError, is_out_of_memory
-from .graph import Node
-from .modes import exact
+from ..errors import InputError, ShapeError, UnsupportedError, is_out_of_memory
+from ..graph import Node
+from ..ops.modes import exact
+from ..ops.waiting import HostRead
+from ..rules import Step
+from ..rules.relevance import Relevance, add
 from .plan import Plan, Route, Stage
-from .relevance import Relevance, add
-from .rules import Step
-from .waiting import HostRead
 
 
 @dataclass

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 import torch
 
-from .errors import EBPError, UnsupportedError
-from .waiting import HostRead, NoHostReads
+from ..errors import EBPError, UnsupportedError
+from ..ops.waiting import HostRead, NoHostReads
 
 Tensors = tuple[torch.Tensor, ...]
 Replay = Callable[[], Any]

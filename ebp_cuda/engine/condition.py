@@ -12,7 +12,7 @@ import warnings
 
 import torch
 
-from .relevance import Relevance
+from ..rules.relevance import Relevance
 
 ERROR = {"fp32": 2.5e-7, "tf32": 2.5e-6, "bf16": 3e-5}
 """By precision: the error of a map, times the mass that was left, at most."""
@@ -46,11 +46,14 @@ def warn_where_lost(left: torch.Tensor, precision: str, layer: str) -> bool:
     return True
 
 
+_US = __name__.split(".")[0]
+
+
 def _frames_of_ours() -> int:
     """How far up the stack, from the caller of this, the first frame of somebody else's code is."""
     level, frame = 1, inspect.currentframe()
     frame = frame.f_back if frame else None
-    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == __package__:
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == _US:
         level, frame = level + 1, frame.f_back
     return level
 

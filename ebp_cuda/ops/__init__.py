@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
+from ..errors import ShapeError
 from . import rounding
 from ._extension import build_info, is_channel_slice, memory_format, normalizer_cpu, sweep_cpu
-from .errors import ShapeError
 from .operands import (
     check_columns,
     check_precision,

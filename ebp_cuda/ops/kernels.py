@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..errors import ShapeError
 from ._extension import LIBRARY, memory_format
-from .errors import ShapeError
 from .operands import check_precision, conv_size, plane, weights
 from .rounding import PRECISIONS
 

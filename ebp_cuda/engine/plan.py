@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import torch
 
-from .errors import InputError, UnsupportedError
+from ..errors import InputError, UnsupportedError
+from ..graph import Graph, Node
+from ..ops import require_device
+from ..ops.stamps import Stamp, stamp_of
+from ..ops.waiting import settled
+from ..rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, registrations, rule_of
+from ..signs import non_negative_values
 from .fusion import fused_forwards
-from .graph import Graph, Node
-from .ops import require_device
-from .rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, registrations, rule_of
-from .signs import non_negative_values
-from .stamps import Stamp, stamp_of
-from .waiting import settled
 
 DTYPES = {
     "fp32": (torch.float32, "fp32"),
