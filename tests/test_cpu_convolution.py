@@ -107,3 +107,12 @@ def test_a_product_that_was_read_keeps_its_value() -> None:
     torch.testing.assert_close(add(products).s, sum(map(written_out, products)))
     assert torch.equal(read, before) and products[0].s is read
     torch.testing.assert_close(products[0].p(), before * products[0].x.repeat_interleave(3, 0))  # type: ignore[union-attr]
+
+
+@torch.no_grad()
+def test_a_torch_without_these_functions_is_asked_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, bias = operands()
+    monkeypatch.setattr(cpu_convolution, "_FOUND", False)
+    monkeypatch.setattr(cpu_convolution, "_convolve", None)
+    window = [(1, 1), (1, 1), (1, 1), 1]
+    assert torch.equal(convolution_cpu(x, weight, bias, *window), torch.conv2d(x, weight, bias, *window))

@@ -16,7 +16,10 @@ from .stamps import Stamp, stamp_of
 
 Ints = Sequence[int]
 
-_lay_out: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+_lay_out: Any = getattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", None)
+_convolve: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+_FOUND = None not in (_lay_out, _convolve) and torch.backends.mkldnn.is_available()
+"""What torch.compile's own CPU back end calls; nothing promises it to later versions, or to builds without oneDNN."""
 _laid_out: WeakIdKeyDictionary = WeakIdKeyDictionary()
 """Weight -> its stamp, and the weight in oneDNN's layout."""
 
@@ -34,22 +37,20 @@ def convolution_cpu(
     if not _fits(x, weight):
         return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
     packed = _packed(x, weight, stride, padding, dilation, groups)
-    y: torch.Tensor = torch.ops.mkldnn._convolution_pointwise.default(
-        x, packed, bias, padding, stride, dilation, groups, "none", [], ""
-    )
+    y: torch.Tensor = _convolve.default(x, packed, bias, padding, stride, dilation, groups, "none", [], "")
     return y
 
 
 def _fits(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether a layout made once can serve: plain float32 tensors, and planes as oneDNN hands them on."""
     return (
-        type(x) is torch.Tensor
+        _FOUND
+        and type(x) is torch.Tensor
         and type(weight) is torch.Tensor
         and x.is_cpu
         and x.dtype == torch.float32
         and not torch.is_grad_enabled()
         and x.is_contiguous(memory_format=torch.channels_last)
-        and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
     )
 
