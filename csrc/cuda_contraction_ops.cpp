@@ -143,9 +143,13 @@ Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, 
       if (contract(down, how, r, w_plus, addend, factor, below, stream, &error)) return error;
     }
     const Tensor dense = torch::stable::contiguous(w_plus);
-    Tensor t = gate.has_value() ? empty_as(below) : below;
+    Tensor t = gate.has_value() || addend.has_value() ? empty_as(below) : below;
     error = launch_conv_sweep(d, data<T>(r), data<T>(dense), mutable_data<T>(t), stream);
-    if (error == nullptr && addend.has_value()) error = launch_add(t.numel(), data<T>(*addend), mutable_data<T>(t), stream);
+    if (error == nullptr && addend.has_value()) {
+      Tensor sum = gate.has_value() ? empty_as(below) : below;
+      error = launch_add(t.numel(), data<T>(*addend), data<T>(t), mutable_data<T>(sum), stream);
+      t = sum;
+    }
     if (error != nullptr || !gate.has_value()) return error;
     return launch_gate(factor.rows, data<T>(t), data<T>(*gate), mutable_data<T>(below), stream);
   });

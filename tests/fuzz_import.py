@@ -8,9 +8,9 @@ written to --out and the run ends with exit code 1. With --atheris, the mutation
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import re
-import resource
 import sys
 import tempfile
 import time
@@ -21,6 +21,10 @@ from pathlib import Path
 import onnx
 
 from ebp_cuda.errors import EBPError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+from memory import growth
 
 if "--atheris" in sys.argv:  # it watches the coverage of what is imported in here
     import atheris
@@ -210,15 +214,17 @@ TARGETS = {
 
 def finding(target: Callable[[bytes, Path], None], data: bytes, folder: Path) -> str | None:
     """What is wrong with how an input was taken; None where it was imported or refused as promised."""
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    start = time.process_time()
+
+    def taken() -> None:
+        with contextlib.suppress(EBPError):
+            target(data, folder)
+
     try:
-        target(data, folder)
-    except EBPError:
-        pass
+        grown = growth(taken) / 1e6
     except Exception:
         return traceback.format_exc()
     seconds = time.process_time() - start
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     if seconds > SECONDS or grown > MEGABYTES:
         return f"{seconds:.1f} s, {grown:.0f} MB"
     return None

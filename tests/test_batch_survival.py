@@ -108,12 +108,14 @@ def test_images_that_no_decoder_survives(place: Any, timeout: float, tmp_path: P
 
 
 _RUN = """
-import resource, sys
+import sys
+sys.path.insert(0, "../tools")
+from memory import resident
 from batch_data import SMALL, batch, method
 import torch
 torch.set_num_threads(1)
 batch.run(sys.argv[1], method(), sys.argv[2], **{**SMALL, "shard_size": 16, "workers": int(sys.argv[3])})
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(resident("VmHWM"))
 """
 
 
@@ -125,5 +127,5 @@ def test_memory_stays(tmp_path: Path) -> None:
         source = write_folder(tmp_path / str(count), {f"{row}.png": photo for row in range(count)})
         command = [sys.executable, "-c", _RUN, str(source), str(tmp_path / f"out{count}"), "0"]
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-        peaks.append(int(done.stdout) / 1024)
+        peaks.append(int(done.stdout) / 1e6)
     assert abs(peaks[1] - peaks[0]) < 25, f"{peaks[0]:.0f} MB for 100 images, {peaks[1]:.0f} MB for 300"

@@ -198,6 +198,15 @@ def test_memory_that_is_aligned_to_its_elements_only(layout):
     assert_same(y, cpu.max_pool2d(x, [3, 3], [2, 2], [0, 0], [1, 1], [2, 2])[0])
 
 
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_rounding_is_that_of_the_cpu(precision):
+    x = tensor((3, 5, 7), torch.float32)
+    y = torch.empty_like(x)
+    emulator = emu_build.emulator()
+    emulator.round(x.numel(), emu_ops.memory(x), getattr(emulator.Precision, precision), emu_ops.memory(y))
+    assert torch.equal(y, ebp_cuda.ops.rounded(x, precision)) and not torch.equal(y, x)
+
+
 def kernels_in(source):
     """Names of the kernel instances that the build of a .cu file holds."""
     built = emu_build.FOLDER / (source.replace("/", "_") + ".o")
@@ -214,6 +223,9 @@ def test_every_instance_of_the_naive_kernels_runs():
         emu_ops.share(x, x)
         emu_ops.gate(x, x)
         emu_ops.max_winner([x, x])
+        total = torch.empty_like(x)
+        emu_ops.launchers(x).add(x.numel(), *(emu_ops.memory(t) for t in (x, x.square(), total)))
+        assert torch.equal(total, x + x.square())
         for side in (3, 16):
             y, winner = emu_ops.max_pool2d(x, [side, side], [1, 1], [side // 2] * 2, [1, 1], [2, 2])
             emu_ops.max_pool2d_route(y, winner, [4, 4], [side, side], [1, 1], [side // 2] * 2, [1, 1])
@@ -222,6 +234,7 @@ def test_every_instance_of_the_naive_kernels_runs():
             emu_ops.lrn(x, 3, 0.1, beta, 1.0)
         z = emu_ops.conv2d_normalizer(x, w, [1, 1], [0, 0, 0, 0], [1, 1], 1)
         emu_ops.conv2d_sweep(z, w, [4, 4], [1, 1], [0, 0, 0, 0], [1, 1], 1)
+    test_rounding_is_that_of_the_cpu("tf32")
     for source in ("cuda/conv.cu", "cuda/pool.cu", "cuda/lrn.cu", "cuda/pointwise.cu"):
         shipped = kernels_in(source)
         assert shipped, f"no kernel found in {source}"

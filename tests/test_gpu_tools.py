@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
-
-import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 import gpu_bench
 import gpu_check
 import gpu_floor
 import gpu_ops
+import pytest
+import torch
 from autograd_peer import AutogradPeer
 from bench import random_net
 from torch_sweep import TorchSweep

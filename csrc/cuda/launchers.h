@@ -28,9 +28,9 @@ template <class T>
 const char* launch_gate(const Rows&, const T* s, const T* x, T* y, void* stream);
 // y = x rounded to tf32 or bf16, as the kernels for tensor cores round their factors.
 const char* launch_round(int64_t total, const float* x, Precision, float* y, void* stream);
-// to += x
+// sum = a + b
 template <class T>
-const char* launch_add(int64_t total, const T* x, T* to, void* stream);
+const char* launch_add(int64_t total, const T* a, const T* b, T* sum, void* stream);
 template <class T>
 const char* launch_max_winner(int64_t total, const Pointers<T>& xs, std::uint8_t* winner, void* stream);
 template <class T>

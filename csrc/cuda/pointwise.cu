@@ -17,8 +17,8 @@ const char* launch_round(int64_t total, const float* x, Precision precision, flo
 }
 
 template <class T>
-const char* launch_add(int64_t total, const T* x, T* to, void* stream) {
-  return launch_elements(add_kernel<T>, total, stream, total, x, to);
+const char* launch_add(int64_t total, const T* a, const T* b, T* sum, void* stream) {
+  return launch_elements(add_kernel<T>, total, stream, total, a, b, sum);
 }
 
 template <class T>
@@ -29,7 +29,7 @@ const char* launch_max_winner(int64_t total, const Pointers<T>& xs, std::uint8_t
 #define EBP_INSTANTIATE(T)                                                                     \
   template const char* launch_share<T>(const Rows&, const T*, const T*, T*, void*);            \
   template const char* launch_gate<T>(const Rows&, const T*, const T*, T*, void*);             \
-  template const char* launch_add<T>(int64_t, const T*, T*, void*);                            \
+  template const char* launch_add<T>(int64_t, const T*, const T*, T*, void*);                  \
   template const char* launch_max_winner<T>(int64_t, const Pointers<T>&, std::uint8_t*, void*);
 EBP_INSTANTIATE(float)
 EBP_INSTANTIATE(double)

@@ -33,9 +33,9 @@ inline __global__ void round_kernel(int64_t total, const float* x, Precision pre
 }
 
 template <class T>
-__global__ void add_kernel(int64_t total, const T* x, T* to) {
+__global__ void add_kernel(int64_t total, const T* a, const T* b, T* sum) {
   const int64_t i = thread_element();
-  if (i < total) to[i] += x[i];
+  if (i < total) sum[i] = a[i] + b[i];
 }
 
 template <class T>
