@@ -12,7 +12,7 @@ import emu_ops
 import pytest
 import torch
 
-import ebp_cuda.ops  # noqa: F401  (registers torch.ops.ebp_cuda)
+import ebp_cuda.ops
 
 pytestmark = pytest.mark.emu
 
