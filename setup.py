@@ -37,6 +37,7 @@ INSTRUCTION_SETS = {
     "avx2": ["-mavx2"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
 }
+TILES = {"model": [], "amx": [*INSTRUCTION_SETS["avx512"], "-mamx-tile", "-mamx-bf16"]}
 # The instruction sets must agree to the last bit, hence no contraction into fused multiply-adds. The other two only
 # say that nobody reads errno or the exception flags; without them no loop with a division or root is vectorised.
 CPU_FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
@@ -144,6 +145,11 @@ def compile_steps(torch: Path, nvcc: Nvcc | None, folder: Path) -> Iterator[Step
         if name == "default" or platform.machine() in ("x86_64", "AMD64"):
             target = folder / f"kernels_{name}.o"
             kernel = [*CPU_FLAGS, *flags, f"-DEBP_ISA=isa_{name}", "-MMD", "-c", str(SOURCES / "cpu/kernels.cpp")]
+            yield Step(target, [*cxx, *kernel, "-o", str(target)])
+    for name, flags in TILES.items():
+        if name == "model" or platform.machine() in ("x86_64", "AMD64"):
+            target = folder / f"tiles_{name}.o"
+            kernel = [*CPU_FLAGS, *flags, f"-DEBP_ISA=tiles_{name}", "-MMD", "-c", str(SOURCES / "cpu/tile_convolution.cpp")]
             yield Step(target, [*cxx, *kernel, "-o", str(target)])
     for source in sorted(SOURCES.glob("cuda/*.cu")) if nvcc is not None else ():
         target = folder / f"cuda_{source.stem}.o"

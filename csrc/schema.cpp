@@ -29,4 +29,7 @@ STABLE_TORCH_LIBRARY(ebp_cuda, m) {
   m.def(
       "conv2d_excitation(Tensor x, Tensor w, Tensor w_plus, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
       "int groups, bool relu, bool as_gate) -> (Tensor y, Tensor side)");
+  m.def(
+      "tile_convolution(Tensor[] xs, Tensor[] weights, Tensor? bias, int out_channels, int[2] kernel, int[2] padding, "
+      "int[2] out_size, Tensor[] gates, Tensor? addend) -> Tensor");
 }

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ebp_cuda import ops
-from ebp_cuda.ops._extension import LIBRARY
+from ebp_cuda.ops.library import LIBRARY
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CHECKOUT = pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="needs the repository")

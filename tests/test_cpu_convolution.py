@@ -9,7 +9,8 @@ import torch
 
 from ebp_cuda.ops import cpu_convolution
 from ebp_cuda.ops.cpu_convolution import convolution_cpu
-from ebp_cuda.rules.relevance import Product, Relevance, add
+from ebp_cuda.rules.deferred import Product, add
+from ebp_cuda.rules.relevance import Relevance
 
 LAST = torch.channels_last
 

@@ -11,7 +11,8 @@ from torch import nn
 
 import ebp_cuda
 from ebp_cuda import ops
-from ebp_cuda.rules.relevance import Relevance, Swept, add
+from ebp_cuda.rules.deferred import Swept, add
+from ebp_cuda.rules.relevance import Relevance
 
 
 class Inception(nn.Module):

@@ -11,7 +11,8 @@ import torch
 from ..engine.plan import Plan, operation_of
 from ..errors import InputError, ShapeError, UnsupportedError
 from ..rules import Rule, Step
-from ..rules.relevance import Relevance, add
+from ..rules.deferred import add
+from ..rules.relevance import Relevance
 from ..signs import non_negative_values
 from .blob import Blob
 from .gradients import rule_of

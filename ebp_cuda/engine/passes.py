@@ -13,7 +13,8 @@ from ..graph import Node
 from ..ops.modes import exact
 from ..ops.waiting import HostRead
 from ..rules import Step
-from ..rules.relevance import Relevance, add
+from ..rules.deferred import add
+from ..rules.relevance import Relevance
 from .plan import Plan, Route, Stage
 
 

@@ -17,7 +17,9 @@ import torch
 
 from ..errors import ShapeError
 from . import rounding
-from ._extension import build_info, is_channel_slice, memory_format, normalizer_cpu, sweep_cpu
+from ._extension import normalizer_cpu, sweep_cpu
+from .formats import is_channel_slice, memory_format
+from .library import build_info
 from .operands import (
     check_columns,
     check_precision,

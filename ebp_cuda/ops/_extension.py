@@ -1,60 +1,19 @@
-"""Loads the compiled library and completes its ops: fake kernels for tracing, and the CPU side of the convolutions.
+"""Completes the ops of the compiled library: fake kernels for tracing, and the CPU side of the convolutions.
 
-Importing this never compiles anything. What the ops mean is said in `ops`, their one caller.
+What the ops mean is said in `ops`, their one caller.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 
+from . import library  # noqa: F401  the ops must be there
 from .cpu_convolution import convolution_cpu
+from .formats import is_channels_last, memory_format
 from .modes import in_full_precision
 from .rounding import rounded, split
-
-LIBRARY = Path(__file__).parents[1] / "_C.so"
-
-if not LIBRARY.is_file():
-    raise ImportError(
-        f"{LIBRARY} is not there: ebp_cuda is not built. From the root of the repository, with torch installed:\n"
-        "  pip install --no-build-isolation -e ."
-    )
-torch.ops.load_library(LIBRARY)
-
-
-@functools.cache
-def build_info() -> dict[str, Any]:
-    """What the library was built with: "cuda" (bool: are the CUDA kernels in), "archs" (list of str, such as "90"),
-    "nvcc" and "torch" (versions), "cpu_isa" (the instruction set that this machine runs)."""
-    text = ctypes.CDLL(str(LIBRARY)).ebp_cuda_build_info
-    text.restype = ctypes.c_char_p
-    info: dict[str, Any] = json.loads(text())
-    return {**info, "archs": info["archs"].split()}
-
-
-def is_channels_last(t: torch.Tensor) -> bool:
-    """Whether results made from `t` are channels_last. Planes of 1 x 1 lie alike in both formats and count as such."""
-    return t.dim() == 4 and t.shape[1] > 1 and t.is_contiguous(memory_format=torch.channels_last)
-
-
-def is_channel_slice(t: torch.Tensor) -> bool:
-    """Whether `t` is a slice of the channels of a channels_last tensor, such as a part of a concat."""
-    if t.dim() != 4 or t.shape[1] == 1 or t.stride(1) != 1:
-        return False
-    _, channels, rows, cols = t.shape
-    return rows == cols == 1 or (t.stride(3) >= channels and t.stride(2) == t.stride(3) * cols)
-
-
-def memory_format(t: torch.Tensor) -> torch.memory_format:
-    """The format of results made from `t`."""
-    return torch.channels_last if is_channels_last(t) or is_channel_slice(t) else torch.contiguous_format
-
 
 def _conv_format(x: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
     """channels_last where x is, and where nothing but that can be said of the weights."""
@@ -168,6 +127,21 @@ def _fake_excitation(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     y = _fake_normalizer(x, w, stride, padding, dilation, groups)
     return y, torch.empty_like(y)
+
+
+@torch.library.register_fake("ebp_cuda::tile_convolution")
+def _fake_tile_convolution(
+    xs: list[torch.Tensor],
+    weights: list[torch.Tensor],
+    bias: torch.Tensor | None,
+    out_channels: int,
+    kernel: list[int],
+    padding: list[int],
+    out_size: list[int],
+    gates: list[torch.Tensor],
+    addend: torch.Tensor | None,
+) -> torch.Tensor:
+    return xs[0].new_empty((xs[0].shape[0], out_channels, *out_size)).contiguous(memory_format=torch.channels_last)
 
 
 @in_full_precision

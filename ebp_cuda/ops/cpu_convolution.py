@@ -1,7 +1,8 @@
-"""Convolution on a CPU by oneDNN, with weights that are laid out for it once.
+"""Convolution on a CPU, with weights that are laid out for it once: by tiles where the processor has them, else by
+oneDNN.
 
-ATen lays them out anew at every call, which for a single image takes a tenth of the time. Here a weight is laid out at
-its first use, and the layout lives as long as it does; which sizes it was made for does not show in the result.
+ATen lays weights out anew at every call, which for a single image takes a tenth of the time. Here a weight is laid out
+at its first use, and the layout lives as long as it does; which sizes it was made for does not show in the result.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils.weak import WeakIdKeyDictionary
 
-from .stamps import Stamp, stamp_of
+from . import tiles
+from .stamps import LaidOut
 
 Ints = Sequence[int]
 
@@ -20,8 +21,7 @@ _lay_out: Any = getattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", None)
 _convolve: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 _FOUND = None not in (_lay_out, _convolve) and torch.backends.mkldnn.is_available()
 """What torch.compile's own CPU back end calls; nothing promises it to later versions, or to builds without oneDNN."""
-_laid_out: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Weight -> its stamp, and the weight in oneDNN's layout."""
+_laid_out = LaidOut()
 
 
 def convolution_cpu(
@@ -34,9 +34,18 @@ def convolution_cpu(
     groups: int,
 ) -> torch.Tensor:
     """torch.conv2d of x [N, I, H, W] with weight [O, I/groups, kh, kw] and bias [O]; no autograd."""
+    around = (*padding, *padding)
+    if tiles.serve(x, weight, stride, around, dilation, groups):
+        return tiles.convolve([tiles.Source(x, weight)], around, bias=bias)
     if not _fits(x, weight):
         return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    packed = _packed(x, weight, stride, padding, dilation, groups)
+
+    def lay_out() -> torch.Tensor:
+        plain = weight.contiguous().to_mkldnn()
+        packed: torch.Tensor = _lay_out(plain, padding, stride, dilation, groups, x.shape)
+        return packed
+
+    packed = _laid_out.of(weight, lay_out)
     y: torch.Tensor = _convolve.default(x, packed, bias, padding, stride, dilation, groups, "none", [], "")
     return y
 
@@ -53,15 +62,3 @@ def _fits(x: torch.Tensor, weight: torch.Tensor) -> bool:
         and x.is_contiguous(memory_format=torch.channels_last)
         and bool(torch.backends.mkldnn.enabled)
     )
-
-
-def _packed(
-    x: torch.Tensor, weight: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> torch.Tensor:
-    stamp = stamp_of(weight)
-    held: tuple[Stamp, torch.Tensor] | None = _laid_out.get(weight)
-    if held is None or held[0] != stamp:
-        plain = weight.contiguous().to_mkldnn()
-        packed = _lay_out(plain, padding, stride, dilation, groups, x.shape)
-        held = _laid_out[weight] = stamp, packed
-    return held[1]

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import ShapeError
-from ._extension import LIBRARY, memory_format
+from .formats import memory_format
+from .library import LIBRARY
 from .operands import check_precision, conv_size, plane, weights
 from .rounding import PRECISIONS
 

@@ -8,7 +8,8 @@ from functools import cache, lru_cache
 import torch
 
 from ..errors import ShapeError, UnsupportedError
-from ._extension import build_info, is_channel_slice, is_channels_last, memory_format
+from .formats import is_channel_slice, is_channels_last, memory_format
+from .library import build_info
 from .rounding import PRECISIONS
 
 Tensor = torch.Tensor

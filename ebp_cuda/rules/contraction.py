@@ -25,10 +25,12 @@ import torch.nn.functional as F
 from .. import ops
 from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
+from ..ops import tiles
 from ..ops.rounding import split
 from .convolution import convolution, transposed_convolution
+from .deferred import Product, Swept, Tiled
 from .registry import Step, operation, register_rule
-from .relevance import Product, Relevance, Swept
+from .relevance import Relevance
 from .spatial import Spatial
 from .window import Window
 
@@ -118,6 +120,21 @@ def _down(step: Step, r: torch.Tensor, name: str, x: torch.Tensor) -> Relevance:
     if precision == "fp32" and r.is_cpu and _is_product(step.node, step.params["weight"]):
         return Product(r, step.packed(name).flatten(1), x)
     return Relevance(_packed_adjoint(step, r, name), x, precision)
+
+
+def _tiled(step: Step, rel: Relevance, z: torch.Tensor, name: str, x: torch.Tensor) -> Relevance | None:
+    """x * L^T (p / z) by the matrix tiles of a CPU, or None where there are none or they do not suit."""
+    weight = step.params["weight"]
+    if step.node.op != "conv" or step.fused or weight.device.type != "cpu" or _precision(step) != "fp32":
+        return None
+    window = Window(step.node, weight)
+    if not window.flips:
+        return None
+    flipped, pads = step.packed(name + "^T"), window.flipped_pads
+    if not tiles.serve(rel.s, flipped, window.stride, pads, window.dilation, window.groups):
+        return None
+    r, gate = rel.parted(z)
+    return Tiled([tiles.Source(r, flipped, gate)], pads, x)
 
 
 def _is_product(node: Node, weight: torch.Tensor) -> bool:
@@ -210,7 +227,7 @@ def share_excitation(step: Step, above: Sequence[Relevance | None]) -> list[Rele
     if y is not None and rel.factor is y and step.sign > 0:
         return [_down(step, rel.columns(gate), weight, x)]
     z = _kept(step, f"normalizer{step.sign:+d}", lambda: apply(node, x, step.packed(weight), precision))
-    return [_down(step, rel.over(z), weight, x)]
+    return [_tiled(step, rel, z, weight, x) or _down(step, rel.over(z), weight, x)]
 
 
 @register_rule("conv_transpose", "gradient", rule_sets=["caffe"], needs="")

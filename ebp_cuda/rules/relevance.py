@@ -7,9 +7,8 @@ columns, carries t on: `r = t * Q`. Only the layer that was asked for is ever mu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 
@@ -43,6 +42,11 @@ class Relevance:
         factor = self.factor
         return ops.share(self.s, z) if factor is None else self.columns(ops.share(factor, z))
 
+    def parted(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`p / z` as a factor [N*K, ...] and one [N, ...] that the K columns share, or None."""
+        factor = self.factor
+        return (ops.share(self.s, z), None) if factor is None else (self.s, ops.share(factor, z))
+
     def columns(self, gate: torch.Tensor) -> torch.Tensor:
         """`s * gate` with a gate [N, ...] that the K columns share."""
         return ops.gate(self.s, gate)
@@ -65,102 +69,3 @@ class Relevance:
 
     def __neg__(self) -> Relevance:
         return self.on(-self.s, self.x)
-
-
-class Product(Relevance):
-    """A relevance with `s = r W` for every pixel, the way down of a 1 x 1 convolution, not multiplied out yet.
-
-    Where other consumers share back to the same value, the product is added into their sum as it is made, which saves
-    writing it down and reading it again: a tenth of the time for many classes.
-    """
-
-    def __init__(self, r: torch.Tensor, weight: torch.Tensor, x: torch.Tensor) -> None:
-        """r [N*K, O, h, w], weight [O, I], x [N, I, h, w]; all of one dtype, on the CPU."""
-        for name, value in (("r", r), ("weight", weight), ("x", x), ("precision", "fp32")):
-            object.__setattr__(self, name, value)
-
-    r: torch.Tensor
-    weight: torch.Tensor
-
-    @cached_property
-    def s(self) -> torch.Tensor:
-        return self.multiplied()
-
-    def multiplied(self) -> torch.Tensor:
-        """s [N*K, I, h, w], channels_last, in memory of its own."""
-        rows, _, height, width = self.r.shape
-        return (_pixels(self.r) @ self.weight).view(rows, height, width, -1).permute(0, 3, 1, 2)
-
-    def add_to(self, total: torch.Tensor) -> None:
-        """total += s, for a total that lies as `multiplied` makes it."""
-        _pixels(total).addmm_(_pixels(self.r), self.weight)
-
-
-Sweep = Callable[[torch.Tensor | None, torch.Tensor | None], torch.Tensor]
-"""(gate [N, ...] or None, addend [N*K, ...] or None) -> (t + addend) * gate."""
-
-
-class Swept(Relevance):
-    """A relevance whose s is a sweep t = L^T r that has not run: what multiplies t goes along into its kernel."""
-
-    def __init__(self, sweep: Sweep, x: torch.Tensor, precision: str) -> None:
-        for name, value in (("sweep", sweep), ("x", x), ("precision", precision)):
-            object.__setattr__(self, name, value)
-
-    sweep: Sweep
-
-    @cached_property
-    def s(self) -> torch.Tensor:
-        return self.sweep(None, None)
-
-    def columns(self, gate: torch.Tensor) -> torch.Tensor:
-        return ops.gate(self.s, gate) if "s" in vars(self) else self.sweep(gate, None)
-
-    def onto(self, total: torch.Tensor) -> Swept:
-        """The relevance `s + total`, in the sweep's kernel too."""
-        assert self.x is not None
-        return Swept(lambda gate, _: self.sweep(gate, total), self.x, self.precision)
-
-
-def _pixels(t: torch.Tensor) -> torch.Tensor:
-    """[N, C, h, w] as [N*h*w, C]."""
-    return t.permute(0, 2, 3, 1).reshape(-1, t.shape[1])
-
-
-def add(parts: Sequence[Relevance]) -> Relevance:
-    """The relevance of a value that several consumers shared back to, summed in an order of their own."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    if not all(part.factor_is_that_of(first) for part in parts):
-        return Relevance(_sum([part.p() for part in parts]))
-    swept = [part for part in parts if isinstance(part, Swept)]
-    if swept:
-        return _chained(swept, [part.s for part in parts if not isinstance(part, Swept)])
-    products = [part for part in parts if isinstance(part, Product)]
-    if not products:
-        return first.on(_sum([part.s for part in parts]), first.x)
-    total = products[0].multiplied()
-    for product in products[1:]:
-        product.add_to(total)
-    for part in parts:
-        if not isinstance(part, Product):
-            total += part.s
-    return first.on(total, first.x)
-
-
-def _chained(swept: Sequence[Swept], others: Sequence[torch.Tensor]) -> Relevance:
-    """Every sweep adds what came before it; the last has still to run."""
-    total, *rest = swept
-    if others:
-        total = total.onto(others[0] if len(others) == 1 else _sum(others))
-    for part in rest:
-        total = part.onto(total.s)
-    return total
-
-
-def _sum(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    total = tensors[0] + tensors[1]
-    for tensor in tensors[2:]:
-        total += tensor
-    return total

@@ -66,6 +66,10 @@ class Window:
         fits = all(p <= d * (k - 1) for p, d, k in zip(self.pads, self.dilation * 2, self.kernel * 2, strict=True))
         return self.stride == [1, 1] and self.groups == 1 and fits and self.on.rank == 2
 
+    @property
+    def flipped_pads(self) -> list[int]:
+        """The padding of that plain convolution."""
+        return [d * (k - 1) - p for p, d, k in zip(self.pads, self.dilation * 2, self.kernel * 2, strict=True)]
+
     def convolve_flipped(self, r: torch.Tensor, flipped: torch.Tensor) -> torch.Tensor:
-        pads = [d * (k - 1) - p for p, d, k in zip(self.pads, self.dilation * 2, self.kernel * 2, strict=True)]
-        return ops.conv2d_normalizer(r, flipped, self.stride, pads, self.dilation, 1)
+        return ops.conv2d_normalizer(r, flipped, self.stride, self.flipped_pads, self.dilation, 1)

@@ -1,0 +1,227 @@
+// Convolution of float32 by tiles of bfloat16 parts, as an implicit matrix product: pixels times output channels. The
+// build compiles this file for AMX and without; dispatch.cpp picks.
+//
+// A strip of rows is split into parts once, padding included, and laid out so that 16 neighbouring pixels of 32 channels
+// are one tile, wherever they begin: a tap of the kernel is an offset. The sum of an output runs over blocks of channels,
+// taps and parts in one order, however the work was cut.
+#include "tile_convolution.h"
+
+#include "tiles.h"
+
+namespace ebp {
+namespace EBP_ISA {
+namespace {
+
+// Neighbouring rows of one image, or of several where a row needs no other; all rows are counted through the batch.
+struct Segment {
+  int64_t first, end;  // rows of the output
+  int64_t pixel;       // where it begins in the strip
+};
+
+struct Strip {
+  const TileConvolution& d;
+  Bfloat16* pixels;  // [part][block of channels][pixel][32]
+  int64_t first, end, length;
+
+  EBP_HD int64_t part() const { return d.blocks * length * tile_block; }
+  EBP_HD Bfloat16* at(int block, int64_t pixel) const { return pixels + (block * length + pixel) * tile_block; }
+
+  // Calls body(segment) for each.
+  template <class Body>
+  EBP_HD void for_segments(const Body& body) const {
+    const bool alone = d.h.kernel == 1;
+    int64_t pixel = 0;
+    for (int64_t row = first; row < end;) {
+      const int64_t next = alone ? end : row / d.h.out * d.h.out + d.h.out;
+      const Segment segment{row, next < end ? next : end, pixel};
+      body(segment);
+      const int64_t rows = segment.end - segment.first + d.h.kernel - 1;
+      pixel += rows * padded_width(d.w) + tile_block + d.w.kernel + d.w.padding;
+      row = segment.end;
+    }
+  }
+};
+
+EBP_HD void clear_pixels(const Strip& strip, int64_t pixel, int64_t count) {
+  for (int part = 0; part < parts; ++part) {
+    for (int block = 0; block < strip.d.blocks; ++block) {
+      __builtin_memset(strip.at(block, pixel) + part * strip.part(), 0, count * tile_block * sizeof(Bfloat16));
+    }
+  }
+}
+
+EBP_HD void split_pixel(const Strip& strip, const float* x, const float* gate, int channels, int block, int64_t pixel) {
+  const int64_t distance = strip.part();
+  Bfloat16* to = strip.at(block, pixel);
+  for (int left = channels; left > 0; left -= tile_block, to += strip.length * tile_block) {
+    for (int half = 0; half < 2; ++half, x += tile_rows) {
+      Floats numbers = load_floats(x, left - half * tile_rows);
+      if (gate != nullptr) numbers *= load_floats(gate, left - half * tile_rows), gate += tile_rows;
+      split_floats(numbers, to + half * tile_rows, distance);
+    }
+  }
+}
+
+// A row of an image.
+void split_row(const Strip& strip, int64_t image, int64_t row, int64_t pixel) {
+  const TileConvolution& d = strip.d;
+  int block = 0;
+  for (const TileSource* source = d.sources; source < d.sources + d.count; ++source) {
+    const float* x = source->x + image * source->x_at.row + row * d.w.in * source->x_at.run;
+    const float* gate = source->gate;
+    if (gate != nullptr) gate += image / d.columns * source->gate_at.row + row * d.w.in * source->gate_at.run;
+    for (int col = 0; col < d.w.in; ++col, x += source->x_at.run) {
+      split_pixel(strip, x, gate, source->channels, block, pixel + col);
+      if (gate != nullptr) gate += source->gate_at.run;
+    }
+    block += blocks_of(source->channels);
+  }
+}
+
+// Every row of the input that the segment's outputs see, rows of zeros above and below the image.
+void split_segment(const Strip& strip, const Segment& segment) {
+  const TileConvolution& d = strip.d;
+  const int64_t rows = segment.end - segment.first + d.h.kernel - 1, width = padded_width(d.w);
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t image = d.h.kernel == 1 ? (segment.first + i) / d.h.out : segment.first / d.h.out;
+    const int64_t row = segment.first + i - image * d.h.out - d.h.padding, pixel = segment.pixel + i * width;
+    if (row < 0 || row >= d.h.in) {
+      clear_pixels(strip, pixel, width);
+      continue;
+    }
+    clear_pixels(strip, pixel, d.w.padding);
+    clear_pixels(strip, pixel + d.w.padding + d.w.in, width - d.w.padding - d.w.in);
+    split_row(strip, image, row, pixel + d.w.padding);
+  }
+  clear_pixels(strip, segment.pixel + rows * width, d.w.padding);
+}
+
+// Numbers of a weight that belong to a block of channels below and one above.
+EBP_HD int64_t weight_block(const TileConvolution& d) {
+  return int64_t(d.h.kernel) * d.w.kernel * parts * 2 * tile_numbers;
+}
+
+// The sums of 16 * Pixels pixels and 16 * Channels channels, from what they start at on (nothing: 0). Pixels lie `row` floats
+// apart in sums, and `initial_row` in initial.
+template <int Pixels, int Channels>
+void sum_block(const Strip& strip, int64_t pixel, int out_block, const float* initial, int64_t initial_row, float* sums,
+               int64_t row) {
+  const TileConvolution& d = strip.d;
+  const int64_t width = padded_width(d.w), distance = strip.part();
+  TileSums<Pixels, Channels> tiles;
+  initial == nullptr ? tiles.clear() : tiles.load(initial, initial_row);
+  const Bfloat16* from = strip.at(0, pixel);
+  for (const TileSource* source = d.sources; source < d.sources + d.count; ++source) {
+    const int blocks = blocks_of(source->channels);
+    const Bfloat16* weight = source->weight + out_block * blocks * weight_block(d);
+    for (int block = 0; block < blocks; ++block, from += strip.length * tile_block) {
+      const Bfloat16* line = from;
+      for (int i = 0; i < d.h.kernel; ++i, line += width * tile_block) {
+        for (int j = 0; j < d.w.kernel; ++j, weight += parts * 2 * tile_numbers) {
+          multiply_parts(tiles, line + j * tile_block, distance, weight);
+        }
+      }
+    }
+  }
+  tiles.store(sums, row);
+}
+
+// Calls body(offset in the block, row and column of the output) for the pixels [from, end) of a segment that are outputs.
+template <class Body>
+EBP_HD void for_outputs(const TileConvolution& d, const Segment& segment, int64_t from, int64_t end, const Body& body) {
+  const int64_t width = padded_width(d.w);
+  int64_t row = segment.first + from / width, col = from % width;
+  for (int64_t pixel = from; pixel < end; ++pixel) {
+    if (col < d.w.out) body((pixel - from) * tile_block, row, col);
+    if (++col == width) ++row, col = 0;
+  }
+}
+
+// A block of outputs by way of memory of its own, where its pixels are no whole rectangle of y.
+struct Gathered {
+  const TileConvolution& d;
+  int channel, count;  // of the channels of y
+  alignas(64) float sums[tile_block * tile_block];
+
+  bool starts_at_zero() const { return d.bias == nullptr && d.addend == nullptr; }
+
+  // bias + addend
+  void start(const Segment& segment, int64_t from, int64_t end) {
+    for_outputs(d, segment, from, end, [&](int64_t to, int64_t row, int64_t col) {
+      const int64_t image = row / d.h.out, pixel = (row - image * d.h.out) * d.w.out + col;
+      for (int c = 0; c < count; c += tile_rows) {
+        Floats sum{};
+        if (d.bias != nullptr) sum = load_floats(d.bias + channel + c, count - c);
+        if (d.addend != nullptr) {
+          sum += load_floats(d.addend + image * d.addend_at.row + pixel * d.addend_at.run + channel + c, count - c);
+        }
+        store_floats(sum, sums + to + c, tile_rows);
+      }
+    });
+  }
+  void write(const Segment& segment, int64_t from, int64_t end) {
+    for_outputs(d, segment, from, end, [&](int64_t at, int64_t row, int64_t col) {
+      float* y = d.y + (row * d.w.out + col) * d.out_channels + channel;
+      for (int c = 0; c < count; c += tile_rows) {
+        store_floats(load_floats(sums + at + c, tile_rows), y + c, count - c);
+      }
+    });
+  }
+};
+
+// Whether neighbouring pixels of a strip are those of y, and of the one thing that its sums start at.
+bool lies_whole(const TileConvolution& d) {
+  if (padded_width(d.w) != d.w.out || (d.bias != nullptr && d.addend != nullptr)) return false;
+  return d.addend == nullptr || d.images == 1 || d.addend_at.row == d.addend_at.run * d.h.out * d.w.out;
+}
+
+void convolve_segment(const Strip& strip, const Segment& segment, int out_block) {
+  const TileConvolution& d = strip.d;
+  const int channel = out_block * tile_block, count = smaller(tile_block, d.out_channels - channel);
+  const int64_t pixels = (segment.end - segment.first - 1) * padded_width(d.w) + d.w.out;
+  const bool whole = lies_whole(d) && count == tile_block;
+  Gathered gathered{d, channel, count, {}};
+  for (int64_t from = 0; from < pixels; from += tile_block) {
+    const int64_t pixel = segment.pixel + from, end = from + tile_block < pixels ? from + tile_block : pixels;
+    if (whole && end - from == tile_block) {
+      const int64_t first = segment.first * d.w.out + from;
+      const float* initial = d.bias != nullptr     ? d.bias + channel
+                             : d.addend != nullptr ? d.addend + first * d.addend_at.run + channel
+                                                   : nullptr;
+      const int64_t initial_row = d.bias != nullptr ? 0 : d.addend_at.run;  // every pixel starts at the same bias
+      float* y = d.y + first * d.out_channels + channel;
+      sum_block<2, 2>(strip, pixel, out_block, initial, initial_row, y, d.out_channels);
+      continue;
+    }
+    const float* initial = gathered.starts_at_zero() ? nullptr : gathered.sums;
+    if (initial != nullptr) gathered.start(segment, from, end);
+    const bool few = end - from <= tile_rows, narrow = count <= tile_rows;
+    const auto sum = few ? (narrow ? sum_block<1, 1> : sum_block<1, 2>) : (narrow ? sum_block<2, 1> : sum_block<2, 2>);
+    sum(strip, pixel, out_block, initial, tile_block, gathered.sums, tile_block);
+    gathered.write(segment, from, end);
+  }
+}
+
+void convolve(const TileConvolution& d, const TileCut& cut, void* scratch, int64_t begin, int64_t end) {
+  const TileRegisters registers;
+  const int out_blocks = blocks_of(d.out_channels);
+  int64_t held = -1;  // the strip that the scratch memory holds
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t number = unit / cut.groups, group = unit - number * cut.groups, rows = total_rows(d);
+    Strip strip{d, static_cast<Bfloat16*>(scratch), rows * number / cut.strips, rows * (number + 1) / cut.strips, 0};
+    strip.length = strip_pixels(d, strip.end - strip.first);
+    if (number != held) strip.for_segments([&](const Segment& segment) { split_segment(strip, segment); });
+    held = number;
+    const int last = int(out_blocks * (group + 1) / cut.groups);
+    for (int block = int(out_blocks * group / cut.groups); block < last; ++block) {
+      strip.for_segments([&](const Segment& segment) { convolve_segment(strip, segment, block); });
+    }
+  }
+}
+
+}  // namespace
+
+extern const TileKernel tile_kernel = convolve;
+
+}  // namespace EBP_ISA
+}  // namespace ebp

@@ -1,0 +1,110 @@
+"""Convolution on a CPU whose matrix unit multiplies tiles of bfloat16 (AMX), in the precision of float32.
+
+A float32 is exactly the sum of three bfloat16. Of the nine products of such parts the unit makes the six that count, and
+sums them in float32: what is left out is less than what a float32 product rounds off. That takes half the time of
+float32 products and, for its sums are shorter, has about half their error (docs/performance.md, docs/precision.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+
+from .formats import is_channel_slice
+from .library import build_info
+from .stamps import LaidOut
+
+Ints = Sequence[int]
+
+_BLOCK, _ROWS, _PARTS = 32, 16, 3
+"""Channels of a block of tiles, rows of a tile, parts of a float32: as in csrc/cpu/tiles.h."""
+_LEAST_PIXELS = 32
+"""With fewer, reading the weights is what takes the time, and three parts are more to read."""
+_laid_out = LaidOut()
+
+
+@cache
+def _has_tiles() -> bool:
+    return build_info()["cpu_isa"] == "amx"
+
+
+def serve(
+    x: torch.Tensor, weight: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> bool:
+    """Whether tiles are the way to convolve x [N, I, H, W] with weight [O, I, kh, kw].
+
+    A question of shapes and types alone, so that one call takes the same way as the next.
+    """
+    return (
+        _has_tiles()
+        and type(x) is torch.Tensor
+        and type(weight) is torch.Tensor
+        and x.is_cpu
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and (*stride, *dilation, groups) == (1, 1, 1, 1, 1)
+        and all(p < k <= 255 for p, k in zip(padding, (*weight.shape[2:], *weight.shape[2:]), strict=True))
+        and x.shape[0] * x.shape[2] * x.shape[3] >= _LEAST_PIXELS
+        and _filled(weight.shape[1], _BLOCK) * _filled(weight.shape[0], _ROWS) >= 0.5
+        and (is_channel_slice(x) or x.is_contiguous(memory_format=torch.channels_last))
+    )
+
+
+def _filled(channels: int, block: int) -> float:
+    """How much of the blocks is not padding."""
+    return channels / (-(-channels // block) * block)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a convolution multiplies: x [N*K, I, H, W], weight [O, I, kh, kw], and a gate [N, I, H, W] that multiplies x
+    as it is read, or None; all float32."""
+
+    x: torch.Tensor
+    weight: torch.Tensor
+    gate: torch.Tensor | None = None
+
+
+def convolve(
+    sources: Sequence[Source], padding: Ints, *, bias: torch.Tensor | None = None, addend: torch.Tensor | None = None
+) -> torch.Tensor:
+    """bias + addend + the sum of W (x * gate) over the sources, channels_last [N*K, O, h, w].
+
+    All sources have weights of one [O, *, kh, kw], planes of one size, and gates, or none has one. bias [O], addend
+    [N*K, O, h, w]; padding (top, left, bottom, right).
+    """
+    first = sources[0]
+    above, _, *kernel = first.weight.shape
+    size = [first.x.shape[2 + i] + padding[i] + padding[2 + i] - kernel[i] + 1 for i in (0, 1)]
+    return torch.ops.ebp_cuda.tile_convolution.default(
+        [source.x for source in sources],
+        [_laid_out.of(source.weight, partial(lay_out, source.weight)) for source in sources],
+        bias,
+        above,
+        kernel,
+        padding[:2],
+        size,
+        [_lying(source.gate) for source in sources if source.gate is not None],
+        None if addend is None else _lying(addend),
+    )
+
+
+def _lying(t: torch.Tensor) -> torch.Tensor:
+    return t if is_channel_slice(t) else t.contiguous(memory_format=torch.channels_last)
+
+
+def lay_out(weight: torch.Tensor) -> torch.Tensor:
+    """weight [O, I, kh, kw] as tiles: bfloat16 [O/32, I/32, kh*kw, part, half, pair, row, 2], with zeros where there
+    are no channels. A tile holds 16 outputs (half, row) of 32 inputs (pair, 2), as the unit reads them."""
+    above, below = (-(-n // _BLOCK) for n in weight.shape[:2])
+    whole = weight.new_zeros(above * _BLOCK, below * _BLOCK, *weight.shape[2:])
+    whole[: weight.shape[0], : weight.shape[1]] = weight
+    made = []
+    for _ in range(_PARTS):
+        made.append(whole.to(torch.bfloat16))
+        whole = whole - made[-1].to(whole.dtype)
+    blocks = torch.stack(made).view(_PARTS, above, 2, _ROWS, below, _ROWS, 2, -1)
+    return blocks.permute(1, 4, 7, 0, 2, 5, 3, 6).contiguous()
