@@ -37,7 +37,7 @@ INSTRUCTION_SETS = {
     "avx2": ["-mavx2"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
 }
-TILES = {"model": [], "amx": [*INSTRUCTION_SETS["avx512"], "-mamx-tile", "-mamx-bf16"]}
+AMX = [*INSTRUCTION_SETS["avx512"], "-mamx-tile", "-mamx-bf16"]
 # The instruction sets must agree to the last bit, hence no contraction into fused multiply-adds. The other two only
 # say that nobody reads errno or the exception flags; without them no loop with a division or root is vectorised.
 CPU_FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
@@ -136,26 +136,42 @@ def compile_steps(torch: Path, nvcc: Nvcc | None, folder: Path) -> Iterator[Step
     defines = [f"-DTORCH_TARGET_VERSION={STABLE_ABI_SINCE}", f'-DEBP_TORCH="{torch_version(torch)}"']
     if nvcc is not None:
         defines += [f'-DEBP_ARCHS="{" ".join(nvcc.archs)}"', f'-DEBP_NVCC="{nvcc.version}"']
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    tiles = {"model": [], **({"amx": AMX} if x86 and sys.platform == "linux" and accepts(cxx, AMX) else {})}
+    if "amx" in tiles:
+        defines += ["-DEBP_AMX"]
     binding = ["-O2", *defines, "-isystem", f"{torch}/include"]
     for source in sorted([*SOURCES.glob("*.cpp"), SOURCES / "cpu/dispatch.cpp"]):
         if not source.name.startswith("cuda_") or nvcc is not None:
             target = folder / f"{source.stem}.o"
             yield Step(target, [*cxx, *binding, "-MMD", "-c", str(source), "-o", str(target)])
     for name, flags in INSTRUCTION_SETS.items():
-        if name == "default" or platform.machine() in ("x86_64", "AMD64"):
+        if name == "default" or x86:
             target = folder / f"kernels_{name}.o"
             kernel = [*CPU_FLAGS, *flags, f"-DEBP_ISA=isa_{name}", "-MMD", "-c", str(SOURCES / "cpu/kernels.cpp")]
             yield Step(target, [*cxx, *kernel, "-o", str(target)])
-    for name, flags in TILES.items():
-        if name == "model" or platform.machine() in ("x86_64", "AMD64"):
-            target = folder / f"tiles_{name}.o"
-            kernel = [*CPU_FLAGS, *flags, f"-DEBP_ISA=tiles_{name}", "-MMD", "-c", str(SOURCES / "cpu/tile_convolution.cpp")]
-            yield Step(target, [*cxx, *kernel, "-o", str(target)])
+    for name, flags in tiles.items():
+        target = folder / f"tiles_{name}.o"
+        kernel = [
+            *CPU_FLAGS,
+            *flags,
+            f"-DEBP_ISA=tiles_{name}",
+            "-MMD",
+            "-c",
+            str(SOURCES / "cpu/tile_convolution.cpp"),
+        ]
+        yield Step(target, [*cxx, *kernel, "-o", str(target)])
     for source in sorted(SOURCES.glob("cuda/*.cu")) if nvcc is not None else ():
         target = folder / f"cuda_{source.stem}.o"
         options = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden", *nvcc.flags()]
         noting = ["-MMD", "-MF", str(target.with_suffix(".d"))]
         yield Step(target, [str(nvcc.path), *options, *noting, "-c", str(source), "-o", str(target)])
+
+
+def accepts(cxx: list[str], flags: list[str]) -> bool:
+    """Whether the compiler knows these options (those of AMX came with GCC 11 and Clang 12)."""
+    command = [*cxx, *flags, "-x", "c++", "-fsyntax-only", os.devnull]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def link_step(torch: Path, nvcc: Nvcc | None, objects: list[Path], target: Path) -> Step:

@@ -31,7 +31,11 @@ KERNEL = ["-x", "c++", "-O1", "-g0", "-fsanitize=thread,undefined", "-fno-saniti
 HOST = ["-O2", "-U_FORTIFY_SOURCE"]
 TORCH = Path(torch.__file__).parent
 BINDING = ["-O0", "-fvisibility=hidden", "-isystem", f"{TORCH}/include", "-Debp_cuda=ebp_emulated"]
-CPU_SIDE = ("build_info.cpp", "cpu_ops.cpp")  # of csrc/*.cpp; the others are the CUDA side or both sides'
+CPU_SIDE = (
+    "build_info.cpp",
+    "cpu_ops.cpp",
+    "cpu_tile_ops.cpp",
+)  # of csrc/*.cpp; the others are the CUDA side or both sides'
 
 
 class BuildError(Exception):

@@ -102,7 +102,7 @@ def test_a_missing_library_says_how_to_build_it(tmp_path) -> None:
     ops = shutil.copytree(ROOT / "ebp_cuda/ops", tmp_path / "ebp_cuda/ops")
     for folder in (ops.parent, ops):
         (folder / "__init__.py").write_text("")
-    command = [sys.executable, "-c", "import ebp_cuda.ops._extension"]
+    command = [sys.executable, "-c", "import ebp_cuda.ops.library"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0
     assert "ImportError" in done.stderr and "pip install --no-build-isolation -e ." in done.stderr

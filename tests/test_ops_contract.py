@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from ops_reference import DEVICES, FORMATS, numbers, place
+from ops_reference import DEVICES, FORMATS, declared, numbers, place
 
 from ebp_cuda import ops
 from ebp_cuda.errors import ShapeError, UnsupportedError
@@ -38,11 +38,6 @@ def sample_calls(device: str = "cpu", memory_format: torch.memory_format = torch
         "conv2d_sweep": (r, w, [7, 6], [2, 2], [1, 1, 0, 1], [1, 1], 1, p),
         "conv2d_excitation": (x, w, w.clamp(min=0), w[:, 0, 0, 0].clone(), [2, 2], [1, 1, 0, 1], [1, 1], 1, True, True),
     }
-
-
-def declared() -> set[str]:
-    names = torch._C._dispatch_get_all_op_names()
-    return {name.removeprefix("ebp_cuda::") for name in names if name.startswith("ebp_cuda::")}
 
 
 def test_the_samples_cover_every_op() -> None:

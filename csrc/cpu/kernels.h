@@ -33,11 +33,11 @@ EBP_HD int64_t route_units(const Pool2d& d) { return d.batch * d.planes * (route
 constexpr int64_t lrn_strip_length = 128;
 EBP_HD int64_t lrn_strips(const Lrn& d) { return (d.inner + lrn_strip_length - 1) / lrn_strip_length; }
 
-// The table for this machine's instruction set (EBP_CPU_ISA=default|avx2|avx512 asks for a lesser one).
+// The table for this machine's instruction set (EBP_CPU_ISA=default|avx2|avx512 asks for a lesser one than amx).
 template <class T>
 const CpuKernels<T>& cpu_kernels();
 
-// Its name: "default", "avx2" or "avx512".
+// Its name: "default", "avx2", "avx512", or "amx" where tiles of bfloat16 are multiplied too.
 const char* cpu_isa();
 
 }  // namespace ebp

@@ -53,12 +53,14 @@ EBP_HD void clear_pixels(const Strip& strip, int64_t pixel, int64_t count) {
 EBP_HD void split_pixel(const Strip& strip, const float* x, const float* gate, int channels, int block, int64_t pixel) {
   const int64_t distance = strip.part();
   Bfloat16* to = strip.at(block, pixel);
-  for (int left = channels; left > 0; left -= tile_block, to += strip.length * tile_block) {
-    for (int half = 0; half < 2; ++half, x += tile_rows) {
-      Floats numbers = load_floats(x, left - half * tile_rows);
-      if (gate != nullptr) numbers *= load_floats(gate, left - half * tile_rows), gate += tile_rows;
-      split_floats(numbers, to + half * tile_rows, distance);
+  for (; channels > 0; channels -= tile_block, to += strip.length * tile_block, x += tile_block) {
+    Floats low = load_floats(x, channels), high = load_floats(x + tile_rows, channels - tile_rows);
+    if (gate != nullptr) {
+      low *= load_floats(gate, channels);
+      high *= load_floats(gate + tile_rows, channels - tile_rows);
+      gate += tile_block;
     }
+    split_floats(low, high, to, distance);
   }
 }
 

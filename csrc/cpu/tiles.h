@@ -113,15 +113,18 @@ struct TileSums {
   }
   EBP_HD void load_left(const Bfloat16* from) { left = from; }
   EBP_HD void load_right(const Bfloat16* from) { right = from; }
+  // As the instruction sums: even and odd numbers of a row on their own, then both to what was there.
   EBP_HD void multiply() {
     for (int pixel = 0; pixel < Pixels * tile_rows; ++pixel) {
-      for (int k = 0; k < tile_depth; ++k) {
-        const float factor = number(left[pixel * tile_depth + k]);
-        const Bfloat16* pair = right + k / 2 * tile_depth + k % 2;
-        for (int channel = 0; channel < Channels * tile_rows; ++channel) {
-          const int at = channel / tile_rows * tile_numbers + channel % tile_rows * 2;
-          sums[pixel][channel] += factor * number(pair[at]);
+      for (int channel = 0; channel < Channels * tile_rows; ++channel) {
+        const Bfloat16 *a = left + pixel * tile_depth, *b = right + channel / tile_rows * tile_numbers;
+        float even = 0, odd = 0;
+        for (int k = 0; k < tile_depth; k += 2) {
+          const Bfloat16* pair = b + k * tile_rows + channel % tile_rows * 2;
+          even += number(a[k]) * number(pair[0]);
+          odd += number(a[k + 1]) * number(pair[1]);
         }
+        sums[pixel][channel] += even + odd;
       }
     }
   }
@@ -149,18 +152,30 @@ EBP_HD void multiply_parts(Sums& sums, const Bfloat16* left, int64_t distance, c
   sums.multiply();
 }
 
-// 16 floats, of `lanes` that there are, as the three bfloat16 that each is the sum of; the part i of them to
-// to + i * distance. Cut off and not rounded, so that nothing overflows and a NaN stays one.
 typedef float Floats __attribute__((vector_size(64)));
 typedef std::uint32_t Bits __attribute__((vector_size(64)));
-typedef Bfloat16 Halves __attribute__((vector_size(32)));
+typedef Bfloat16 Halves __attribute__((vector_size(64)));
 
-EBP_HD void split_floats(Floats rest, Bfloat16* to, int64_t distance) {
+// The upper halves of the words of a, and of b.
+EBP_HD Halves upper_halves(Floats a, Floats b) {
+  return __builtin_shufflevector(reinterpret_cast<Halves>(a), reinterpret_cast<Halves>(b), 1, 3, 5, 7, 9, 11, 13, 15,
+                                 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59,
+                                 61, 63);
+}
+
+// What is left of numbers whose upper halves are taken away.
+EBP_HD Floats below_upper_half(Floats numbers) {
+  return numbers - reinterpret_cast<Floats>(reinterpret_cast<Bits>(numbers) & 0xffff0000u);
+}
+
+// 32 floats as the three bfloat16 that each is the sum of; the part i of them to to + i * distance. Cut off and not
+// rounded, so that nothing overflows and a NaN stays one.
+EBP_HD void split_floats(Floats a, Floats b, Bfloat16* to, int64_t distance) {
   for (int part = 0; part < parts; ++part) {
-    const Bits bits = reinterpret_cast<Bits>(rest);
-    const Halves high = __builtin_convertvector(bits >> 16, Halves);
-    __builtin_memcpy(to + part * distance, &high, sizeof high);
-    rest -= reinterpret_cast<Floats>(bits & 0xffff0000u);
+    const Halves upper = upper_halves(a, b);
+    __builtin_memcpy(to + part * distance, &upper, sizeof upper);
+    a = below_upper_half(a);
+    b = below_upper_half(b);
   }
 }
 

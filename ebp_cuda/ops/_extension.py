@@ -15,6 +15,7 @@ from .formats import is_channels_last, memory_format
 from .modes import in_full_precision
 from .rounding import rounded, split
 
+
 def _conv_format(x: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
     """channels_last where x is, and where nothing but that can be said of the weights."""
     return torch.channels_last if is_channels_last(weight) and not weight.is_contiguous() else memory_format(x)

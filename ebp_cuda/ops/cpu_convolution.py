@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from . import tiles
+from .formats import memory_format
 from .stamps import LaidOut
 
 Ints = Sequence[int]
@@ -35,7 +36,7 @@ def convolution_cpu(
 ) -> torch.Tensor:
     """torch.conv2d of x [N, I, H, W] with weight [O, I/groups, kh, kw] and bias [O]; no autograd."""
     around = (*padding, *padding)
-    if tiles.serve(x, weight, stride, around, dilation, groups):
+    if memory_format(x) == torch.channels_last and tiles.serve(x, weight, stride, around, dilation, groups):
         return tiles.convolve([tiles.Source(x, weight)], around, bias=bias)
     if not _fits(x, weight):
         return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)

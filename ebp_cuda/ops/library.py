@@ -23,7 +23,8 @@ torch.ops.load_library(LIBRARY)
 @functools.cache
 def build_info() -> dict[str, Any]:
     """What the library was built with: "cuda" (bool: are the CUDA kernels in), "archs" (list of str, such as "90"),
-    "nvcc" and "torch" (versions), "cpu_isa" (the instruction set that this machine runs)."""
+    "nvcc" and "torch" (versions), "cpu_isa" (the instruction set that this machine runs: default, avx2, avx512 or
+    amx)."""
     text = ctypes.CDLL(str(LIBRARY)).ebp_cuda_build_info
     text.restype = ctypes.c_char_p
     info: dict[str, Any] = json.loads(text())

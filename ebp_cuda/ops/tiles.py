@@ -1,7 +1,7 @@
 """Convolution on a CPU whose matrix unit multiplies tiles of bfloat16 (AMX), in the precision of float32.
 
-A float32 is exactly the sum of three bfloat16. Of the nine products of such parts the unit makes the six that count, and
-sums them in float32: what is left out is less than what a float32 product rounds off. That takes half the time of
+A float32 is exactly the sum of three bfloat16. Of the nine products of such parts the unit makes the six that count,
+and sums them in float32: what is left out is less than what a float32 product rounds off. That takes half the time of
 float32 products and, for its sums are shorter, has about half their error (docs/performance.md, docs/precision.md).
 """
 
@@ -31,9 +31,7 @@ def _has_tiles() -> bool:
     return build_info()["cpu_isa"] == "amx"
 
 
-def serve(
-    x: torch.Tensor, weight: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> bool:
+def serve(x: torch.Tensor, weight: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int) -> bool:
     """Whether tiles are the way to convolve x [N, I, H, W] with weight [O, I, kh, kw].
 
     A question of shapes and types alone, so that one call takes the same way as the next.
@@ -49,7 +47,6 @@ def serve(
         and all(p < k <= 255 for p, k in zip(padding, (*weight.shape[2:], *weight.shape[2:]), strict=True))
         and x.shape[0] * x.shape[2] * x.shape[3] >= _LEAST_PIXELS
         and _filled(weight.shape[1], _BLOCK) * _filled(weight.shape[0], _ROWS) >= 0.5
-        and (is_channel_slice(x) or x.is_contiguous(memory_format=torch.channels_last))
     )
 
 
@@ -80,7 +77,7 @@ def convolve(
     above, _, *kernel = first.weight.shape
     size = [first.x.shape[2 + i] + padding[i] + padding[2 + i] - kernel[i] + 1 for i in (0, 1)]
     return torch.ops.ebp_cuda.tile_convolution.default(
-        [source.x for source in sources],
+        [_lying(source.x) for source in sources],
         [_laid_out.of(source.weight, partial(lay_out, source.weight)) for source in sources],
         bias,
         above,

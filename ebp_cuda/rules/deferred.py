@@ -32,7 +32,7 @@ class Deferred(Relevance):
         return self.plus(total)
 
     @cached_property
-    def s(self) -> torch.Tensor:  # type: ignore[override]
+    def s(self) -> torch.Tensor:
         return self.plus(None)
 
 
