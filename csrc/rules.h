@@ -24,10 +24,10 @@ using ::sqrt;
 namespace ebp {
 
 // r = p / z: what every input of a normaliser z passes down per unit of its weighted activation.
-// A normaliser of exactly 0 has no inputs to share among, so it passes nothing (no epsilon).
+// A normaliser of exactly 0 has no inputs to share among, so it passes nothing (no epsilon). Vectors too.
 template <class T>
 EBP_HD T share(T p, T z) {
-  return z == T(0) ? T(0) : p / z;
+  return z == T{} ? T{} : p / z;
 }
 
 // Whether v takes the place of the best value so far. Strictly greater, so the first of equals wins in the order

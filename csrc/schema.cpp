@@ -32,4 +32,7 @@ STABLE_TORCH_LIBRARY(ebp_cuda, m) {
   m.def(
       "tile_convolution(Tensor[] xs, Tensor[] weights, Tensor? bias, int out_channels, int[2] kernel, int[2] padding, "
       "int[2] out_size, Tensor[] gates, Tensor? addend) -> Tensor");
+  m.def(
+      "tile_excitation(Tensor x, Tensor weight, Tensor weight_plus, Tensor? bias, int out_channels, int[2] kernel, "
+      "int[2] padding, int[2] out_size, bool relu, bool as_gate) -> (Tensor y, Tensor side)");
 }

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 Tensor = torch.Tensor
-INNER = frozenset({"tile_convolution"})
+INNER = frozenset({"tile_convolution", "tile_excitation"})
 """Ops that are the inside of another one's CPU side; tests/test_tiles.py has theirs."""
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 FORMATS = [torch.contiguous_format, torch.channels_last]

@@ -139,7 +139,7 @@ def test_too_little_for_anything_is_refused(net: ebp_cuda.Net, x: torch.Tensor) 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the kernel's account of a process")
 @pytest.mark.parametrize(
     ("network", "images", "classes", "limit"),
-    [("googlenet_coco", 1, 20, ""), ("googlenet_coco", 8, 1, ""), ("googlenet_coco", 2, 40, "160MB")],
+    [("googlenet_coco", 1, 20, ""), ("googlenet_coco", 8, 1, ""), ("googlenet_coco", 2, 40, "120MB")],
 )
 def test_the_account_is_what_a_process_takes(network: str, images: int, classes: int, limit: str) -> None:
     """About 4 s each: GoogLeNet in a process of its own, whose resident memory is measured."""

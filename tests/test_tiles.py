@@ -94,6 +94,30 @@ def test_gates_and_several_sources(padding: tuple[int, ...]) -> None:
     assert distance(found, exact(sources, padding, None, addend)) < 5e-6
 
 
+@pytest.mark.parametrize("as_gate", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_an_output_and_its_normaliser_of_one_reading(shape: tuple, as_gate: bool) -> None:
+    images, below, above, height, width, kernel, padding = shape
+    x, weight = rand(images, below, height, width, positive=True), rand(above, below, *kernel, seed=1)
+    bias, plus = rand(above, seed=2), weight.clamp(min=0)
+    plus[0] = 0  # a channel that nothing excites
+    found, side = tiles.excite(Source(x, weight), plus, padding, bias=bias, relu=True, as_gate=as_gate)
+    y, z = exact([Source(x, weight)], padding, bias, None).relu(), exact([Source(x, plus)], padding, None, None)
+    assert distance(found, y) < 5e-6
+    if as_gate:  # a division by little is ill-conditioned: by the z and y that were computed
+        z = tiles.convolve([Source(x, plus)], padding).double()
+        wanted = torch.where(z == 0, 0.0, found.double() / z)
+        assert torch.equal(side[:, 0], torch.zeros_like(side[:, 0]))
+        torch.testing.assert_close(side, wanted.float())
+    else:
+        assert distance(side, z) < 5e-6
+    assert torch.equal(found, tiles.convolve([Source(x, weight)], padding, bias=bias).relu())
+    assert torch.equal(
+        tiles.excite(Source(x, weight), plus, padding, bias=None, relu=False, as_gate=False)[0],
+        tiles.convolve([Source(x, weight)], padding),
+    )
+
+
 def test_slices_of_channels_are_read_as_they_lie() -> None:
     wide, gates, addends = rand(6, 100, 7, 5), rand(3, 90, 7, 5, seed=1), rand(6, 80, 7, 5, seed=2)
     source = Source(wide[:, 20:60], rand(48, 40, 3, 3, seed=3), gates[:, 7:47])
@@ -181,6 +205,11 @@ def arguments(**changed: object) -> tuple:
 
 def test_it_keeps_what_torch_asks_of_an_op() -> None:
     torch.library.opcheck(torch.ops.ebp_cuda.tile_convolution.default, arguments())
+    x, (weights,), bias, *geometry = arguments()[:7]
+    excite = torch.ops.ebp_cuda.tile_excitation.default
+    torch.library.opcheck(excite, (x[0], weights, weights, bias, *geometry, True, True))
+    with pytest.raises(RuntimeError, match="ebp_cuda::tile_"):
+        excite(x[0], weights, tiles.lay_out(rand(40, 32, 1, 1)), bias, *geometry, True, True)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +242,7 @@ def test_it_keeps_what_torch_asks_of_an_op() -> None:
     ids=lambda changed: " ".join(changed),
 )
 def test_what_it_cannot_take_is_refused(changed: dict[str, object]) -> None:
-    with pytest.raises(RuntimeError, match="tile_convolution"):
+    with pytest.raises(RuntimeError, match="ebp_cuda::tile_"):
         torch.ops.ebp_cuda.tile_convolution.default(*arguments(**changed))
 
 
@@ -247,7 +276,7 @@ def test_maps_are_those_of_the_plain_way(contrast: str | None, together: int, mo
     convolve = tiles.convolve
     monkeypatch.setattr(tiles, "convolve", lambda s, *a, **k: called.append(len(s)) or convolve(s, *a, **k))
     for on in (False, True):
-        monkeypatch.setattr(tiles, "_has_tiles", lambda: on)  # noqa: B023
+        monkeypatch.setattr(tiles, "available", lambda: on)  # noqa: B023
         net = ebp_cuda.from_torch(module, x)
         maps[on] = ebp_cuda.ExcitationBackprop(net, "stem", contrast_layer=contrast).attribute(x, "all")
         assert max(called, default=0) == (together if on else 0)

@@ -103,11 +103,13 @@ EBP_HD int64_t weight_block(const TileConvolution& d) {
   return int64_t(d.h.kernel) * d.w.kernel * parts * 2 * tile_numbers;
 }
 
+using Weight = const Bfloat16* TileSource::*;
+
 // The sums of 16 * Pixels pixels and 16 * Channels channels, from what they start at on (nothing: 0). Pixels lie `row` floats
 // apart in sums, and `initial_row` in initial.
 template <int Pixels, int Channels>
-void sum_block(const Strip& strip, int64_t pixel, int out_block, const float* initial, int64_t initial_row, float* sums,
-               int64_t row) {
+void sum_block(const Strip& strip, int64_t pixel, int out_block, Weight which, const float* initial, int64_t initial_row,
+               float* sums, int64_t row) {
   const TileConvolution& d = strip.d;
   const int64_t width = padded_width(d.w), distance = strip.part();
   TileSums<Pixels, Channels> tiles;
@@ -115,7 +117,7 @@ void sum_block(const Strip& strip, int64_t pixel, int out_block, const float* in
   const Bfloat16* from = strip.at(0, pixel);
   for (const TileSource* source = d.sources; source < d.sources + d.count; ++source) {
     const int blocks = blocks_of(source->channels);
-    const Bfloat16* weight = source->weight + out_block * blocks * weight_block(d);
+    const Bfloat16* weight = source->*which + out_block * blocks * weight_block(d);
     for (int block = 0; block < blocks; ++block, from += strip.length * tile_block) {
       const Bfloat16* line = from;
       for (int i = 0; i < d.h.kernel; ++i, line += width * tile_block) {
@@ -143,7 +145,7 @@ EBP_HD void for_outputs(const TileConvolution& d, const Segment& segment, int64_
 struct Gathered {
   const TileConvolution& d;
   int channel, count;  // of the channels of y
-  alignas(64) float sums[tile_block * tile_block];
+  alignas(64) float sums[tile_block * tile_block], normalizer[tile_block * tile_block];
 
   bool starts_at_zero() const { return d.bias == nullptr && d.addend == nullptr; }
 
@@ -161,11 +163,19 @@ struct Gathered {
       }
     });
   }
-  void write(const Segment& segment, int64_t from, int64_t end) {
+  // The ReLU, and the gate in place of the normaliser.
+  void finish() {
+    for (int i = 0; i < tile_block * tile_block; i += tile_rows) {
+      Floats y = load_floats(sums + i, tile_rows);
+      if (d.relu) store_floats(y = y < 0 ? Floats{} : y, sums + i, tile_rows);
+      if (d.as_gate) store_floats(share(y, load_floats(normalizer + i, tile_rows)), normalizer + i, tile_rows);
+    }
+  }
+  void write(const Segment& segment, int64_t from, int64_t end, const float* block, float* to) {
     for_outputs(d, segment, from, end, [&](int64_t at, int64_t row, int64_t col) {
-      float* y = d.y + (row * d.w.out + col) * d.out_channels + channel;
+      float* pixel = to + (row * d.w.out + col) * d.out_channels + channel;
       for (int c = 0; c < count; c += tile_rows) {
-        store_floats(load_floats(sums + at + c, tile_rows), y + c, count - c);
+        store_floats(load_floats(block + at + c, tile_rows), pixel + c, count - c);
       }
     });
   }
@@ -173,7 +183,7 @@ struct Gathered {
 
 // Whether neighbouring pixels of a strip are those of y, and of the one thing that its sums start at.
 bool lies_whole(const TileConvolution& d) {
-  if (padded_width(d.w) != d.w.out || (d.bias != nullptr && d.addend != nullptr)) return false;
+  if (padded_width(d.w) != d.w.out || d.side != nullptr || (d.bias != nullptr && d.addend != nullptr)) return false;
   return d.addend == nullptr || d.images == 1 || d.addend_at.row == d.addend_at.run * d.h.out * d.w.out;
 }
 
@@ -182,7 +192,7 @@ void convolve_segment(const Strip& strip, const Segment& segment, int out_block)
   const int channel = out_block * tile_block, count = smaller(tile_block, d.out_channels - channel);
   const int64_t pixels = (segment.end - segment.first - 1) * padded_width(d.w) + d.w.out;
   const bool whole = lies_whole(d) && count == tile_block;
-  Gathered gathered{d, channel, count, {}};
+  Gathered gathered{d, channel, count, {}, {}};
   for (int64_t from = 0; from < pixels; from += tile_block) {
     const int64_t pixel = segment.pixel + from, end = from + tile_block < pixels ? from + tile_block : pixels;
     if (whole && end - from == tile_block) {
@@ -192,15 +202,20 @@ void convolve_segment(const Strip& strip, const Segment& segment, int out_block)
                                                    : nullptr;
       const int64_t initial_row = d.bias != nullptr ? 0 : d.addend_at.run;  // every pixel starts at the same bias
       float* y = d.y + first * d.out_channels + channel;
-      sum_block<2, 2>(strip, pixel, out_block, initial, initial_row, y, d.out_channels);
+      sum_block<2, 2>(strip, pixel, out_block, &TileSource::weight, initial, initial_row, y, d.out_channels);
       continue;
     }
     const float* initial = gathered.starts_at_zero() ? nullptr : gathered.sums;
     if (initial != nullptr) gathered.start(segment, from, end);
     const bool few = end - from <= tile_rows, narrow = count <= tile_rows;
     const auto sum = few ? (narrow ? sum_block<1, 1> : sum_block<1, 2>) : (narrow ? sum_block<2, 1> : sum_block<2, 2>);
-    sum(strip, pixel, out_block, initial, tile_block, gathered.sums, tile_block);
-    gathered.write(segment, from, end);
+    sum(strip, pixel, out_block, &TileSource::weight, initial, tile_block, gathered.sums, tile_block);
+    if (d.side != nullptr) {
+      sum(strip, pixel, out_block, &TileSource::plus, nullptr, 0, gathered.normalizer, tile_block);
+      gathered.finish();
+      gathered.write(segment, from, end, gathered.normalizer, d.side);
+    }
+    gathered.write(segment, from, end, gathered.sums, d.y);
   }
 }
 

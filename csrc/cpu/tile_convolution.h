@@ -13,6 +13,7 @@ EBP_HD int blocks_of(int channels) { return (channels + tile_block - 1) / tile_b
 struct TileSource {
   const float *x, *gate;        // gate may be null
   const std::uint16_t* weight;  // ebp_cuda/ops/tiles.py says how it lies
+  const std::uint16_t* plus;    // the weights of the normaliser, or null
   int channels;
   Distances x_at, gate_at;
 };
@@ -28,6 +29,8 @@ struct TileConvolution {
   const float *bias, *addend;  // may be null
   Distances addend_at;
   float* y;
+  float* side;         // of a source with a normaliser z = W+ x: z, or the gate y / z
+  bool relu, as_gate;  // y goes through a ReLU
 };
 
 EBP_HD int padding_after(const Axis& a) { return a.out + a.kernel - 1 - a.in - a.padding; }

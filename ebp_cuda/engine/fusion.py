@@ -1,7 +1,8 @@
-"""What a plan for CUDA computes together: a convolution, its ReLU and its normaliser, from one reading of x.
+"""What a plan computes together: a convolution, its ReLU and its normaliser, from one reading of x.
 
-Only where a faster convolution has nothing to offer for the output alone: 1 x 1 kernels, which read more than they
-compute, and strided ones; what is 3 x 3 or larger goes to cuDNN, whose Winograd products need half the arithmetic.
+Only where a faster convolution has nothing to offer for the output alone. On CUDA: 1 x 1 kernels, which read more than
+they compute, and strided ones; what is 3 x 3 or larger goes to cuDNN, whose Winograd products need half the arithmetic.
+On a CPU: what its matrix tiles take.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Protocol
 import torch
 
 from ..graph import Graph, Node
+from ..ops import tiles
 from ..rules import Forward, Rule
 from ..rules.contraction import forward_with_normalizer, hand_on_forward, share_conserving, share_excitation
 
@@ -24,6 +26,7 @@ class Planned(Protocol):
     """What is asked of a plan."""
 
     graph: Graph
+    fused: bool
     non_negative: frozenset[str]
 
     def rule(self, node: Node) -> Rule | None: ...
@@ -57,8 +60,9 @@ def _shares_plainly(plan: Planned, index: int) -> bool:
         return False
     weight = node.params["weight"]
     alone = rule.down is share_excitation or (rule.down is share_conserving and node.inputs[0] in plan.non_negative)
-    small = set(weight.shape[2:]) == {1} or max(node.attrs["stride"]) > 1
-    return alone and weight.dim() == 4 and small and node.attrs["groups"] == 1
+    small, strided = set(weight.shape[2:]) == {1}, max(node.attrs["stride"]) > 1
+    worth = (small or strided) if plan.fused else not strided and tiles.filled(weight)
+    return alone and weight.dim() == 4 and worth and node.attrs["groups"] == 1
 
 
 def _divides_by_gate(plan: Planned, index: int, value: str, visited: Collection[int]) -> bool:

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import InputError, UnsupportedError
 from ..graph import Graph, Node
-from ..ops import require_device
+from ..ops import require_device, tiles
 from ..ops.stamps import Stamp, stamp_of
 from ..ops.waiting import settled
 from ..rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, registrations, rule_of
@@ -93,7 +93,8 @@ class Plan:
         self.precision = precision
         self.fused = device.type == "cuda"
         """Whether kernels do what follows them as well: gates and sums in sweeps, a ReLU and a normaliser beside a
-        forward convolution (fusion.py). A CPU gains nothing by it. To be set before the first pass."""
+        forward convolution (fusion.py). Without matrix tiles a CPU gains nothing by it. To be set before the first
+        pass."""
         self._placed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
         self._packed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
         self._routes: dict[tuple[tuple[str, ...], tuple[str, ...]], Route] = {}
@@ -220,7 +221,8 @@ class Plan:
         readers = Counter(value for index in needed for value in self.graph.nodes[index].inputs)
         left = Counter(readers)
         float32 = (self.dtype, self.precision) == (torch.float32, "fp32")  # a rounded normaliser is a sum of its own
-        together = fused_forwards(self, needed, keep, visited) if self.fused and float32 else {}
+        fused = self.fused or (self.device.type == "cpu" and tiles.available())
+        together = fused_forwards(self, needed, keep, visited) if fused and float32 else {}
         for index in needed:
             node = self.graph.nodes[index]
             entry = operation_of(self.graph, node)

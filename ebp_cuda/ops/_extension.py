@@ -9,7 +9,10 @@ from collections.abc import Sequence
 
 import torch
 
-from . import library  # noqa: F401  the ops must be there
+from . import (
+    library,  # noqa: F401  the ops must be there
+    tiles,
+)
 from .cpu_convolution import convolution_cpu
 from .formats import is_channels_last, memory_format
 from .modes import in_full_precision
@@ -145,6 +148,22 @@ def _fake_tile_convolution(
     return xs[0].new_empty((xs[0].shape[0], out_channels, *out_size)).contiguous(memory_format=torch.channels_last)
 
 
+@torch.library.register_fake("ebp_cuda::tile_excitation")
+def _fake_tile_excitation(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    weight_plus: torch.Tensor,
+    bias: torch.Tensor | None,
+    out_channels: int,
+    kernel: list[int],
+    padding: list[int],
+    out_size: list[int],
+    *_: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    y = x.new_empty((x.shape[0], out_channels, *out_size)).contiguous(memory_format=torch.channels_last)
+    return y, torch.empty_like(y)
+
+
 @in_full_precision
 def normalizer_cpu(
     x: torch.Tensor,
@@ -208,7 +227,9 @@ def excitation_cpu(
     relu: bool,
     as_gate: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """conv2d_excitation by ATen's convolution, twice."""
+    """conv2d_excitation by tiles in one, or by two convolutions."""
+    if tiles.serve(x, w, stride, padding, dilation, groups) and memory_format(x) == torch.channels_last:
+        return tiles.excite(tiles.Source(x, w), w_plus, padding, bias=bias, relu=relu, as_gate=as_gate)
     y = normalizer_cpu(x, w, stride, padding, dilation, groups)
     if bias is not None:
         y += bias.view(-1, 1, 1)

@@ -27,8 +27,9 @@ _laid_out = LaidOut()
 
 
 @cache
-def _has_tiles() -> bool:
-    return build_info()["cpu_isa"] == "amx"
+def available() -> bool:
+    """Whether this processor has such a unit, and the library was built for it."""
+    return bool(build_info()["cpu_isa"] == "amx")
 
 
 def serve(x: torch.Tensor, weight: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int) -> bool:
@@ -37,7 +38,7 @@ def serve(x: torch.Tensor, weight: torch.Tensor, stride: Ints, padding: Ints, di
     A question of shapes and types alone, so that one call takes the same way as the next.
     """
     return (
-        _has_tiles()
+        available()
         and type(x) is torch.Tensor
         and type(weight) is torch.Tensor
         and x.is_cpu
@@ -46,13 +47,14 @@ def serve(x: torch.Tensor, weight: torch.Tensor, stride: Ints, padding: Ints, di
         and (*stride, *dilation, groups) == (1, 1, 1, 1, 1)
         and all(p < k <= 255 for p, k in zip(padding, (*weight.shape[2:], *weight.shape[2:]), strict=True))
         and x.shape[0] * x.shape[2] * x.shape[3] >= _LEAST_PIXELS
-        and _filled(weight.shape[1], _BLOCK) * _filled(weight.shape[0], _ROWS) >= 0.5
+        and filled(weight)
     )
 
 
-def _filled(channels: int, block: int) -> float:
-    """How much of the blocks is not padding."""
-    return channels / (-(-channels // block) * block)
+def filled(weight: torch.Tensor) -> bool:
+    """Whether at least half of the blocks of weight [O, I, kh, kw] is no padding."""
+    above, below = weight.shape[:2]
+    return 2 * above * below >= (-(-above // _ROWS) * _ROWS) * (-(-below // _BLOCK) * _BLOCK)
 
 
 @dataclass(frozen=True)
@@ -74,19 +76,34 @@ def convolve(
     [N*K, O, h, w]; padding (top, left, bottom, right).
     """
     first = sources[0]
-    above, _, *kernel = first.weight.shape
-    size = [first.x.shape[2 + i] + padding[i] + padding[2 + i] - kernel[i] + 1 for i in (0, 1)]
     return torch.ops.ebp_cuda.tile_convolution.default(
         [_lying(source.x) for source in sources],
-        [_laid_out.of(source.weight, partial(lay_out, source.weight)) for source in sources],
+        [_tiles(source.weight) for source in sources],
         bias,
-        above,
-        kernel,
-        padding[:2],
-        size,
+        *_geometry(first, padding),
         [_lying(source.gate) for source in sources if source.gate is not None],
         None if addend is None else _lying(addend),
     )
+
+
+def excite(
+    source: Source, weight_plus: torch.Tensor, padding: Ints, *, bias: torch.Tensor | None, relu: bool, as_gate: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `ops.conv2d_excitation` gives, of a source without a gate: x is split once for both products."""
+    return torch.ops.ebp_cuda.tile_excitation.default(
+        _lying(source.x), _tiles(source.weight), _tiles(weight_plus), bias, *_geometry(source, padding), relu, as_gate
+    )
+
+
+def _geometry(source: Source, padding: Ints) -> tuple[int, list[int], Ints, list[int]]:
+    """Channels above, kernel, padding before, and the size of a plane above."""
+    above, _, *kernel = source.weight.shape
+    size = [source.x.shape[2 + i] + padding[i] + padding[2 + i] - kernel[i] + 1 for i in (0, 1)]
+    return above, kernel, padding[:2], size
+
+
+def _tiles(weight: torch.Tensor) -> torch.Tensor:
+    return _laid_out.of(weight, partial(lay_out, weight))
 
 
 def _lying(t: torch.Tensor) -> torch.Tensor:

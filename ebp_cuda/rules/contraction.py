@@ -122,18 +122,24 @@ def _down(step: Step, r: torch.Tensor, name: str, x: torch.Tensor) -> Relevance:
     return Relevance(_packed_adjoint(step, r, name), x, precision)
 
 
-def _tiled(step: Step, rel: Relevance, z: torch.Tensor, name: str, x: torch.Tensor) -> Relevance | None:
-    """x * L^T (p / z) by the matrix tiles of a CPU, or None where there are none or they do not suit."""
-    weight = step.params["weight"]
-    if step.node.op != "conv" or step.fused or weight.device.type != "cpu" or _precision(step) != "fp32":
+def _tiled(
+    step: Step,
+    rel: Relevance,
+    name: str,
+    x: torch.Tensor,
+    parted: Callable[[], tuple[torch.Tensor, torch.Tensor | None]],
+) -> Relevance | None:
+    """x * L^T (p / z), with p / z in two factors, by the matrix tiles of a CPU; or None where there are none or they do
+    not suit."""
+    if step.node.op != "conv" or step.fused or not x.is_cpu or _precision(step) != "fp32":
         return None
-    window = Window(step.node, weight)
-    if not window.flips:
+    window = Window(step.node, step.params["weight"])
+    if not (window.flips and tiles.available()):
         return None
     flipped, pads = step.packed(name + "^T"), window.flipped_pads
     if not tiles.serve(rel.s, flipped, window.stride, pads, window.dilation, window.groups):
         return None
-    r, gate = rel.parted(z)
+    r, gate = parted()
     return Tiled([tiles.Source(r, flipped, gate)], pads, x)
 
 
@@ -225,9 +231,10 @@ def share_excitation(step: Step, above: Sequence[Relevance | None]) -> list[Rele
     precision = _precision(step)
     y, gate = step.saved.get("gate", (None, None))
     if y is not None and rel.factor is y and step.sign > 0:
-        return [_down(step, rel.columns(gate), weight, x)]
+        tiled = _tiled(step, rel, weight, x, lambda: (rel.s, gate))
+        return [tiled or _down(step, rel.columns(gate), weight, x)]
     z = _kept(step, f"normalizer{step.sign:+d}", lambda: apply(node, x, step.packed(weight), precision))
-    return [_tiled(step, rel, z, weight, x) or _down(step, rel.over(z), weight, x)]
+    return [_tiled(step, rel, weight, x, lambda: rel.parted(z)) or _down(step, rel.over(z), weight, x)]
 
 
 @register_rule("conv_transpose", "gradient", rule_sets=["caffe"], needs="")
