@@ -87,22 +87,114 @@ EBP_HD void max_route_plane(const Pool2d& d, const T* p, const W* winner, T* bel
   }
 }
 
-// A plain loop for the compiler: GCC's vector conversion would widen the codes one by one.
-template <class T, class W>
-EBP_HD void add_routed(int64_t inner, const T* __restrict p, const W* __restrict winner, int tap, T* __restrict below) {
-  for (int64_t c = 0; c < inner; ++c) below[c] += routed(p[c], int(winner[c]), tap);
+// Along one axis, from one output that sees an input to the next: how many outputs on, and how many taps back.
+struct RouteStep {
+  int outputs, taps;
+};
+
+EBP_HD RouteStep route_step(const Axis& a) {
+  int outputs = 1;
+  while (outputs < a.out && outputs * a.stride % a.dilation != 0) ++outputs;
+  return {outputs, outputs * a.stride / a.dilation};
 }
 
-// Where channels are neighbours each pixel gathers: an output at a time, all channels of it.
+// The outputs of one axis that see an input, `count` of them from `first` on, which sees it at `tap`.
+struct AxisRoutes {
+  int first, count, tap;
+};
+
+EBP_HD AxisRoutes axis_routes(const Axis& a, RouteStep step, int input) {
+  Cover cover = cover_of(a, input);
+  while (cover.first < cover.end && tap_at(a, cover.first, input) < 0) ++cover.first;
+  if (cover.first >= cover.end) return {0, 0, 0};
+  return {cover.first, ceil_div(cover.end - cover.first, step.outputs), tap_at(a, cover.first, input)};
+}
+
+// What the pixels of one row gather: from `rows` lines of outputs, in memory `row_step` apart and `row_taps` in their
+// taps, and in each from outputs `col_step` and `col_taps` apart. Neighbouring columns lie a plane apart.
+struct RowGather {
+  int rows, row_taps, col_taps;
+  int64_t row_step, col_step, upper_plane, lower_plane;
+};
+
+// A pixel's sums for neighbouring channels of neighbouring columns stay in registers until all outputs are visited, in
+// the order of for_routes. The columns share the winners' codes, and so the comparisons.
+template <int columns, int vectors, class V, class T, class W>
+EBP_HD void gather_routes(const RowGather& g, int cols, int tap, const T* p, const W* winner, T* below) {
+  constexpr int lanes = sizeof(V) / sizeof(T);
+  V sum[columns * vectors];
+  unrolled<columns * vectors>([&](int i) EBP_INLINE { sum[i] = V{}; });
+  for (int row = 0; row < g.rows; ++row, tap -= g.row_taps, p += g.row_step, winner += g.row_step) {
+    const T* from = p;
+    const W* codes = winner;
+    for (int col = 0; col < cols; ++col, from += g.col_step, codes += g.col_step) {
+      unrolled<vectors>([&](int v) EBP_INLINE {
+        const auto won = won_by<V, T>(codes + v * lanes, tap - col * g.col_taps);
+        unrolled<columns>([&](int k) EBP_INLINE {
+          V& own = sum[k * vectors + v];
+          own = add_where(won, own, load<V>(from + k * g.upper_plane + v * lanes));
+        });
+      });
+    }
+  }
+  unrolled<columns * vectors>(
+      [&](int i) EBP_INLINE { store<T>(sum[i], below + i / vectors * g.lower_plane + i % vectors * lanes); });
+}
+
+// All channels of a pixel: in blocks of vectors, then in smaller ones, at last one by one.
+template <int columns, int vectors, class T, class W>
+EBP_HD void gather_channels(const RowGather& g, int cols, int tap, int64_t left, const T* p, const W* winner,
+                            T* below) {
+  constexpr int block = vectors * Vector<T>::lanes;
+  for (; left >= block; left -= block, p += block, winner += block, below += block) {
+    gather_routes<columns, vectors, typename Vector<T>::type>(g, cols, tap, p, winner, below);
+  }
+  if constexpr (vectors > 1) {
+    gather_channels<columns, vectors / 2>(g, cols, tap, left, p, winner, below);
+  } else {
+    for (; left > 0; --left) gather_routes<columns, 1, T>(g, cols, tap, p++, winner++, below++);
+  }
+}
+
+// Row `row` of the pixels of `columns` neighbouring planes that share their winners.
+template <int columns, class T, class W>
+EBP_HD void max_route_row(const Pool2d& d, RouteStep down, RouteStep along, int row, const T* p, const W* winner,
+                          T* below) {
+  constexpr int vectors = 8 / columns;
+  const AxisRoutes rows = axis_routes(d.h, down, row);
+  const int64_t line = d.w.out * d.inner;
+  const RowGather g{rows.count,      down.taps * d.w.kernel, along.taps, down.outputs * line, along.outputs * d.inner,
+                    output_plane(d), input_plane(d)};
+  below += row * d.w.in * d.inner;
+  for (int col = 0; col < d.w.in; ++col, below += d.inner) {
+    const AxisRoutes cols = axis_routes(d.w, along, col);
+    const int64_t from = rows.first * line + cols.first * d.inner;
+    const int tap = rows.tap * d.w.kernel + cols.tap;
+    gather_channels<columns, vectors>(g, cols.count, tap, d.inner, p + from, winner + from, below);
+  }
+}
+
+// Where channels are neighbours each pixel gathers, two columns of an image at a time.
 template <class T, class W>
 void max_route_rows(const Pool2d& d, const T* p, const W* winner, T* below, int64_t begin, int64_t end) {
-  for_covered_pixels(d, begin, end, [&](int64_t plane, int row, int col, Cover rows, Cover cols, int64_t to) {
+  const RouteStep down = route_step(d.h), along = route_step(d.w);
+  const int64_t rows = d.h.in;
+  while (begin < end) {
+    const int64_t plane = begin / rows, first = begin - plane * rows;
+    const bool two = first == 0 && begin + 2 * rows <= end && winner_plane(d, plane) == winner_plane(d, plane + 1);
     const T* upper = p + plane * output_plane(d);
     const W* codes = winner + winner_plane(d, plane) * output_plane(d);
-    for (int64_t c = 0; c < d.inner; ++c) below[to + c] = T(0);
-    for_routes(d, row, col, rows, cols,
-               [&](int64_t from, int tap) { add_routed(d.inner, upper + from, codes + from, tap, below + to); });
-  });
+    T* lower = below + plane * input_plane(d);
+    const int64_t last = rows < first + end - begin ? rows : first + end - begin;
+    for (int row = int(first); row < last; ++row) {
+      if (two) {
+        max_route_row<2>(d, down, along, row, upper, codes, lower);
+      } else {
+        max_route_row<1>(d, down, along, row, upper, codes, lower);
+      }
+    }
+    begin += two ? 2 * rows : last - first;
+  }
 }
 
 template <class T, class W>
