@@ -23,18 +23,35 @@ EBP_HD void for_runs(const Rows& d, int64_t begin, int64_t end, const Body& body
   }
 }
 
+// Asks for what lies `ahead` elements behind a run. Hardware foresees no reads with gaps between them.
 template <class T>
-void share(const Rows& d, const T* p, const T* z, T* r, int64_t begin, int64_t end) {
-  for_runs(d, begin, end, [&](int64_t to, int64_t column, int64_t shared, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) r[to + i] = ebp::share(p[column + i], z[shared + i]);
+EBP_HD void prefetch_run(const T* run, int64_t ahead, int64_t count) {
+  constexpr int64_t line = 64 / sizeof(T);
+  for (int64_t i = 0; i < count; i += line) __builtin_prefetch(run + ahead + i);
+}
+
+// result = formula(column, shared), element by element.
+template <class T, class Formula>
+EBP_HD void combine(const Rows& d, const T* column, const T* shared, T* result, int64_t begin, int64_t end,
+                    const Formula& formula) {
+  constexpr int64_t enough = 2048 / sizeof(T);
+  const int64_t ahead = (enough + d.run - 1) / d.run * d.column.run;
+  for_runs(d, begin, end, [&](int64_t to, int64_t from, int64_t with, int64_t count) {
+    if (d.column.run > d.run) prefetch_run(column + from, ahead, count);
+    const T *a = column + from, *b = shared + with;
+    T* __restrict c = result + to;
+    for (int64_t i = 0; i < count; ++i) c[i] = formula(a[i], b[i]);
   });
 }
 
 template <class T>
+void share(const Rows& d, const T* p, const T* z, T* r, int64_t begin, int64_t end) {
+  combine(d, p, z, r, begin, end, [](T a, T b) { return ebp::share(a, b); });
+}
+
+template <class T>
 void gate(const Rows& d, const T* s, const T* x, T* y, int64_t begin, int64_t end) {
-  for_runs(d, begin, end, [&](int64_t to, int64_t column, int64_t shared, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) y[to + i] = s[column + i] * x[shared + i];
-  });
+  combine(d, s, x, y, begin, end, [](T a, T b) { return a * b; });
 }
 
 // A block at a time, so that the best values so far stay at hand while one input after the other is compared.
