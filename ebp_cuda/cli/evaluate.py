@@ -13,7 +13,7 @@ import typer
 from ..errors import InputError
 from .app import app, progress_bar
 from .grouping import grouped
-from .options import Photos, Weights, option
+from .options import Photos, Weights, check_weights, option
 
 if TYPE_CHECKING:
     from ..eval.methods import Method
@@ -52,8 +52,7 @@ class Evaluated:
         from ..eval.subject import open_subject
 
         layers = {"layer": self.layer, "contrast": self.contrast_layer, "cam": self.cam_layer, "top": self.top}
-        if self.model.suffix == ".prototxt" and self.weights is None:
-            raise InputError(f"--model {self.model} holds no weights; give --weights WEIGHTS.caffemodel")
+        check_weights(self.model, self.weights)
         asked = method_names(self.method)
         changes = photos.changes() if changes is None else changes
         subject = open_subject(self.model, self.weights, photos.like, layers, changes)

@@ -34,8 +34,7 @@ class Files:
         """The network with its weights. Raises InputError where the two files do not belong together."""
         import ebp_cuda
 
-        if self.weights is None and self.model.suffix == ".prototxt":
-            raise InputError(f"--model {self.model} holds no weights; give --weights WEIGHTS.caffemodel")
+        check_weights(self.model, self.weights)
         return ebp_cuda.load(*model_files(self.model, self.weights))
 
 
@@ -141,6 +140,12 @@ def read_labels(source: str | None) -> list[str] | None:
     from ..models import labels
 
     return list(labels(source))
+
+
+def check_weights(model: Path, weights: Path | None) -> None:
+    """Raises InputError for a prototxt alone: its parameters would be made up, and so would every result."""
+    if weights is None and model.suffix == ".prototxt":
+        raise InputError(f"--model {model} holds no weights; give --weights WEIGHTS.caffemodel")
 
 
 def model_files(model: Path, weights: Path | None) -> list[Path]:
