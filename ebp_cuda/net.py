@@ -175,9 +175,10 @@ def load(path: str | Path, weights: str | Path | None = None, **options: Any) ->
             raise InputError(f"{path} is complete in itself; {given} was given as well")
         return Net(load_onnx(path))
     if path.suffix in (".prototxt", ".pt", ".txt") or weights is not None:
-        from .importers.caffe.importer import convert
+        from .importers.caffe import to_onnx
 
-        graph = load_onnx(*convert(path, weights, **options))
+        tensors: dict[str, Any] = {}
+        graph = load_onnx(to_onnx(path, weights, tensors=tensors, **options), tensors)
         graph.meta["origin"] = str(path)
         return Net(graph)
     raise ModelError(f"{path}: wanted a .onnx file, or a .prototxt with its .caffemodel")

@@ -38,6 +38,7 @@ def to_onnx(
     seed: int = 0,
     report: ImportReport | None = None,
     done: Callable[[float], None] | None = None,
+    tensors: dict[str, np.ndarray] | None = None,
 ) -> onnx.ModelProto:
     """The network of a Caffe prototxt, with its weights, as an ONNX model.
 
@@ -55,6 +56,8 @@ def to_onnx(
     allow_missing: let layers without weights in the file keep filler values, instead of refusing.
     report: filled with what was left out, unknown, missing, unused or shared.
     done: called with the part of the work that a step was, 1 in all.
+    tensors: filled with the numbers of the initializers by name, many of them views of the file; the model itself then
+        holds none. Without it the model holds a copy of them.
 
     Every blob is a value of its name; what an in-place layer overwrites is BLOB@LAYER with the layer that wrote it. The
     batch is a free axis of every input, and so are height and width unless a parameter's shape depends on them.
@@ -63,27 +66,6 @@ def to_onnx(
     ShapeError (shapes that do not fit together), InputError (outputs that there are not), UnsupportedError (settings
     without a translation; layer types and fields that are unknown: all of them are listed, with their lines).
     """
-    options: dict[str, Any] = {"phase": phase, "input_shapes": input_shapes, "labels": labels, "preprocess": preprocess}
-    options |= {"outputs": outputs, "ignore_unknown": ignore_unknown, "allow_missing": allow_missing, "seed": seed}
-    return fill_in(*convert(prototxt, caffemodel, report=report, done=done, **options))
-
-
-def convert(
-    prototxt: str | Path,
-    caffemodel: str | Path | None = None,
-    *,
-    phase: str = "TEST",
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
-    labels: Sequence[str] | None = None,
-    preprocess: Mapping[str, Any] | None = None,
-    outputs: Sequence[str] | None = None,
-    ignore_unknown: bool = False,
-    allow_missing: bool = False,
-    seed: int = 0,
-    report: ImportReport | None = None,
-    done: Callable[[float], None] | None = None,
-) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """`to_onnx` with the weights beside the model: the numbers of each initializer, many of them views of the file."""
     net = read_net(prototxt, phase)
     report = ImportReport() if report is None else report
     report.dropped += [layer.name for layer in net.layers if layer.dropped]
@@ -107,7 +89,10 @@ def convert(
         {value: _output_dims(shapes[value], free[value], next(iter(inputs.values()))[0]) for value in net.outputs()},
         _metadata(net, inputs, labels, preprocess),
     )
-    return model, writer.tensors
+    if tensors is None:
+        return fill_in(model, writer.tensors)
+    tensors.update(writer.tensors)
+    return model
 
 
 def import_file(
@@ -125,7 +110,9 @@ def import_file(
     """
     check_writable(out_path)
     report = options.pop("report", None) or ImportReport()
-    save(*convert(prototxt, caffemodel, report=report, **options), out_path, external_limit)
+    tensors: dict[str, np.ndarray] = {}
+    model = to_onnx(prototxt, caffemodel, report=report, tensors=tensors, **options)
+    save(model, tensors, out_path, external_limit)
     return report
 
 
