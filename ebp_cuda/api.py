@@ -18,7 +18,7 @@ from .errors import InputError, ShapeError, UnsupportedError, is_out_of_memory
 from .interop import like
 from .net import ArrayLike, Net, as_net
 from .rules.relevance import Relevance
-from .targets import Choice, Target, choice_of
+from .targets import Choice, Target, choice_of, class_seed
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Input name and shape, of every input."""
@@ -273,22 +273,6 @@ def _images(inputs: Mapping[str, torch.Tensor]) -> int:
 def _settings() -> tuple[object, ...]:
     """The process's settings that choose among torch's kernels, apart from those that a pass overrides (ops.modes)."""
     return torch.backends.cudnn.enabled, torch.are_deterministic_algorithms_enabled()
-
-
-def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The distribution a sweep starts from, [N*K, classes, ...]: probability 1 on each target.
-
-    A spatial top (fully convolutional network) shares it over positions by a softmax of the class's scores, as the
-    original's demo does.
-    """
-    images, count = targets.shape
-    seed = top.new_zeros(images, count, *top.shape[1:])
-    rows = torch.arange(images, device=top.device).unsqueeze(1)
-    chosen = top[rows, targets]
-    share = chosen.flatten(2).softmax(2).reshape(chosen.shape) if chosen.dim() > 2 else torch.ones_like(chosen)
-    columns = torch.arange(count, device=top.device).unsqueeze(0)
-    seed[rows, columns, targets] = share
-    return seed.flatten(0, 1)
 
 
 def excitation_backprop(

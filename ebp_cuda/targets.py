@@ -1,4 +1,4 @@
-"""Classes as people write them: indices, names, topN, all; and as tensors."""
+"""Classes as people write them: indices, names, topN, all; as tensors; and as what a sweep starts from."""
 
 from __future__ import annotations
 
@@ -67,6 +67,22 @@ def choice_of(target: Target, images: int) -> Choice:
         raise InputError(f"target has shape {list(found.shape)}, wanted a class, [{images}] or [{images}, K]")
     found = found.to(torch.int64).reshape(images, -1)
     return Choice("given", found.shape[1], found, *(extremes(found) or (0, 0)))
+
+
+def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The distribution a sweep starts from, [N*K, classes, ...]: probability 1 on each target.
+
+    A spatial top (fully convolutional network) shares it over positions by a softmax of the class's scores, as the
+    original's demo does.
+    """
+    images, count = targets.shape
+    seed = top.new_zeros(images, count, *top.shape[1:])
+    rows = torch.arange(images, device=top.device).unsqueeze(1)
+    chosen = top[rows, targets]
+    share = chosen.flatten(2).softmax(2).reshape(chosen.shape) if chosen.dim() > 2 else torch.ones_like(chosen)
+    columns = torch.arange(count, device=top.device).unsqueeze(0)
+    seed[rows, columns, targets] = share
+    return seed.flatten(0, 1)
 
 
 def parse_targets(text: str, labels: Sequence[str] | None, classes: int) -> list[int] | str:

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torchray_peer import AcrossChannelNorm
 
-from ebp_cuda.api import class_seed
 from ebp_cuda.errors import UnsupportedError
 from ebp_cuda.graph import Graph, Node
+from ebp_cuda.targets import class_seed
 
 Tensor = torch.Tensor
 Share = tuple[Tensor, Tensor | None]
