@@ -20,10 +20,11 @@ from ..errors import InputError
 from ..job import preprocess_of
 from ..preprocess import Preprocess
 from .attributing import Attributor
-from .decoding import Chunk, DecodeLoop, Decoder
+from .decoding import Chunk, Decoder
 from .output import FORMAT, Output, graph_digest
 from .sources import Source, open_source
 from .threads import Behind, ahead
+from .workers import DecodeLoop
 from .writing import ShardWriter
 
 _AHEAD, _BEHIND = 2, 4  # chunks decoded and waiting; groups attributed and waiting to be written
@@ -48,7 +49,7 @@ class Settings:
     workers: int = 1
     """Decoding processes; 0 decodes in a thread."""
     timeout: float = 120.0
-    """Seconds after which a decoding process that brings nothing is given up."""
+    """Seconds that a decoding process may take for an image."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ def prepare(
     source: what `open_source` takes. target: classes as for `ebp-cuda attribute`, or "@COLUMN" of the source.
     preprocess: fields of `Preprocess` that replace the model's. batch: images attributed at a time. shard_size: images
     per output file. workers: decoding processes, 0 for a thread; by default one for eight cores on the CPU, and with a
-    GPU all but one core. device: where the method will run, if not where it is. timeout: seconds until a decoding
-    process is given up. Raises InputError.
+    GPU all but one core. device: where the method will run, if not where it is. timeout: seconds that a decoding
+    process may take for an image. Raises InputError.
     """
     opened = open_source(source, image=image_column, name=name_column, target=target_column(target))
     how = preprocess_of(method.net, dict(preprocess or {}))

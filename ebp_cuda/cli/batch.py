@@ -60,7 +60,7 @@ def batch(
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time")] = 8,
     shard_size: Annotated[int, typer.Option("--shard-size", min=1, help="images per output file")] = 1024,
     workers: Annotated[int | None, typer.Option("--workers", min=0, help="decoding processes; 0: a thread")] = None,
-    timeout: Annotated[float, typer.Option("--decode-timeout", min=1, help="seconds until one is given up")] = 120,
+    timeout: Annotated[float, typer.Option("--decode-timeout", min=1, help="seconds that an image may take")] = 120,
     image_column: Annotated[str | None, option("--image-column", "NAME", ".csv, .parquet: the images")] = None,
     name_column: Annotated[str | None, option("--name-column", "NAME", ".parquet: their names")] = None,
 ) -> None:
