@@ -78,14 +78,6 @@ def digests(out: Path) -> list[str | None]:
     return found
 
 
-def run_until_killed(source: Path, out: Path) -> None:
-    """What the kill test starts again and again."""
-    import torch
-
-    torch.set_num_threads(1)
-    batch.run(source, method(), out, target="top2", resume=True, **SMALL)
-
-
 @dataclass(frozen=True)
 class DyingPlace:
     """An image that takes its process along."""
