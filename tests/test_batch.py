@@ -10,16 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from batch_data import (  # fmt: skip
-    BROKEN,
-    COUNT,
-    SMALL,
-    digests,
-    files,
-    method,
-    photos,
-    write_folder,
-)
+from batch_data import BROKEN, COUNT, SMALL, digests, files, photos, write_folder
 
 import ebp_cuda
 from ebp_cuda import batch, cli
@@ -28,28 +19,7 @@ from ebp_cuda.errors import InputError, UnsupportedError
 from ebp_cuda.models import digits
 from ebp_cuda.preprocess import load_image, prepare
 
-
-@pytest.fixture(scope="module")
-def eb() -> ebp_cuda.ExcitationBackprop:
-    return method()
-
-
-@pytest.fixture(scope="module")
-def images() -> dict[str, bytes]:
-    return photos()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, images: dict[str, bytes]) -> Path:
-    return write_folder(tmp_path_factory.mktemp("photos"), images)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, folder: Path, eb: ebp_cuda.ExcitationBackprop) -> Path:
-    """An undisturbed run."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    batch.run(folder, eb, out, target="top2", **SMALL)
-    return out
+pytest_plugins = ["batch_fixtures"]
 
 
 def test_maps_are_those_of_attribute(whole: Path, folder: Path, images: dict[str, bytes], eb: Any) -> None:

@@ -7,38 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from batch_data import COUNT, SMALL, digests, method, photos, write_folder, write_parquet, write_tar
+from batch_data import COUNT, SMALL, digests, photos, write_folder, write_parquet, write_tar
 
-import ebp_cuda
 from ebp_cuda import batch
 from ebp_cuda.batch.sources import open_source
 from ebp_cuda.errors import InputError
 from ebp_cuda.models import digits
 from ebp_cuda.preprocess import load_image, prepare
 
+pytest_plugins = ["batch_fixtures"]
 CLASSES = [str(row % 10) for row in range(COUNT)]
-
-
-@pytest.fixture(scope="module")
-def eb() -> ebp_cuda.ExcitationBackprop:
-    return method()
-
-
-@pytest.fixture(scope="module")
-def images() -> dict[str, bytes]:
-    return photos()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, images: dict[str, bytes]) -> Path:
-    return write_folder(tmp_path_factory.mktemp("photos"), images)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, folder: Path, eb: ebp_cuda.ExcitationBackprop) -> Path:
-    out = tmp_path_factory.mktemp("whole") / "out"
-    batch.run(folder, eb, out, target="top2", **SMALL)
-    return out
 
 
 @pytest.mark.parametrize("kind", ["list", "csv", "tar", "bytes", "struct", "paths"])

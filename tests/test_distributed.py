@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_data import SMALL, KillingSource, files, method, photos, write_folder
+from batch_data import SMALL, KillingSource, files, method, photos
 
 from ebp_cuda import batch, distributed
 from ebp_cuda.batch.output import Output
@@ -19,6 +19,7 @@ from ebp_cuda.errors import InputError, UnsupportedError
 from ebp_cuda.job import preprocess_of
 from ebp_cuda.models import digits
 
+pytest_plugins = ["batch_fixtures"]
 pytestmark = pytest.mark.slow
 TWO = Cluster(workers=2)
 
@@ -35,18 +36,6 @@ def ray() -> Iterator[Any]:
         found.init(num_cpus=3, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
         yield found
         found.shutdown()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("photos"), photos())
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
-    out = tmp_path_factory.mktemp("whole") / "out"
-    batch.run(folder, method(), out, target="top2", **SMALL)
-    return out
 
 
 def test_same_files_though_a_worker_is_killed(ray: Any, whole: Path, folder: Path, tmp_path: Path) -> None:
