@@ -7,24 +7,10 @@ import threading
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from small_net import Small
 
 import ebp_cuda
 from ebp_cuda import EBPError, ExcitationBackprop, InputError, ShapeError, UnsupportedError
-
-
-class Small(nn.Module):
-    """Two convolutions, a pool with overlapping windows, a classifier of five."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(6, 8, 3), nn.ReLU()
-        )
-        self.head = nn.Linear(8, 5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.features(x).mean((2, 3)))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from test_api import Small
+from small_net import Small
 
 import ebp_cuda
 from ebp_cuda import ExcitationBackprop, ShapeError, UnsupportedError, ops

@@ -150,7 +150,7 @@ def test_a_second_recording_takes_its_room_from_the_first_ones() -> None:
 
 
 def test_written_weights_end_a_recording() -> None:
-    from test_api import Small
+    from small_net import Small
 
     torch.manual_seed(4)
     module, x = Small().eval().to(DEVICE), images("small")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from golden_data import GOLDEN, load, under
-from test_capture import images, method
+from small_net import images, method
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
