@@ -18,6 +18,7 @@ import torch.nn.functional as F
 import ebp_cuda
 from ebp_cuda import ops
 from ebp_cuda.ops import tiles
+from ebp_cuda.ops.forms import formed
 from ebp_cuda.ops.tiles import Source
 
 Tensor = torch.Tensor
@@ -86,7 +87,7 @@ def test_it_is_a_convolution_in_the_precision_of_float32(shape: tuple, given: st
 def test_gates_and_several_sources(padding: tuple[int, ...]) -> None:
     size = 3 if any(padding) else 1
     sources = [
-        Source(rand(6, n, 5, 9, seed=n), rand(50, n, size, size, seed=n + 1), rand(2, n, 5, 9, seed=n + 2))
+        Source(rand(6, n, 5, 9, seed=n), rand(50, n, size, size, seed=n + 1), gate=rand(2, n, 5, 9, seed=n + 2))
         for n in (64, 16, 37)
     ]
     addend = rand(*exact(sources, padding, None, None).shape, seed=9)
@@ -99,32 +100,42 @@ def test_gates_and_several_sources(padding: tuple[int, ...]) -> None:
 def test_an_output_and_its_normaliser_of_one_reading(shape: tuple, as_gate: bool) -> None:
     images, below, above, height, width, kernel, padding = shape
     x, weight = rand(images, below, height, width, positive=True), rand(above, below, *kernel, seed=1)
+    weight[0] = -weight[0].abs()  # a channel that nothing excites
     bias, plus = rand(above, seed=2), weight.clamp(min=0)
-    plus[0] = 0  # a channel that nothing excites
-    found, side = tiles.excite(Source(x, weight), plus, padding, bias=bias, relu=True, as_gate=as_gate)
+    found, side = tiles.excite(x, weight, padding, bias=bias, relu=True, as_gate=as_gate)
     y, z = exact([Source(x, weight)], padding, bias, None).relu(), exact([Source(x, plus)], padding, None, None)
     assert distance(found, y) < 5e-6
     if as_gate:  # a division by little is ill-conditioned: by the z and y that were computed
-        z = tiles.convolve([Source(x, plus)], padding).double()
+        z = tiles.convolve([Source(x, weight, "+")], padding).double()
         wanted = torch.where(z == 0, 0.0, found.double() / z)
         assert torch.equal(side[:, 0], torch.zeros_like(side[:, 0]))
         torch.testing.assert_close(side, wanted.float())
     else:
         assert distance(side, z) < 5e-6
     assert torch.equal(found, tiles.convolve([Source(x, weight)], padding, bias=bias).relu())
-    assert torch.equal(
-        tiles.excite(Source(x, weight), plus, padding, bias=None, relu=False, as_gate=False)[0],
-        tiles.convolve([Source(x, weight)], padding),
-    )
+    plain, _ = tiles.excite(x, weight, padding, bias=None, relu=False, as_gate=False)
+    assert torch.equal(plain, tiles.convolve([Source(x, weight)], padding))
+
+
+@pytest.mark.parametrize("form", ["+", "-", "+^T", "-^T"])
+def test_forms_of_a_weight(form: str) -> None:
+    weight = rand(48, 37, 3, 2, seed=1)
+    x = rand(2, 48 if form.endswith("^T") else 37, 9, 8)
+    found = tiles.convolve([Source(x, weight, form)], (1, 0, 0, 1))
+    assert torch.equal(found, tiles.convolve([Source(x, formed(weight, form).contiguous())], (1, 0, 0, 1)))
+    part = (weight if form[0] == "+" else -weight).clamp(min=0).double()
+    wanted = F.conv_transpose2d(x.double(), part) if form.endswith("^T") else F.conv2d(x.double(), part)
+    assert distance(tiles.convolve([Source(x, weight, form)], (2, 1, 2, 1) if form[1:] else (0,) * 4), wanted) < 5e-6
 
 
 def test_slices_of_channels_are_read_as_they_lie() -> None:
     wide, gates, addends = rand(6, 100, 7, 5), rand(3, 90, 7, 5, seed=1), rand(6, 80, 7, 5, seed=2)
-    source = Source(wide[:, 20:60], rand(48, 40, 3, 3, seed=3), gates[:, 7:47])
+    source = Source(wide[:, 20:60], rand(48, 40, 3, 3, seed=3), gate=gates[:, 7:47])
     addend = addends[:, 11:59]
     assert not source.x.is_contiguous(memory_format=LAST)
     found = tiles.convolve([source], (1, 1, 1, 1), addend=addend)
-    copied = Source(*(t.contiguous(memory_format=LAST) for t in (source.x, source.weight, source.gate)))  # type: ignore[union-attr]
+    x, gate = (t.contiguous(memory_format=LAST) for t in (source.x, source.gate))  # type: ignore[union-attr]
+    copied = Source(x, source.weight, gate=gate)
     assert torch.equal(found, tiles.convolve([copied], (1, 1, 1, 1), addend=addend.contiguous(memory_format=LAST)))
     assert distance(found, exact([source], (1, 1, 1, 1), None, addend)) < 5e-6
 

@@ -61,7 +61,7 @@ def _shares_plainly(plan: Planned, index: int) -> bool:
     weight = node.params["weight"]
     alone = rule.down is share_excitation or (rule.down is share_conserving and node.inputs[0] in plan.non_negative)
     small, strided = set(weight.shape[2:]) == {1}, max(node.attrs["stride"]) > 1
-    worth = (small or strided) if plan.fused else not strided and tiles.filled(weight)
+    worth = (small or strided) if plan.fused else not strided and tiles.filled(*weight.shape[:2])
     return alone and weight.dim() == 4 and worth and node.attrs["groups"] == 1
 
 

@@ -14,6 +14,7 @@ import torch
 from ..errors import InputError, UnsupportedError
 from ..graph import Graph, Node
 from ..ops import require_device, tiles
+from ..ops.forms import formed
 from ..ops.stamps import Stamp, stamp_of
 from ..ops.waiting import settled
 from ..rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, registrations, rule_of
@@ -120,18 +121,16 @@ class Plan:
         return placed.contiguous(memory_format=torch.channels_last) if placed.dim() == 4 else placed.contiguous()
 
     def packer(self, index: int) -> Callable[[str], torch.Tensor]:
-        """`packed("weight+")` is max(W, 0), `packed("weight-")` is max(-W, 0), "weight+^T" the same with input and
-        output channels exchanged and the kernel flipped. Made once, and again when W was written to."""
+        """`packed("weight+")`, "weight-", "weight+^T": the parameter in that form (ops/forms.py). Made once, and again
+        when it was written to."""
 
         def packed(name: str) -> torch.Tensor:
-            base, flipped = name.removesuffix("^T"), name.endswith("^T")
-            stamp = stamp_of(self.graph.nodes[index].params[base[:-1]])
+            base = name.removesuffix("^T")[:-1]
+            stamp = stamp_of(self.graph.nodes[index].params[base])
             held = self._packed.get((index, name))
             if held is None or held[0] != stamp:
-                weight = self._param(index, base[:-1])
-                positive = weight.clamp(min=0) if base[-1] == "+" else (-weight).clamp_(min=0)
-                made = self.place(_flip(positive)) if flipped else positive
-                held = self._packed[index, name] = (stamp, settled(made))
+                made = formed(self._param(index, base), name.removeprefix(base))
+                held = self._packed[index, name] = (stamp, settled(self.place(made)))
             return held[1]
 
         return packed
@@ -240,10 +239,6 @@ class Plan:
 
 
 _OWN_OUTPUT = frozenset(("conv", "conv_transpose", "linear", "batch_norm", "sum"))
-
-
-def _flip(weight: torch.Tensor) -> torch.Tensor:
-    return weight.transpose(0, 1).flip(tuple(range(2, weight.dim())))
 
 
 def operation_of(graph: Graph, node: Node) -> Operation:

@@ -9,10 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import (
-    library,  # noqa: F401  the ops must be there
-    tiles,
-)
+from . import library  # noqa: F401  the ops must be there
 from .cpu_convolution import convolution_cpu
 from .formats import is_channels_last, memory_format
 from .modes import in_full_precision
@@ -227,9 +224,7 @@ def excitation_cpu(
     relu: bool,
     as_gate: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """conv2d_excitation by tiles in one, or by two convolutions."""
-    if tiles.serve(x, w, stride, padding, dilation, groups) and memory_format(x) == torch.channels_last:
-        return tiles.excite(tiles.Source(x, w), w_plus, padding, bias=bias, relu=relu, as_gate=as_gate)
+    """conv2d_excitation by two convolutions."""
     y = normalizer_cpu(x, w, stride, padding, dilation, groups)
     if bias is not None:
         y += bias.view(-1, 1, 1)

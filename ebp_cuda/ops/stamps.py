@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from weakref import ReferenceType, ref
 
 import torch
-from torch.utils.weak import WeakIdKeyDictionary
 
 Stamp = tuple[int, int]
 """Where a tensor's memory lies and how often torch wrote to it: another stamp, another content."""
@@ -20,19 +19,21 @@ def stamp_of(tensor: torch.Tensor) -> Stamp:
 
 
 class LaidOut:
-    """A second form of weights, made at a weight's first use and again when it was written to; it lives as long as
-    the weight does."""
+    """Weights in another layout, made at their first use and again when they were written to; it lives as long as the
+    weights do."""
 
     def __init__(self) -> None:
-        self._held: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._held: dict[int, tuple[ReferenceType[torch.Tensor], Stamp, dict[str, torch.Tensor]]] = {}
 
-    def of(self, weight: torch.Tensor, make: Callable[[], Any]) -> torch.Tensor:
-        """What `make()` makes of it."""
-        stamp = stamp_of(weight)
-        held: tuple[Stamp, torch.Tensor] | None = self._held.get(weight)
-        if held is None or held[0] != stamp:
-            held = self._held[weight] = stamp, make()
-        return held[1]
+    def of(self, weight: torch.Tensor, make: Callable[[], torch.Tensor], name: str = "") -> torch.Tensor:
+        """What `make()` makes of the weight; a weight may have several layouts, by name."""
+        key, stamp = id(weight), stamp_of(weight)
+        held = self._held.get(key)
+        if held is None or held[0]() is not weight or held[1] != stamp:
+            held = self._held[key] = ref(weight, lambda _: self._held.pop(key, None)), stamp, {}
+        if name not in held[2]:
+            held[2][name] = make()
+        return held[2][name]
 
     def __len__(self) -> int:
         return len(self._held)

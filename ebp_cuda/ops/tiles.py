@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import torch
 
 from .formats import is_channel_slice
+from .forms import formed, shape_of
 from .library import build_info
 from .stamps import LaidOut
 
@@ -32,39 +33,43 @@ def available() -> bool:
     return bool(build_info()["cpu_isa"] == "amx")
 
 
-def serve(x: torch.Tensor, weight: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int) -> bool:
-    """Whether tiles are the way to convolve x [N, I, H, W] with weight [O, I, kh, kw].
+def serve(
+    x: torch.Tensor, weight: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, form: str = ""
+) -> bool:
+    """Whether tiles are the way to convolve x [N, I, H, W] with a weight that is [O, I, kh, kw] in that form.
 
     A question of shapes and types alone, so that one call takes the same way as the next.
     """
+    if not available() or type(x) is not torch.Tensor or type(weight) is not torch.Tensor or not x.is_cpu:
+        return False
+    shape = shape_of(weight, form)
     return (
-        available()
-        and type(x) is torch.Tensor
-        and type(weight) is torch.Tensor
-        and x.is_cpu
-        and x.dtype == weight.dtype == torch.float32
+        x.dtype == weight.dtype == torch.float32
         and not torch.is_grad_enabled()
         and (*stride, *dilation, groups) == (1, 1, 1, 1, 1)
-        and all(p < k <= 255 for p, k in zip(padding, (*weight.shape[2:], *weight.shape[2:]), strict=True))
+        and all(p < k <= 255 for p, k in zip(padding, (*shape[2:], *shape[2:]), strict=True))
         and x.shape[0] * x.shape[2] * x.shape[3] >= _LEAST_PIXELS
-        and filled(weight)
+        and filled(*shape[:2])
     )
 
 
-def filled(weight: torch.Tensor) -> bool:
-    """Whether at least half of the blocks of weight [O, I, kh, kw] is no padding."""
-    above, below = weight.shape[:2]
+def filled(above: int, below: int) -> bool:
+    """Whether at least half of the blocks of a weight for so many channels is no padding."""
     return 2 * above * below >= (-(-above // _ROWS) * _ROWS) * (-(-below // _BLOCK) * _BLOCK)
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a convolution multiplies: x [N*K, I, H, W], weight [O, I, kh, kw], and a gate [N, I, H, W] that multiplies x
-    as it is read, or None; all float32."""
+    """What a convolution multiplies, all float32."""
 
     x: torch.Tensor
+    """[N*K, I, H, W]."""
     weight: torch.Tensor
+    """[O, I, kh, kw] in the form below."""
+    form: str = ""
+    """See forms.py: nothing else keeps the weight in it."""
     gate: torch.Tensor | None = None
+    """[N, I, H, W], multiplies x as it is read; or None."""
 
 
 def convolve(
@@ -78,7 +83,7 @@ def convolve(
     first = sources[0]
     return torch.ops.ebp_cuda.tile_convolution.default(
         [_lying(source.x) for source in sources],
-        [_tiles(source.weight) for source in sources],
+        [_tiles(source.weight, source.form) for source in sources],
         bias,
         *_geometry(first, padding),
         [_lying(source.gate) for source in sources if source.gate is not None],
@@ -87,23 +92,24 @@ def convolve(
 
 
 def excite(
-    source: Source, weight_plus: torch.Tensor, padding: Ints, *, bias: torch.Tensor | None, relu: bool, as_gate: bool
+    x: torch.Tensor, weight: torch.Tensor, padding: Ints, *, bias: torch.Tensor | None, relu: bool, as_gate: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `ops.conv2d_excitation` gives, of a source without a gate: x is split once for both products."""
+    """What `ops.conv2d_excitation` gives with max(weight, 0): x is split once for both products."""
+    geometry = _geometry(Source(x, weight), padding)
     return torch.ops.ebp_cuda.tile_excitation.default(
-        _lying(source.x), _tiles(source.weight), _tiles(weight_plus), bias, *_geometry(source, padding), relu, as_gate
+        _lying(x), _tiles(weight, ""), _tiles(weight, "+"), bias, *geometry, relu, as_gate
     )
 
 
 def _geometry(source: Source, padding: Ints) -> tuple[int, list[int], Ints, list[int]]:
     """Channels above, kernel, padding before, and the size of a plane above."""
-    above, _, *kernel = source.weight.shape
+    above, _, *kernel = shape_of(source.weight, source.form)
     size = [source.x.shape[2 + i] + padding[i] + padding[2 + i] - kernel[i] + 1 for i in (0, 1)]
     return above, kernel, padding[:2], size
 
 
-def _tiles(weight: torch.Tensor) -> torch.Tensor:
-    return _laid_out.of(weight, partial(lay_out, weight))
+def _tiles(weight: torch.Tensor, form: str) -> torch.Tensor:
+    return _laid_out.of(weight, lambda: lay_out(formed(weight, form)), form)
 
 
 def _lying(t: torch.Tensor) -> torch.Tensor:

@@ -133,14 +133,15 @@ def _tiled(
     not suit."""
     if step.node.op != "conv" or step.fused or not x.is_cpu or _precision(step) != "fp32":
         return None
-    window = Window(step.node, step.params["weight"])
+    weight = step.params["weight"]
+    window = Window(step.node, weight)
     if not (window.flips and tiles.available()):
         return None
-    flipped, pads = step.packed(name + "^T"), window.flipped_pads
-    if not tiles.serve(rel.s, flipped, window.stride, pads, window.dilation, window.groups):
+    form, pads = name.removeprefix("weight") + "^T", window.flipped_pads
+    if not tiles.serve(rel.s, weight, window.stride, pads, window.dilation, window.groups, form):
         return None
     r, gate = parted()
-    return Tiled([tiles.Source(r, flipped, gate)], pads, x)
+    return Tiled([tiles.Source(r, weight, form, gate)], pads, x)
 
 
 def _is_product(node: Node, weight: torch.Tensor) -> bool:
@@ -187,9 +188,13 @@ def forward_with_normalizer(
     as_gate: bool,
 ) -> Tensors:
     """The forward of a convolution on planes and of the ReLU behind it, saving its normaliser z, or the gate y / z."""
-    window = Window(node, params["weight"])
-    weight, weight_plus, bias = params["weight"], packed("weight+"), params.get("bias")
-    y, side = ops.conv2d_excitation(xs[0], weight, weight_plus, bias, *window.geometry, relu=True, as_gate=as_gate)
+    weight, bias, x = params["weight"], params.get("bias"), xs[0]
+    stride, pads, dilation, groups = Window(node, weight).geometry
+    if tiles.serve(x, weight, stride, pads, dilation, groups):
+        y, side = tiles.excite(x, weight, pads, bias=bias, relu=True, as_gate=as_gate)
+    else:
+        window = stride, pads, dilation, groups
+        y, side = ops.conv2d_excitation(x, weight, packed("weight+"), bias, *window, relu=True, as_gate=as_gate)
     if as_gate:
         saved["gate"] = (y, side)
     else:
