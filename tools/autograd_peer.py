@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torchray_peer import AcrossChannelNorm
 
 from ebp_cuda.errors import UnsupportedError
+from ebp_cuda.eval.graph_module import LocalResponseNorm
 from ebp_cuda.graph import Graph, Node
 
 Tensor = torch.Tensor
@@ -103,7 +103,7 @@ class AutogradPeer:
         if node.op == "max_pool":
             return F.max_pool2d(xs[0], attrs["kernel"], attrs["stride"], attrs["padding"], ceil_mode=attrs["ceil_mode"])
         if node.op == "lrn":
-            return _Pass.apply(xs[0], AcrossChannelNorm(attrs["size"], attrs["alpha"], attrs["beta"], attrs["k"]))
+            return _Pass.apply(xs[0], LocalResponseNorm(node, passes=False))
         if node.op == "concat":
             return torch.cat(xs, attrs["axis"])
         if node.op == "flatten":

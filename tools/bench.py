@@ -32,10 +32,11 @@ from memory import growth
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torchray_peer import INSTALL, GraphModule, contrastive_map, torchray_available
+from torchray_peer import INSTALL, contrastive_map, peer_module, torchray_available
 
 import ebp_cuda
 from ebp_cuda import models
+from ebp_cuda.eval.graph_module import GraphModule
 from ebp_cuda.net import Net
 from ebp_cuda.profile import known_network, measure, with_random_weights
 
@@ -99,7 +100,7 @@ class Bench:
         self.places = PLACES[network]
         self.top = self.net.default_top()
         self.values = [self.net.graph.resolve(name)[0] for name in self.places]
-        self.module = GraphModule(self.net.graph, self.top, self.values)
+        self.module = peer_module(self.net.graph, self.top, self.values)
         self.compiled: Any = None
 
     def method(self, dtype: str = "fp32") -> ebp_cuda.ExcitationBackprop:
@@ -108,13 +109,13 @@ class Bench:
     def agreement(self, dtype: str, classes: list[int]) -> float:
         """Largest relative L1 distance between our clipped maps and TorchRay's, both in `dtype`."""
         x = photo().double() if dtype == "fp64" else photo()
-        module = GraphModule(self.net.graph, self.top, self.values).to(x.dtype)
+        module = peer_module(self.net.graph, self.top, self.values).to(x.dtype)
         theirs = contrastive_map(module, x, classes, *self.values)
         ours = self.method(dtype).attribute(x, [classes])[0].clamp(min=0)
         return float(((ours - theirs).abs().sum((1, 2)) / theirs.abs().sum((1, 2))).max())
 
     def wide(self) -> GraphModule:
-        module = GraphModule(self.net.graph, self.top, self.values)
+        module = peer_module(self.net.graph, self.top, self.values)
         return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def compile(self) -> None:

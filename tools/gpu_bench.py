@@ -39,7 +39,7 @@ from bench import random_net  # noqa: E402
 from gpu_floor import PRODUCTS, Ceilings, floor_seconds, measure_ceilings, tf32, timings, work  # noqa: E402
 from gpu_rows import Row, table  # noqa: E402
 from torch_sweep import TorchSweep  # noqa: E402
-from torchray_peer import INSTALL, GraphModule, torchray_available  # noqa: E402
+from torchray_peer import INSTALL, peer_module, torchray_available  # noqa: E402
 
 import ebp_cuda  # noqa: E402
 from ebp_cuda import ExcitationBackprop, models  # noqa: E402
@@ -89,7 +89,7 @@ class Bench:
         self.finished = graph.resolve(setup.contrast)[-1]  # TorchRay cannot stop where a ReLU then works in place
         self.sweep = TorchSweep(graph, self.top, self.layer, self.contrast, device)
         self.usual = AutogradPeer(graph, self.top, self.layer, self.contrast, device)
-        self.module = GraphModule(graph, self.top).to(device)
+        self.module = peer_module(graph, self.top).to(device)
         self.known = next(iter(self.net.forward(self.batch(1), [self.top]).values())).shape[1]
         self.exact = self.attribution("fp64").attribute(self.batch(1), self.targets(1, 1))[0, 0]
         self.peers: dict[tuple[int, int, bool], dict[str, float | str]] = {}
@@ -122,7 +122,7 @@ class Bench:
         from torchray.attribution.excitation_backprop import contrastive_excitation_backprop
 
         x = self.batch(images).repeat_interleave(classes, 0).contiguous(memory_format=torch.channels_last)
-        places = [self.module.layer(name) for name in (self.layer, self.finished, self.top)]
+        places = [self.module.layer_of(name) for name in (self.layer, self.finished, self.top)]
         return partial(
             contrastive_excitation_backprop, self.module, x, self.targets(images, classes).reshape(-1), *places
         )

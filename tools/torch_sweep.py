@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torchray_peer import AcrossChannelNorm
 
 from ebp_cuda.errors import UnsupportedError
+from ebp_cuda.eval.graph_module import LocalResponseNorm
 from ebp_cuda.graph import Graph, Node
 from ebp_cuda.targets import class_seed
 
@@ -115,7 +115,7 @@ class TorchSweep:
         if node.op == "flatten":
             return lambda x: x.flatten(attrs["axis"])
         if node.op == "lrn":
-            return AcrossChannelNorm(attrs["size"], attrs["alpha"], attrs["beta"], attrs["k"])
+            return LocalResponseNorm(node, passes=False)
         if node.op == "avg_pool":
             return lambda x: F.avg_pool2d(x, attrs["kernel"], attrs["stride"], attrs["padding"], attrs["ceil_mode"])
         raise UnsupportedError(f"layer '{node.name}' ({node.op}): not among the benchmark's")

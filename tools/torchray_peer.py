@@ -11,11 +11,10 @@ from collections.abc import Collection, Sequence
 from types import ModuleType
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from ebp_cuda.errors import UnsupportedError
-from ebp_cuda.graph import Graph, Node
+from ebp_cuda.eval.graph_module import GraphModule
+from ebp_cuda.graph import Graph
 
 INSTALL = "python -m pip install --no-deps torchray==1.0.0.2"
 
@@ -48,88 +47,14 @@ def torchray_available() -> bool:
     return True
 
 
-class AcrossChannelNorm(nn.Module):
-    """Local response normalisation through the built-in average pooling: TorchRay replaces the functional one while
-    it runs and then raises TypeError on torch's own LocalResponseNorm."""
-
-    def __init__(self, size: int, alpha: float, beta: float, k: float) -> None:
-        super().__init__()
-        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        squares = F.pad((x * x).unsqueeze(1), (0, 0, 0, 0, self.size // 2, (self.size - 1) // 2))
-        mean = torch._C._nn.avg_pool3d(squares, (self.size, 1, 1), 1).squeeze(1)
-        return x / (mean * self.alpha + self.k).pow(self.beta)
-
-
-class Concat(nn.Module):
-    def __init__(self, axis: int) -> None:
-        super().__init__()
-        self.axis = axis
-
-    def forward(self, *xs: torch.Tensor) -> torch.Tensor:
-        return torch.cat(xs, self.axis)
-
-
-def _module(node: Node, probed: Collection[str]) -> nn.Module:
-    attrs = node.attrs
-    if "padding" in attrs and attrs["padding"] != attrs["padding_end"]:
-        raise UnsupportedError(f"layer '{node.name}': uneven padding {attrs['padding']}, {attrs['padding_end']}")
-    if node.op == "conv":
-        weight = node.params["weight"]
-        window = {key: attrs[key] for key in ("stride", "padding", "dilation", "groups")}
-        kernel = (weight.shape[2], weight.shape[3])
-        conv = nn.Conv2d(weight.shape[1] * attrs["groups"], weight.shape[0], kernel, **window)
-        conv.load_state_dict({name: tensor.clone() for name, tensor in node.params.items()})
-        return conv
-    if node.op == "relu":
-        return nn.ReLU(inplace=node.inputs[0] not in probed)
-    if node.op == "max_pool":
-        return nn.MaxPool2d(attrs["kernel"], attrs["stride"], attrs["padding"], ceil_mode=attrs["ceil_mode"])
-    if node.op == "avg_pool":
-        return nn.AvgPool2d(attrs["kernel"], attrs["stride"], attrs["padding"], ceil_mode=attrs["ceil_mode"])
-    if node.op == "lrn":
-        return AcrossChannelNorm(attrs["size"], attrs["alpha"], attrs["beta"], attrs["k"])
-    if node.op == "concat":
-        return Concat(attrs["axis"])
-    if node.op == "linear":
-        linear = nn.Linear(*reversed(node.params["weight"].shape))
-        linear.load_state_dict({name: tensor.clone() for name, tensor in node.params.items()})
-        return linear
-    if node.op == "flatten":
-        return nn.Flatten(attrs["axis"])
-    if node.op == "identity":
-        return nn.Identity()
-    raise UnsupportedError(f"layer '{node.name}' ({node.op}): not among the operations of the benchmark's networks")
-
-
-class GraphModule(nn.Module):
-    """The graph up to the value `top` as a torch module with ordinary layers and weights of its own.
-
-    probed: values that TorchRay reads, which no layer may write over.
-    """
-
-    def __init__(self, graph: Graph, top: str, probed: Collection[str] = ()) -> None:
-        super().__init__()
-        self.nodes = [graph.nodes[index] for index in sorted(graph.ancestors([top]))]
-        self.layers = nn.ModuleList([_module(node, probed) for node in self.nodes])
-        self.source, self.top = next(iter(graph.inputs)), top
-        self.last_reader = {value: i for i, node in enumerate(self.nodes) for value in node.inputs}
-        self.eval().requires_grad_(False)
-
-    def layer(self, value: str) -> nn.Module:
-        """The module that writes `value`."""
-        return next(layer for node, layer in zip(self.nodes, self.layers, strict=True) if value in node.outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        values = {self.source: x}
-        for i, (node, layer) in enumerate(zip(self.nodes, self.layers, strict=True)):
-            y = layer(*(values[value] for value in node.inputs))
-            for value in node.inputs:
-                if self.last_reader[value] == i:
-                    values.pop(value, None)
-            values[node.outputs[0]] = y
-        return values[self.top]
+def peer_module(graph: Graph, top: str, probed: Collection[str] = ()) -> GraphModule:
+    """The graph up to the value `top` as a torch module with weights of its own, its ReLUs in place as such networks
+    usually have them; not on the values in `probed`, which TorchRay reads."""
+    module = GraphModule(graph, top)
+    for node, layer in zip(module.graph_nodes, module.layers, strict=True):
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = node.inputs[0] not in probed
+    return module
 
 
 def contrastive_map(
@@ -145,5 +70,5 @@ def contrastive_map(
     copies = x.repeat(len(classes) // len(x), 1, 1, 1)
     if x.is_contiguous(memory_format=torch.channels_last):
         copies = copies.contiguous(memory_format=torch.channels_last)
-    places = [module.layer(name) for name in (layer, contrast, module.top)]
+    places = [module.layer_of(name) for name in (layer, contrast, module.top)]
     return contrastive_excitation_backprop(module, copies, torch.tensor(classes), *places).squeeze(1)

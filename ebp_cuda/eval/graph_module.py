@@ -1,4 +1,5 @@
-"""A graph as a torch module with ordinary layers, so that libraries that hook `nn.Module`s (captum) can explain it.
+"""A graph as a torch module with ordinary layers, so that libraries that hook `nn.Module`s (captum) or put functions of
+their own in the place of torch's (TorchRay) can explain it.
 
 The module computes what the graph does and shares nothing with it: weights are copies, because captum's LRP moves them.
 Convolutions, fully connected layers, ReLUs, pools and batch norms are torch's own layers, which captum knows by type;
@@ -33,6 +34,9 @@ _MOVES = {
 """Of these, the ones through which the gradient hands relevance on as it should."""
 
 
+_avg_pool3d = F.avg_pool3d  # the one of now: TorchRay puts another in its place while it runs, which fails here
+
+
 class LocalResponseNorm(nn.Module):
     """Local response normalisation; `passes`: its gradient is the identity, as relevance methods treat it."""
 
@@ -48,8 +52,8 @@ class LocalResponseNorm(nn.Module):
         else:
             window = (1, size, size)
             pads = ((size - 1) // 2, size - 1 - (size - 1) // 2) * 2 + (0, 0)
-        energy = F.avg_pool3d(F.pad((x * x).unsqueeze(1), pads), window, 1).squeeze(1)
-        y = x * (float(self.attrs["k"]) + float(self.attrs["alpha"]) * energy) ** -float(self.attrs["beta"])
+        energy = _avg_pool3d(F.pad((x * x).unsqueeze(1), pads), window, 1).squeeze(1)
+        y = x / (energy * float(self.attrs["alpha"]) + float(self.attrs["k"])) ** float(self.attrs["beta"])
         return x + (y - x).detach() if self.passes else y
 
 
