@@ -94,7 +94,8 @@ def _report(summary: Any, out: Path) -> None:
     before = summary.images - summary.done
     typer.echo(f"{out}: {summary.done} images{rate}" + (f"; {before} were there already" if before else ""))
     if summary.failed:
-        typer.echo(f"{summary.failed} images failed: column 'error' of {out}/index says why", err=True)
+        failed = "1 image" if summary.failed == 1 else f"{summary.failed} images"
+        typer.echo(f"{failed} failed: column 'error' of {out}/index says why", err=True)
     if summary.failed == summary.images:
         raise typer.Exit(1)
 
