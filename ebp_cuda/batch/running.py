@@ -18,6 +18,7 @@ import torch
 from ..api import ExcitationBackprop
 from ..errors import InputError
 from ..job import preprocess_of
+from ..ops import build_info
 from ..preprocess import Preprocess
 from .attributing import Attributor
 from .decoding import Chunk, Decoder
@@ -107,7 +108,7 @@ def prepare(
 
     source: what `open_source` takes. target: classes as for `ebp-cuda attribute`, or "@COLUMN" of the source.
     preprocess: fields of `Preprocess` that replace the model's. batch: images attributed at a time. shard_size: images
-    per output file. workers: decoding processes, 0 for a thread; by default one for eight cores on the CPU, and with a
+    per output file. workers: decoding processes, 0 for a thread; by default one for six cores on the CPU, and with a
     GPU all but one core. device: where the method will run, if not where it is. timeout: seconds that a decoding
     process may take for an image. Raises InputError.
     """
@@ -246,17 +247,17 @@ def target_text(target: str | int | Sequence[int]) -> str:
 
 
 def default_workers(device: torch.device) -> int:
-    """Decoding processes: a core decodes about ten times as many images as it attributes, a GPU needs many cores."""
+    """Decoding processes: a core decodes about six times as many images as it attributes, a GPU needs many cores."""
     cores = len(os.sched_getaffinity(0))
-    return max(1, cores // 8 if device.type == "cpu" else cores - 1)
+    return max(1, cores // 6 if device.type == "cpu" else cores - 1)
 
 
 def versions() -> dict[str, str]:
-    """Libraries that have a say in the last bits."""
+    """What has a say in the last bits: libraries, and the instruction set of the CPU's kernels."""
     from .. import __version__
 
     libraries = {"torch": torch.__version__, "numpy": np.__version__, "pillow": PIL.__version__}
-    return {"ebp_cuda": __version__, **libraries}
+    return {"ebp_cuda": __version__, **libraries, "cpu_isa": build_info()["cpu_isa"]}
 
 
 def _kept(settings: Settings) -> dict[str, Any]:
