@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 import torch
 
+from ebp_cuda.ops.tiles import CPU_ONLY
+
 Tensor = torch.Tensor
-INNER = frozenset({"tile_convolution", "tile_excitation"})
-"""Ops that are the inside of another one's CPU side; tests/test_tiles.py has theirs."""
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 FORMATS = [torch.contiguous_format, torch.channels_last]
 DTYPES = [torch.float32, torch.float64]
@@ -18,9 +18,9 @@ FLT_MAX = torch.finfo(torch.float32).max
 
 
 def declared() -> set[str]:
-    """Every op with a face in ebp_cuda.ops."""
+    """Every op with a face in ebp_cuda.ops; tests/test_tiles.py has the others."""
     names = torch._C._dispatch_get_all_op_names()
-    return {name.removeprefix("ebp_cuda::") for name in names if name.startswith("ebp_cuda::")} - INNER
+    return {name.removeprefix("ebp_cuda::") for name in names if name.startswith("ebp_cuda::")} - CPU_ONLY
 
 
 def numbers(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:

@@ -58,6 +58,7 @@ def test_bits_do_not_depend_on_what_came_before() -> None:
 def test_a_written_weight_is_laid_out_again_and_a_dead_one_forgotten() -> None:
     window = [(1, 1), (1, 1), (1, 1), 1]
     x, weight, _ = operands()
+    gc.collect()
     before = len(cpu_convolution._laid_out)
     first = convolution_cpu(x, weight, None, *window)
     assert len(cpu_convolution._laid_out) == before + 1

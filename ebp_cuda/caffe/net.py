@@ -117,7 +117,7 @@ class Net:
         plan = self._runner.plan()
         with torch.no_grad():
             for index in range(first, last + 1):
-                self._runner.forward(index, plan)
+                self._runner.forward(index, plan, last)
         return Arrays(self.blobs, wanted, "data")
 
     def backward(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from ..engine.plan import Plan, operation_of
 from ..errors import InputError, ShapeError, UnsupportedError
-from ..rules import Rule, Step
+from ..graph import Node
+from ..rules import Rule
+from ..rules.contraction import share_excitation
 from ..rules.deferred import add
 from ..rules.relevance import Relevance
+from ..rules.tiled import forward_on_tiles
 from ..signs import non_negative_values
 from .blob import Blob
 from .gradients import rule_of
+from .layer_sweep import UNTOUCHED, LayerSweep, State, Versions
 from .modes import device, settings
 from .network import Layer, Network
 from .storage import Diff, Lazy, known
@@ -24,24 +27,11 @@ _OVERWRITABLE = frozenset(("conv", "conv_transpose", "linear"))
 """Operations whose output belongs to nobody else and is asked for by no rule of their own."""
 
 
-Versions = tuple[tuple[int, int], ...]
-"""Where each parameter of a layer lies and how often it may have been written to."""
+Tensors = Sequence[torch.Tensor]
 
 
 def _versions(layer: Layer) -> Versions:
     return tuple([(blob.tensor.data_ptr(), blob.version()) for blob in layer.blobs])
-
-
-@dataclass
-class State:
-    """What a layer's last forward saw and left."""
-
-    values: dict[str, torch.Tensor]
-    """The bottoms, the tops, and what lies between the layer's nodes."""
-    saved: dict[int, dict[str, Any]]
-    """By node: winner codes; normalisers, until the parameters change."""
-    versions: Versions = ()
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 class Wires:
@@ -83,9 +73,15 @@ class Runner:
         self.network, self.blobs = network, blobs
         self._plans: dict[torch.device, Plan] = {}
         self._states: dict[int, State] = {}
+        self._divided: dict[int, str] = {}
+        """Nodes where a sweep has divided since their last forward: by a "normalizer", or multiplied by a "gate"."""
+        self._rectified: torch.Tensor | None = None
+        """The last output that went through its ReLU already."""
         self._read = {layer.name: _versions(layer) for layer in network.layers if not layer.shared}
         """What the engine's copies of parameters were made from, where it has copies."""
         self._overwriting = frozenset(self._find_overwriting())
+        self._before_relu = [self._hands_to_relu(place) for place in range(len(network.layers))]
+        """By layer: whether the next one is an in-place ReLU over its output."""
         signs = non_negative_values(network.graph)
         self._wires = [Wires(layer, network, blobs, signs) for layer in network.layers]
 
@@ -110,6 +106,10 @@ class Runner:
                     found += [layer.nodes[0]] * (readers.count(layer.inputs[0]) == 1)
         return found
 
+    def _hands_to_relu(self, place: int) -> bool:
+        layer, after = self.network.layers[place], self.network.layers[place + 1 : place + 2]
+        return any(relu.inputs == layer.outputs and self._overwriting & set(relu.nodes) for relu in after)
+
     def _sync(self, layer: Layer) -> Versions:
         """Versions of the layer's parameters; brings the engine up to date with what scripts wrote to them."""
         if not layer.blobs:
@@ -122,18 +122,19 @@ class Runner:
 
     # --- up ---------------------------------------------------------------------------------------------------------
 
-    def forward(self, index: int, plan: Plan) -> None:
-        """Reads the bottoms of layer `index` and writes its tops."""
+    def forward(self, index: int, plan: Plan, last: int) -> None:
+        """Reads the bottoms of layer `index` and writes its tops, in a pass that ends with layer `last`."""
         layer = self.network.layers[index]
         if not layer.nodes:
             return  # an input; or a Split, whose tops share the data of its bottom
         wires = self._wires[index]
-        self._states[index] = state = self._state(layer, wires.bottom_tensors(plan.device, up=True), plan)
+        bottoms = wires.bottom_tensors(plan.device, up=True)
+        self._states[index] = state = self._state(layer, bottoms, plan, index < last and self._before_relu[index])
         sound = wires.sound
         for value, data in wires.writes:
             data.put(state.values[value], sound)
 
-    def _state(self, layer: Layer, bottoms: dict[str, torch.Tensor], plan: Plan) -> State:
+    def _state(self, layer: Layer, bottoms: dict[str, torch.Tensor], plan: Plan, through: bool = False) -> State:
         versions = self._sync(layer)
         state = State(dict(bottoms), {}, versions, plan.device)
         for index in layer.nodes:
@@ -141,7 +142,9 @@ class Runner:
             xs = [state.values[value] for value in node.inputs]
             saved: dict[str, Any] = {"overwrite": index in self._overwriting}
             try:
-                ys = operation_of(plan.graph, node).forward(node, plan.params(index), xs, saved)
+                ys = self._ahead(node, index, plan, xs, saved, through)
+                if ys is None:
+                    ys = operation_of(plan.graph, node).forward(node, plan.params(index), xs, saved)
             except RuntimeError as error:
                 shapes = ", ".join(str(list(x.shape)) for x in xs)
                 where = f"{plan.graph.origin}: layer '{layer.name}' ({layer.type})"
@@ -149,6 +152,21 @@ class Runner:
             state.saved[index] = saved
             state.values.update(zip(node.outputs, ys, strict=False))
         return state
+
+    def _ahead(
+        self, node: Node, index: int, plan: Plan, xs: Tensors, saved: dict[str, Any], through: bool
+    ) -> Tensors | None:
+        """A convolution's forward with its normaliser, or the gate, beside it, where the last forward was followed by a
+        sweep that asked for that and matrix tiles make both; `through` its in-place ReLU, which then has nothing to do.
+        """
+        if node.op == "relu" and xs[0] is self._rectified:
+            return xs
+        divided = self._divided.pop(index, None)
+        if divided is None:
+            return None
+        ys = forward_on_tiles(node, plan.params(index), xs, saved, as_gate=through and divided == "gate", relu=through)
+        self._rectified = None if ys is None or not through else ys[0]
+        return ys
 
     # --- down -------------------------------------------------------------------------------------------------------
 
@@ -170,7 +188,10 @@ class Runner:
             return
         state = self._seen(index, plan)
         signs = plan.non_negative if wires.sound else frozenset()
-        sweep = _Sweep(plan, layer, state, signs, rules, wires.is_node)
+        if wires.is_node and rules[0].down is share_excitation and rels[0] is not None:
+            own = rels[0].factor is state.values[layer.outputs[0]]
+            self._divided[layer.nodes[0]] = "gate" if own else "normalizer"
+        sweep = LayerSweep(plan, layer, state, signs, rules, wires.is_node)
         if layer.blobs or len(layer.bottoms) > 1:
             self._write(index, sweep.run(rels))
         else:  # perhaps nobody reads it: then nobody works it out
@@ -211,7 +232,7 @@ class Runner:
         versions = self._sync(layer)
         if versions != state.versions:
             for saved in state.saved.values():
-                for key in [key for key in saved if key.startswith("normalizer")]:
+                for key in [key for key in saved if key.startswith(("normalizer", "gate"))]:
                     del saved[key]
             state.versions = versions
         return state
@@ -219,16 +240,12 @@ class Runner:
     def _write(self, index: int, contents: Sequence[Any]) -> None:
         propagates = self.network.layers[index].propagates
         for blob, content, wanted in zip(self._wires[index].bottoms, contents, propagates, strict=True):
-            if wanted and content is not _UNTOUCHED:
+            if wanted and content is not UNTOUCHED:
                 blob.signal().put(content, blob.shape)
 
 
-_UNTOUCHED = object()
-"""The content of a bottom whose diff the layer does not write."""
-
-
 def _zero_if_untouched(content: Any) -> Relevance | None:
-    return None if content is _UNTOUCHED else content
+    return None if content is UNTOUCHED else content
 
 
 def _sum_later(signals: Sequence[Diff], where: torch.device) -> Lazy:
@@ -239,52 +256,3 @@ def _sum_later(signals: Sequence[Diff], where: torch.device) -> Lazy:
         return add(parts) if parts else None
 
     return Lazy(total)
-
-
-class _Sweep:
-    """One layer's way down: the engine's sweep over the few nodes of a layer."""
-
-    def __init__(
-        self, plan: Plan, layer: Layer, state: State, non_negative: frozenset[str], rules: Sequence[Rule], is_node: bool
-    ) -> None:
-        self.plan, self.layer, self.state = plan, layer, state
-        self.non_negative, self.rules, self.is_node = non_negative, rules, is_node
-
-    def run(self, above: Sequence[Relevance | None]) -> list[Any]:
-        """The content for the diff of each bottom. Under no_grad or not: nothing here requires a gradient."""
-        if self.is_node:
-            below = self._down(self.layer.nodes[0], self.rules[0], above)
-            return [_UNTOUCHED if rel is None else rel for rel in below]
-        pending: dict[str, list[Relevance]] = {}
-        for value, rel in zip(self.layer.outputs, above, strict=True):
-            if rel is not None:
-                pending[value] = [rel]
-        for index, rule in zip(reversed(self.layer.nodes), self.rules, strict=True):
-            node = self.plan.graph.nodes[index]
-            tops = [add(pending.pop(value)) if value in pending else None for value in node.outputs]
-            if any(tops):
-                for value, rel in zip(node.inputs, self._down(index, rule, tops), strict=True):
-                    if rel is not None:
-                        pending.setdefault(value, []).append(rel)
-        return [self._of_bottom(value, pending) for value in self.layer.inputs]
-
-    def _of_bottom(self, value: str, pending: dict[str, list[Relevance]]) -> Any:
-        parts = pending.get(value, [])
-        if self.layer.inputs.count(value) > 1 and len(parts) > 1:
-            return parts.pop(0)  # a layer that reads one value twice answers once for each
-        return add(parts) if parts else _UNTOUCHED
-
-    def _down(self, index: int, rule: Rule, tops: Sequence[Relevance | None]) -> Sequence[Relevance | None]:
-        node, values = self.plan.graph.nodes[index], self.state.values
-        inputs = [values[value] for value in node.inputs]
-        step = Step(
-            node=node,
-            inputs=inputs if "x" in rule.needs else (),
-            outputs=[values[value] for value in node.outputs] if "y" in rule.needs else (),
-            saved=self.state.saved[index],
-            params=self.plan.params(index),
-            packed=self.plan.packer(index),
-            non_negative=[value in self.non_negative for value in node.inputs],
-            shapes=[x.shape for x in inputs],
-        )
-        return rule.down(step, tops)

@@ -17,7 +17,7 @@ import torch
 
 from ..errors import ShapeError
 from . import rounding
-from ._extension import excitation_cpu, normalizer_cpu, sweep_cpu
+from ._extension import normalizer_cpu, sweep_cpu
 from .formats import is_channel_slice, memory_format
 from .library import build_info
 from .operands import (
@@ -210,8 +210,6 @@ def conv2d_excitation(
         raise ShapeError(f"{op}: bias is {kind(bias)}, wanted [{w.shape[0]}] beside {kind(x)}")
     indexable(op, "the result", x.shape[0] * w.shape[0] * size[0] * size[1])
     w_plus = w_plus.contiguous(memory_format=memory_format(w))
-    if x.is_cpu:
-        return excitation_cpu(x, w, w_plus, bias, stride, padding, dilation, groups, relu, as_gate)
     return _ops.conv2d_excitation.default(x, w, w_plus, bias, stride, padding, dilation, groups, relu, as_gate)
 
 

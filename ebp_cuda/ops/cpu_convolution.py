@@ -38,6 +38,8 @@ def convolution_cpu(
     around = (*padding, *padding)
     if memory_format(x) == torch.channels_last and tiles.serve(x, weight, stride, around, dilation, groups):
         return tiles.convolve([tiles.Source(x, weight)], around, bias=bias)
+    if _is_one_pixel(x, weight, groups) and not any(padding):
+        return torch.nn.functional.linear(x.flatten(1), weight.flatten(1), bias)[:, :, None, None]
     if not _fits(x, weight):
         return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
@@ -49,6 +51,11 @@ def convolution_cpu(
     packed = _laid_out.of(weight, lay_out)
     y: torch.Tensor = _convolve.default(x, packed, bias, padding, stride, dilation, groups, "none", [], "")
     return y
+
+
+def _is_one_pixel(x: torch.Tensor, weight: torch.Tensor, groups: int) -> bool:
+    """Whether the convolution is a fully connected layer, which needs no other layout of its weights."""
+    return x.shape[2:] == weight.shape[2:] == (1, 1) and groups == 1
 
 
 def _fits(x: torch.Tensor, weight: torch.Tensor) -> bool:

@@ -20,6 +20,8 @@ from .stamps import LaidOut
 
 Ints = Sequence[int]
 
+CPU_ONLY = frozenset(("tile_convolution", "tile_excitation"))
+"""The compiled ops behind this module: the inside of what other ops are on a CPU, and no ops of their own."""
 _BLOCK, _ROWS, _PARTS = 32, 16, 3
 """Channels of a block of tiles, rows of a tile, parts of a float32: as in csrc/cpu/tiles.h."""
 _LEAST_PIXELS = 32

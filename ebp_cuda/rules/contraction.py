@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from .. import ops
 from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
-from ..ops import tiles
 from ..ops.rounding import split
 from .convolution import convolution, transposed_convolution
-from .deferred import Product, Swept, Tiled
+from .deferred import Product, Swept
 from .registry import Step, operation, register_rule
 from .relevance import Relevance
 from .spatial import Spatial
+from .tiled import down_on_tiles, forward_on_tiles, with_normalizer
 from .window import Window
 
 Tensors = Sequence[torch.Tensor]
@@ -122,28 +122,6 @@ def _down(step: Step, r: torch.Tensor, name: str, x: torch.Tensor) -> Relevance:
     return Relevance(_packed_adjoint(step, r, name), x, precision)
 
 
-def _tiled(
-    step: Step,
-    rel: Relevance,
-    name: str,
-    x: torch.Tensor,
-    parted: Callable[[], tuple[torch.Tensor, torch.Tensor | None]],
-) -> Relevance | None:
-    """x * L^T (p / z), with p / z in two factors, by the matrix tiles of a CPU; or None where there are none or they do
-    not suit."""
-    if step.node.op != "conv" or step.fused or not x.is_cpu or _precision(step) != "fp32":
-        return None
-    weight = step.params["weight"]
-    window = Window(step.node, weight)
-    if not (window.flips and tiles.available()):
-        return None
-    form, pads = name.removeprefix("weight") + "^T", window.flipped_pads
-    if not tiles.serve(rel.s, weight, window.stride, pads, window.dilation, window.groups, form):
-        return None
-    r, gate = parted()
-    return Tiled([tiles.Source(r, weight, form, gate)], pads, x)
-
-
 def _is_product(node: Node, weight: torch.Tensor) -> bool:
     """Whether the layer is one matrix product for all pixels of its planes: an ordinary 1 x 1 convolution."""
     attrs = node.attrs
@@ -188,18 +166,13 @@ def forward_with_normalizer(
     as_gate: bool,
 ) -> Tensors:
     """The forward of a convolution on planes and of the ReLU behind it, saving its normaliser z, or the gate y / z."""
-    weight, bias, x = params["weight"], params.get("bias"), xs[0]
-    stride, pads, dilation, groups = Window(node, weight).geometry
-    if tiles.serve(x, weight, stride, pads, dilation, groups):
-        y, side = tiles.excite(x, weight, pads, bias=bias, relu=True, as_gate=as_gate)
-    else:
-        window = stride, pads, dilation, groups
-        y, side = ops.conv2d_excitation(x, weight, packed("weight+"), bias, *window, relu=True, as_gate=as_gate)
-    if as_gate:
-        saved["gate"] = (y, side)
-    else:
-        saved["normalizer+1"] = side
-    return [y]
+    found = forward_on_tiles(node, params, xs, saved, as_gate, relu=True)
+    if found is not None:
+        return found
+    weight, weight_plus, bias = params["weight"], packed("weight+"), params.get("bias")
+    window = Window(node, weight).geometry
+    y, side = ops.conv2d_excitation(xs[0], weight, weight_plus, bias, *window, relu=True, as_gate=as_gate)
+    return with_normalizer(saved, y, side, as_gate)
 
 
 def hand_on_forward(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dict[str, Any]) -> Tensors:
@@ -236,10 +209,11 @@ def share_excitation(step: Step, above: Sequence[Relevance | None]) -> list[Rele
     precision = _precision(step)
     y, gate = step.saved.get("gate", (None, None))
     if y is not None and rel.factor is y and step.sign > 0:
-        tiled = _tiled(step, rel, weight, x, lambda: (rel.s, gate))
+        tiled = down_on_tiles(step, rel, weight, x, precision, lambda: (rel.s, gate))
         return [tiled or _down(step, rel.columns(gate), weight, x)]
     z = _kept(step, f"normalizer{step.sign:+d}", lambda: apply(node, x, step.packed(weight), precision))
-    return [_tiled(step, rel, weight, x, lambda: rel.parted(z)) or _down(step, rel.over(z), weight, x)]
+    tiled = down_on_tiles(step, rel, weight, x, precision, lambda: rel.parted(z))
+    return [tiled or _down(step, rel.over(z), weight, x)]
 
 
 @register_rule("conv_transpose", "gradient", rule_sets=["caffe"], needs="")
