@@ -137,9 +137,12 @@ def compile_steps(torch: Path, nvcc: Nvcc | None, folder: Path) -> Iterator[Step
     if nvcc is not None:
         defines += [f'-DEBP_ARCHS="{" ".join(nvcc.archs)}"', f'-DEBP_NVCC="{nvcc.version}"']
     x86 = platform.machine() in ("x86_64", "AMD64")
-    tiles = {"model": [], **({"amx": AMX} if x86 and sys.platform == "linux" and accepts(cxx, AMX) else {})}
-    if "amx" in tiles:
+    tiles: dict[str, list[str]] = {"model": []}
+    if x86 and sys.platform == "linux" and accepts(cxx, AMX):
+        tiles["amx"] = AMX
         defines += ["-DEBP_AMX"]
+    elif x86 and sys.platform == "linux":
+        print(f"ebp_cuda: {cxx[0]} knows no AMX (GCC 11 and Clang 12 do): building without its kernels", flush=True)
     binding = ["-O2", *defines, "-isystem", f"{torch}/include"]
     for source in sorted([*SOURCES.glob("*.cpp"), SOURCES / "cpu/dispatch.cpp"]):
         if not source.name.startswith("cuda_") or nvcc is not None:
