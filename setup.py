@@ -38,6 +38,7 @@ INSTRUCTION_SETS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
 }
 AMX = [*INSTRUCTION_SETS["avx512"], "-mamx-tile", "-mamx-bf16"]
+TILE_FLAGS = ["-Wno-psabi"]  # vectors wider than the model's registers go to inlined functions only
 # The instruction sets must agree to the last bit, hence no contraction into fused multiply-adds. The other two only
 # say that nobody reads errno or the exception flags; without them no loop with a division or root is vectorised.
 CPU_FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
@@ -154,15 +155,8 @@ def compile_steps(torch: Path, nvcc: Nvcc | None, folder: Path) -> Iterator[Step
             kernel = [*CPU_FLAGS, *flags, f"-DEBP_ISA=isa_{name}", "-MMD", "-c", str(SOURCES / "cpu/kernels.cpp")]
             yield Step(target, [*cxx, *kernel, "-o", str(target)])
     for name, flags in tiles.items():
-        target = folder / f"tiles_{name}.o"
-        kernel = [
-            *CPU_FLAGS,
-            *flags,
-            f"-DEBP_ISA=tiles_{name}",
-            "-MMD",
-            "-c",
-            str(SOURCES / "cpu/tile_convolution.cpp"),
-        ]
+        target, source = folder / f"tiles_{name}.o", str(SOURCES / "cpu/tile_convolution.cpp")
+        kernel = [*CPU_FLAGS, *TILE_FLAGS, *flags, f"-DEBP_ISA=tiles_{name}", "-MMD", "-c", source]
         yield Step(target, [*cxx, *kernel, "-o", str(target)])
     for source in sorted(SOURCES.glob("cuda/*.cu")) if nvcc is not None else ():
         target = folder / f"cuda_{source.stem}.o"
