@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Optional
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 
 import ebp_cuda
 from ebp_cuda import cli, doctor, job
+from ebp_cuda.cli import grouping
 from ebp_cuda.errors import InputError
 from ebp_cuda.preprocess import Preprocess, load_image, prepare
 from ebp_cuda.targets import class_name, parse_targets
@@ -336,3 +338,9 @@ def test_preprocess_metadata_is_json(model: Path) -> None:
     stored = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
     assert json.loads(stored["ebp_cuda.preprocess"])["size"] == [31, 39]
     assert json.loads(stored["ebp_cuda.labels"]) == LABELS
+
+
+def test_an_option_is_found_inside_what_python_3_10_puts_around_it() -> None:
+    option = Annotated[int | None, "read by typer"]
+    assert grouping._annotated(Optional[option]) == option == grouping._annotated(option)  # noqa: UP045
+    assert grouping._annotated(Path | None) == Path | None

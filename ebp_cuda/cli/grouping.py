@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """`function` as typer wants it: parameters that are dataclasses of options are replaced by their fields."""
-    hints = get_type_hints(function, include_extras=True)
+    hints = {name: _annotated(hint) for name, hint in get_type_hints(function, include_extras=True).items()}
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     flat: list[Parameter] = []
     for name, own in signature(function).parameters.items():
@@ -29,6 +29,13 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     called.__signature__ = Signature(flat)  # type: ignore[attr-defined]
     called.__annotations__ = {one.name: one.annotation for one in flat}
     return called
+
+
+def _annotated(hint: Any) -> Any:
+    """The hint without the `| None` that Python 3.10 puts around it where None is the default: typer reads what is
+    annotated on the outside only."""
+    inner, *others = get_args(hint) or (hint,)
+    return inner if others == [type(None)] and get_origin(inner) is Annotated else hint
 
 
 def _options(group: Any) -> list[Parameter]:
