@@ -67,9 +67,9 @@ Distances distances_of(const char* name, const Tensor& t, const Ints& shape) {
 }
 
 const std::uint16_t* tiles_of(const TileConvolution& d, int channels, const Tensor& weight) {
-  const int64_t tiles = int64_t(blocks_of(channels)) * blocks_of(d.out_channels) * d.h.kernel * d.w.kernel;
+  const int64_t numbers = blocks_of(channels) * blocks_of(d.out_channels) * weight_block(d);
   EBP_REQUIRE(weight.is_cpu() && weight.is_contiguous() && weight.scalar_type() == ScalarType::BFloat16 &&
-                  weight.numel() == tiles * 3 * tile_block * tile_block,
+                  weight.numel() == numbers,
               op, "a weight is not laid out for these channels and this kernel");
   return data<std::uint16_t>(weight);
 }

@@ -4,8 +4,6 @@
 // A strip of rows is split into parts once, padding included, and laid out so that 16 neighbouring pixels of 32 channels
 // are one tile, wherever they begin: a tap of the kernel is an offset. The sum of an output runs over blocks of channels,
 // taps and parts in one order, however the work was cut.
-#include "tile_convolution.h"
-
 #include "tiles.h"
 
 namespace ebp {
@@ -35,8 +33,7 @@ struct Strip {
       const int64_t next = alone ? end : row / d.h.out * d.h.out + d.h.out;
       const Segment segment{row, next < end ? next : end, pixel};
       body(segment);
-      const int64_t rows = segment.end - segment.first + d.h.kernel - 1;
-      pixel += rows * padded_width(d.w) + tile_block + d.w.kernel + d.w.padding;
+      pixel += segment_pixels(d, segment.end - segment.first, 1);
       row = segment.end;
     }
   }
@@ -96,11 +93,6 @@ void split_segment(const Strip& strip, const Segment& segment) {
     split_row(strip, image, row, pixel + d.w.padding);
   }
   clear_pixels(strip, segment.pixel + rows * width, d.w.padding);
-}
-
-// Numbers of a weight that belong to a block of channels below and one above.
-EBP_HD int64_t weight_block(const TileConvolution& d) {
-  return int64_t(d.h.kernel) * d.w.kernel * parts * 2 * tile_numbers;
 }
 
 using Weight = const Bfloat16* TileSource::*;

@@ -6,6 +6,7 @@
 namespace ebp {
 
 constexpr int tile_block = 32;  // channels, or pixels, that a block of tiles spans
+constexpr int parts = 3;        // bfloat16 that a float32 is the sum of
 
 EBP_HD int blocks_of(int channels) { return (channels + tile_block - 1) / tile_block; }
 
@@ -45,12 +46,21 @@ struct TileCut {
 
 EBP_HD int64_t total_rows(const TileConvolution& d) { return d.images * d.h.out; }
 
-// Pixels that a strip takes at most. Each image in it has rows of its own around it, unless the kernel is one row high.
-EBP_HD int64_t strip_pixels(const TileConvolution& d, int64_t rows) {
-  const int64_t segments = d.h.kernel == 1 ? 1 : rows / d.h.out + 2;
+// Pixels of `segments` runs of rows, `rows` of outputs in all: each has rows of its own around it, and behind it what its
+// last block and that one's taps read besides.
+EBP_HD int64_t segment_pixels(const TileConvolution& d, int64_t rows, int64_t segments) {
   return (rows + segments * (d.h.kernel - 1)) * padded_width(d.w) + segments * (tile_block + d.w.kernel + d.w.padding);
 }
-EBP_HD int64_t pixel_bytes(const TileConvolution& d) { return int64_t(d.blocks) * tile_block * 3 * 2; }
+// Pixels that a strip takes at most. Each image in it is a segment, unless the kernel is one row high.
+EBP_HD int64_t strip_pixels(const TileConvolution& d, int64_t rows) {
+  return segment_pixels(d, rows, d.h.kernel == 1 ? 1 : rows / d.h.out + 2);
+}
+EBP_HD int64_t pixel_bytes(const TileConvolution& d) { return int64_t(d.blocks) * tile_block * parts * 2; }
+
+// Numbers of a weight that belong to a block of channels below and one above.
+EBP_HD int64_t weight_block(const TileConvolution& d) {
+  return int64_t(d.h.kernel) * d.w.kernel * parts * tile_block * tile_block;
+}
 
 // Units [begin, end) of cut.strips * cut.groups. scratch: strip_pixels of the longest strip * pixel_bytes, 64-aligned.
 using TileKernel = void (*)(const TileConvolution&, const TileCut&, void* scratch, int64_t begin, int64_t end);

@@ -13,6 +13,7 @@
 #endif
 
 #include "../rules.h"
+#include "tile_convolution.h"
 
 namespace ebp {
 namespace EBP_ISA {
@@ -21,9 +22,8 @@ using std::int64_t;
 using Bfloat16 = std::uint16_t;
 
 constexpr int tile_rows = 16;                          // of outputs: pixels of the left factor, channels of the right
-constexpr int tile_depth = 32;                         // numbers of each row that one instruction multiplies
+constexpr int tile_depth = tile_block;                 // numbers of each row that one instruction multiplies
 constexpr int tile_numbers = tile_rows * tile_depth;   // of a tile of parts, 1 KiB
-constexpr int parts = 3;
 
 #if defined(__AMX_BF16__)
 

@@ -157,7 +157,7 @@ def _fake_tile_excitation(
     out_size: list[int],
     *_: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    y = x.new_empty((x.shape[0], out_channels, *out_size)).contiguous(memory_format=torch.channels_last)
+    y = _fake_tile_convolution([x], [weight], bias, out_channels, kernel, padding, out_size, [], None)
     return y, torch.empty_like(y)
 
 

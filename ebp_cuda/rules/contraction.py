@@ -31,7 +31,7 @@ from .deferred import Product, Swept
 from .registry import Step, operation, register_rule
 from .relevance import Relevance
 from .spatial import Spatial
-from .tiled import down_on_tiles, forward_on_tiles, with_normalizer
+from .tiled import down_on_tiles, forward_on_tiles, normalizer_on_tiles, with_normalizer
 from .window import Window
 
 Tensors = Sequence[torch.Tensor]
@@ -200,10 +200,16 @@ def _kept(step: Step, name: str, make: Any) -> torch.Tensor:
     return step.saved[name]
 
 
+def _normalizer(step: Step, x: torch.Tensor, name: str, precision: str) -> torch.Tensor:
+    """z = L x with the packed weight of that name."""
+    z = normalizer_on_tiles(step.node, x, step.params["weight"], name) if precision == "fp32" else None
+    return apply(step.node, x, step.packed(name), precision) if z is None else z
+
+
 @register_rule("conv", "share", rule_sets=["caffe"], needs="x")
 @register_rule("linear", "share", rule_sets=["caffe"], needs="x")
 def share_excitation(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    rel, node, x = above[0], step.node, step.inputs[0]
+    rel, x = above[0], step.inputs[0]
     assert rel is not None
     weight = "weight+" if step.sign > 0 else "weight-"
     precision = _precision(step)
@@ -211,7 +217,7 @@ def share_excitation(step: Step, above: Sequence[Relevance | None]) -> list[Rele
     if y is not None and rel.factor is y and step.sign > 0:
         tiled = down_on_tiles(step, rel, weight, x, precision, lambda: (rel.s, gate))
         return [tiled or _down(step, rel.columns(gate), weight, x)]
-    z = _kept(step, f"normalizer{step.sign:+d}", lambda: apply(node, x, step.packed(weight), precision))
+    z = _kept(step, f"normalizer{step.sign:+d}", lambda: _normalizer(step, x, weight, precision))
     tiled = down_on_tiles(step, rel, weight, x, precision, lambda: rel.parted(z))
     return [tiled or _down(step, rel.over(z), weight, x)]
 

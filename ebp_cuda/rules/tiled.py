@@ -9,6 +9,7 @@ import torch
 
 from ..graph import Node
 from ..ops import tiles
+from ..ops.formats import memory_format
 from .deferred import Tiled
 from .registry import Step
 from .relevance import Relevance
@@ -44,6 +45,16 @@ def forward_on_tiles(
         return None
     y, side = tiles.excite(x, weight, window.pads, bias=params.get("bias"), relu=relu, as_gate=as_gate)
     return with_normalizer(saved, y, side, as_gate)
+
+
+def normalizer_on_tiles(node: Node, x: torch.Tensor, weight: torch.Tensor, name: str) -> torch.Tensor | None:
+    """z = W x with the packed weight of that name, without packing it; None as above."""
+    if node.op != "conv" or weight.dim() != 4 or not tiles.available() or memory_format(x) != torch.channels_last:
+        return None
+    window = Window(node, weight)
+    if not tiles.serve(x, weight, *window.geometry):
+        return None
+    return tiles.convolve([tiles.Source(x, weight, name.removeprefix("weight"))], window.pads)
 
 
 def down_on_tiles(
