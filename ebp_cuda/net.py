@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from . import engine
+from .engine.fold import fold
 from .engine.plan import Plan, device_of, dtype_of
 from .errors import InputError, ModelError, ShapeError, nearest_names
-from .fold import fold
 from .graph import Graph
 from .interop import to_tensor
 from .ops.waiting import extremes
@@ -39,7 +39,7 @@ class Net:
 
     @property
     def preprocess(self) -> dict[str, Any] | None:
-        """How a photo becomes an input: see `ebp_cuda.preprocess.Preprocess`; None where the model does not say."""
+        """How a photo becomes an input (see `ebp_cuda.images.preprocess.Preprocess`); None: the model does not say."""
         return self.graph.meta.get("preprocess")
 
     def plan(self, rules: str = "caffe", device: str | torch.device = "cpu", dtype: str | torch.dtype = "fp32") -> Plan:

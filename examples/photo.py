@@ -10,8 +10,8 @@ import torch
 from skimage import data
 from torch import nn
 
+from ebp_cuda.images.preprocess import Preprocess, prepare
 from ebp_cuda.models import efficientnet_lite0, labels
-from ebp_cuda.preprocess import Preprocess, prepare
 
 SIZE = (160, 224)
 LAYER, CONTRAST = "blocks.5", "pool"

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ebp_cuda.compat.torchray import contrastive_excitation_backprop, excitation_backprop
-from ebp_cuda.maps import Panel, figure, overlay, save_figure
+from ebp_cuda.images.maps import Panel, figure, overlay, save_figure
+from ebp_cuda.images.preprocess import prepare
 from ebp_cuda.models import digits
-from ebp_cuda.preprocess import prepare
 
 model = digits.load()
 scene = next(scene for scene in digits.scenes.held_out_scenes(40) if len(scene.labels) == 3)

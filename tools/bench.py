@@ -36,9 +36,9 @@ from torchray_peer import INSTALL, contrastive_map, peer_module, torchray_availa
 
 import ebp_cuda
 from ebp_cuda import models
+from ebp_cuda.cli.profile import known_network, measure, with_random_weights
 from ebp_cuda.eval.graph_module import GraphModule
 from ebp_cuda.net import Net
-from ebp_cuda.profile import known_network, measure, with_random_weights
 
 SAME = 1e-6
 COPIES = 20

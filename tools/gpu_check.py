@@ -70,7 +70,9 @@ def gpu_tests() -> list[str]:
     """The test files with tests for a GPU; collecting all would take their libraries' imports as well."""
     marked = re.compile(r"mark\.gpu|\bDEVICES\b")
     return [
-        str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/test_*.py")) if marked.search(path.read_text())
+        str(path.relative_to(ROOT))
+        for path in sorted(ROOT.glob("tests/*/test_*.py"))
+        if marked.search(path.read_text())
     ]
 
 

@@ -4,7 +4,7 @@
 
 --quick takes two of the four numbers of channels, for a run that is watched and therefore slow.
 
-Exit code 1 where an answer is wrong, 2 where an op of csrc/schema.cpp has no case here.
+Exit code 1 where an answer is wrong, 2 where an op of csrc/bindings/schema.cpp has no case here.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def check(case: Case, device: str, form: torch.memory_format) -> str | None:
 def main() -> int:
     device = "cpu" if "cpu" in sys.argv[1:] else "cuda"
     ops.require_device(torch.device(device))
-    known = set(re.findall(r'm\.def\(\s*"(\w+)', (ROOT / "csrc" / "schema.cpp").read_text())) - CPU_ONLY
+    known = set(re.findall(r'm\.def\(\s*"(\w+)', (ROOT / "csrc" / "bindings" / "schema.cpp").read_text())) - CPU_ONLY
     seen: set[str] = set()
     wrong = count = 0
     precisions = list(PRECISIONS) if device != "cpu" else ["fp32"]

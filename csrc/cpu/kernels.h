@@ -4,7 +4,7 @@
 // beside each. The parts write disjoint outputs and no result depends on how the work was cut.
 #pragma once
 
-#include "../params.h"
+#include "../core/params.h"
 
 namespace ebp {
 

@@ -1,7 +1,7 @@
 // What a convolution by tiles needs to know, and how its work is cut. The kernel is in tile_convolution.cpp.
 #pragma once
 
-#include "../params.h"
+#include "../core/params.h"
 
 namespace ebp {
 

@@ -12,7 +12,7 @@
 #include <immintrin.h>
 #endif
 
-#include "../rules.h"
+#include "../core/rules.h"
 #include "tile_convolution.h"
 
 namespace ebp {

@@ -6,7 +6,7 @@
 #include <immintrin.h>
 #endif
 
-#include "../windows.h"
+#include "../core/windows.h"
 
 #ifndef EBP_ISA
 #error "EBP_ISA names the namespace of this instruction set"

@@ -2,7 +2,7 @@
 // Pointers are to device memory. They return nullptr, or what CUDA says went wrong. `T` is float or double.
 #pragma once
 
-#include "../contraction.h"
+#include "../core/contraction.h"
 
 namespace ebp {
 

@@ -1,7 +1,7 @@
 // Window operations: one thread per output element, gathering.
 #pragma once
 
-#include "../windows.h"
+#include "../core/windows.h"
 #include "launch.h"
 
 namespace ebp {

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from ..errors import InputError, ShapeError
-from ..job import attribute_batch
 from ..targets import parse_targets
 from .decoding import Decoded
+from .photos import attribute_batch
 from .writing import Mapped
 
 if TYPE_CHECKING:

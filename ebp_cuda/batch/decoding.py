@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import EBPError, ShapeError
-from ..job import read_input
-from ..preprocess import Preprocess, prepare
+from ..images.preprocess import Preprocess, prepare
+from .photos import read_input
 from .places import Item
 
 

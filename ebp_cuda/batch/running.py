@@ -17,12 +17,12 @@ import torch
 
 from ..api import ExcitationBackprop
 from ..errors import InputError
-from ..job import preprocess_of
+from ..images.preprocess import Preprocess
 from ..ops import build_info
-from ..preprocess import Preprocess
 from .attributing import Attributor
 from .decoding import Chunk, Decoder
 from .output import FORMAT, Output, graph_digest
+from .photos import preprocess_of
 from .sources import Source, open_source
 from .threads import Behind, ahead
 from .workers import DecodeLoop

@@ -18,9 +18,9 @@ import torch
 from ..errors import InputError
 from ..extras import require
 from ..files import atomic_path
-from ..job import Inputs, Result, write_overlays
 from .decoding import Decoded
 from .output import Output
+from .photos import Inputs, Result, write_overlays
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def attribute(
     overlay: Annotated[Path | None, option("--overlay", "DIR", "PNGs go here")] = None,
 ) -> None:
     """Attribution maps of photos or arrays, written to MAPS.npz (maps, targets, scores) and as overlays."""
-    from .. import job
+    from ..batch import photos as job
     from ..files import check_writable
 
     if out is None and overlay is None:

@@ -16,7 +16,7 @@ from .grouping import grouped
 from .options import Files, Photos, Sweep, option, warn_of_preprocess
 
 if TYPE_CHECKING:
-    from ..distributed import Cluster
+    from ..batch.ray import Cluster
 
 _SPOKEN = 30.0  # seconds between two lines where stderr is no terminal
 
@@ -35,7 +35,7 @@ class Machines:
 
     def cluster(self) -> Cluster | None:
         """Ray's workers, or None. Raises InputError for options that do not go together."""
-        from ..distributed import Cluster
+        from ..batch.ray import Cluster
 
         if self.engine not in ("local", "ray"):
             raise InputError(f"--engine {self.engine}: wanted local or ray")
@@ -66,7 +66,7 @@ def batch(
 ) -> None:
     """Attribution maps of every image of SOURCE, in shards with an index; stopped runs go on with --resume."""
     from .. import batch as engine
-    from .. import distributed
+    from ..batch import ray as distributed
 
     cluster = machines.cluster()
     net, changes = files.load(), photos.changes()

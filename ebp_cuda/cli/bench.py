@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..api import ExcitationBackprop
     from ..net import Net
-    from ..profile import Profile
+    from .profile import Profile
 
 
 @app.command()
@@ -49,7 +49,7 @@ def bench(
 
     import ebp_cuda
 
-    from ..profile import profile as profile_of
+    from .profile import profile as profile_of
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -79,7 +79,7 @@ def _places(model: str, layer: str | None, contrast_layer: str | None) -> tuple[
 
 
 def _print_times(method: ExcitationBackprop, x: torch.Tensor, target: torch.Tensor, rounds: Iterable[int]) -> None:
-    from ..profile import measure
+    from .profile import measure
 
     net, plan = method.net, method.plan
     top, dtype = net.default_top(), str(plan.dtype).removeprefix("torch.")
@@ -102,7 +102,7 @@ def _network(model: str, weights: Path | None) -> Net:
     import ebp_cuda
 
     from ..models import MODELS
-    from ..profile import known_network
+    from .profile import known_network
 
     if model in MODELS and not Path(model).is_file():
         if weights is not None:

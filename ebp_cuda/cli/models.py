@@ -32,8 +32,8 @@ def import_model(
     Without WEIGHTS.caffemodel the parameters are made up by the prototxt's fillers, always the same.
     """
     from ..files import check_writable
+    from ..images.preprocess import Preprocess
     from ..importers.caffe import ImportReport, import_file
-    from ..preprocess import Preprocess
 
     check_writable(out)
     changes = photos.changes()
@@ -69,7 +69,7 @@ def fetch(
     url: Annotated[str | None, typer.Option("--url", help="another place that serves the same file")] = None,
 ) -> None:
     """Download the original weights of a known model; resumes, verifies, never leaves a half file."""
-    from ..fetch import fetch as fetch_model
+    from ..catalogue.fetch import fetch as fetch_model
 
     typer.echo(str(fetch_model(name, folder, url=url)))
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, UnsupportedError
-from ..maps import resize_maps
+from ..images.maps import resize_maps
 from ..rules import check_rule_set
 from .modules import network, value_of
 from .sweep import Seed, carry

@@ -24,7 +24,7 @@ log = logging.getLogger("ebp_cuda")
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SLACK = 1.75
-"""For the scratch memory of convolutions and what an allocator holds back; measured in tests/test_budget.py."""
+"""For the scratch memory of convolutions and what an allocator holds back; measured in tests/engine/test_budget.py."""
 
 
 def bytes_of(memory: int | str) -> int:

@@ -18,8 +18,8 @@ from ..ops.forms import formed
 from ..ops.stamps import Stamp, stamp_of
 from ..ops.waiting import settled
 from ..rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, registrations, rule_of
-from ..signs import non_negative_values
 from .fusion import fused_forwards
+from .signs import non_negative_values
 
 DTYPES = {
     "fp32": (torch.float32, "fp32"),

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from ..engine.fold import fold
 from ..errors import UnsupportedError
 from ..extras import require
-from ..fold import fold
 from ..graph import Graph
 from .graph_module import GraphModule
 

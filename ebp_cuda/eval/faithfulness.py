@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..extras import require
 from ..graph import Graph
-from ..maps import resize_maps
+from ..images.maps import resize_maps
 from ..net import Net
 
 STEPS = 32

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError, UnsupportedError
-from ..preprocess import load_image
+from ..images.preprocess import load_image
 from .datasets.base import Picture
 from .faithfulness import (
     STEPS,

@@ -9,8 +9,8 @@ import torch
 
 from ..batch.threads import ahead
 from ..errors import InputError
+from ..images.preprocess import Array, Preprocess, load_image, prepare
 from ..net import Net
-from ..preprocess import Array, Preprocess, load_image, prepare
 from .datasets.base import Picture
 
 Item = TypeVar("Item")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..batch.threads import Behind
 from ..errors import InputError
 from ..extras import require
-from ..maps import resize_maps
+from ..images.maps import resize_maps
 from .boxes import overlaps
 from .datasets.base import Box, Picture
 from .inputs import batches, network_size, read_ahead

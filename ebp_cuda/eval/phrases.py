@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..maps import resize_maps
+from ..images.maps import resize_maps
 from .boxes import Boxes, overlaps
 from .datasets.flickr30k import Captioned, Phrase
 from .inputs import read

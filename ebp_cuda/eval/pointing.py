@@ -86,7 +86,7 @@ class PointingGame:
     def add(self, label: int, attribution: Map, truth: NDArray[np.bool_] | torch.Tensor) -> bool:
         """One trial; returns whether it was a hit.
 
-        attribution: [H, W] at the size of the image (`ebp_cuda.maps.resize_maps`), signed values allowed.
+        attribution: [H, W] at the size of the image (`ebp_cuda.images.maps.resize_maps`), signed values allowed.
         truth: bool [H, W], True on every instance of the class; `boxes_mask` makes one of boxes.
         Raises ShapeError where the two differ in size, InputError where the class is absent (no True): the game asks
         only for classes that the image shows.

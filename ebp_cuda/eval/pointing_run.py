@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ..batch.threads import Behind
 from ..errors import InputError
 from ..extras import require
-from ..maps import resize_maps
+from ..images.maps import resize_maps
+from ..images.preprocess import Preprocess
 from ..net import Net
-from ..preprocess import Preprocess
 from . import published
 from .datasets.base import Picture
 from .difficult import is_difficult

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ..extras import require
-from ..maps import Panel, figure, overlay, save_figure
+from ..images.maps import Panel, figure, overlay, save_figure
+from ..images.preprocess import Preprocess
 from ..net import Net
-from ..preprocess import Preprocess
 from .datasets.base import Picture
 from .inputs import photo, read
 from .methods import Method

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..batch.output import graph_digest
 from ..errors import InputError
+from ..images.preprocess import Preprocess
 from ..net import Net, load
-from ..preprocess import Preprocess
 from .methods import Layers
 
 DIGITS = "digits"

@@ -1,0 +1,182 @@
+"""The work behind `ebp-cuda attribute`: files in, maps.npz and overlays out, batch by batch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..api import ExcitationBackprop
+from ..errors import InputError, ShapeError
+from ..files import atomic_path
+from ..images.maps import overlay, save_image
+from ..images.preprocess import Preprocess, load_array, load_image, prepare
+from ..net import Net
+from ..targets import class_name, parse_targets
+
+Array = npt.NDArray[np.float32]
+
+_SHOWN = 1024
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch read from files."""
+
+    x: torch.Tensor
+    """float32 [N, C, H, W]."""
+    pictures: list[Array]
+    """N images for overlays, float [H, W, 3] in 0..1: photos as they are, at most 1024 pixels wide or high, and what
+    arrays look like."""
+    names: list[str]
+    """N names, unique, fit for file names."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The arrays of maps.npz."""
+
+    maps: npt.NDArray[np.float32]
+    """[N, K, h, w], channel sums, unclipped."""
+    targets: npt.NDArray[np.int64]
+    """[N, K]"""
+    scores: npt.NDArray[np.float32]
+    """[N, classes]"""
+    mass_left: npt.NDArray[np.float32] | None = None
+    """[N, K], as in Attribution; not written."""
+
+
+def preprocess_of(net: Net, changes: Mapping[str, Any]) -> Preprocess:
+    """The model's own preprocessing with changes on top; a model of one fixed input size resizes to it."""
+    how = Preprocess.from_dict(net.preprocess).override(**changes)
+    height, width = (*next(iter(net.graph.inputs.values())), None, None, None, None)[2:4]
+    if how.size is None and how.shortest_side is None and height and width:
+        how = how.override(size=(height, width))
+    return how
+
+
+def read_inputs(paths: Sequence[Path], how: Preprocess) -> Inputs:
+    """Reads photos (through `how`) and .npy arrays (as they are: preprocessed already) into one batch.
+
+    Raises InputError for a file that cannot be read, ShapeError where the inputs differ in shape.
+    """
+    batches: list[torch.Tensor] = []
+    names: list[str] = []
+    pictures: list[Array] = []
+    for path in paths:
+        x, shown = read_input(path, how)
+        if batches and x.shape[1:] != batches[0].shape[1:]:
+            raise ShapeError(
+                f"{path}: comes out at {list(x.shape[1:])} and {paths[0]} at {list(batches[0].shape[1:])}; "
+                "the inputs of one call have one size (--size HEIGHTxWIDTH)"
+            )
+        batches.append(x)
+        pictures += shown
+        names += [path.stem] if len(x) == 1 else [f"{path.stem}_{i}" for i in range(len(x))]
+    x = torch.cat(batches)
+    if len(set(names)) < len(names):
+        names = [f"{i:03d}_{name}" for i, name in enumerate(names)]
+    return Inputs(x, pictures, names)
+
+
+def attribute(
+    method: ExcitationBackprop,
+    inputs: Inputs,
+    target: str,
+    labels: Sequence[str] | None,
+    *,
+    batch: int = 8,
+    done: Callable[[float], None] = lambda part: None,
+) -> Result:
+    """Runs `method` over the inputs, `batch` images at a time; `done` is told which part of the whole was finished.
+
+    `target` is what `targets.parse_targets` takes. Raises InputError for it, and whatever the engine refuses.
+    """
+    classes = method.run(inputs.x[:1], 0).scores.shape[1]
+    if labels and len(labels) != classes:
+        raise InputError(f"labels: {len(labels)} names for a model of {classes} classes")
+    chosen = parse_targets(target, labels, classes)
+    total = len(inputs.x) * (len(chosen) if isinstance(chosen, list) else int(chosen.removeprefix("top")))
+    parts = []
+    for start in range(0, len(inputs.x), batch):
+        x = inputs.x[start : start + batch]
+        parts.append(attribute_batch(method, x, chosen, lambda maps: done(maps / total)))
+    maps, targets, scores, left = (torch.cat(group).cpu() for group in zip(*parts, strict=True))
+    found = maps.float().numpy(), targets.numpy().astype(np.int64), scores.float().numpy(), left.float().numpy()
+    return Result(*found)
+
+
+def attribute_batch(
+    method: ExcitationBackprop, x: torch.Tensor, chosen: list[int] | torch.Tensor | str, done: Callable[[int], None]
+) -> tuple[torch.Tensor, ...]:
+    """Maps, targets, scores and mass left of one batch, as in Attribution.
+
+    chosen: "topN", or class indices: for all images, or int64 [N, K]; many classes go in the parts that the method's
+    max_memory asks for, so that `done` hears of each.
+    """
+    if isinstance(chosen, str):
+        runs = [method.run(x, chosen)]
+        done(runs[0].targets.numel())
+    else:
+        ids, runs = torch.as_tensor(chosen).expand(len(x), -1), []
+        for part in method.chunks(x.shape, ids.shape[1]).of_classes(ids.shape[1]):
+            runs.append(method.run(x, ids[:, part]))
+            done(runs[-1].targets.numel())
+    maps, targets, left = (
+        torch.cat(parts, 1) for parts in zip(*[(r.maps, r.targets, r.mass_left) for r in runs], strict=True)
+    )
+    return maps, targets, runs[0].scores, left
+
+
+def write_npz(result: Result, path: Path) -> None:
+    """maps.npz, whole or not at all: maps float32 [N, K, h, w], targets int64 [N, K], scores float32 [N, classes]."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, maps=result.maps, targets=result.targets, scores=result.scores)
+
+
+def write_overlays(result: Result, inputs: Inputs, labels: Sequence[str] | None, folder: Path) -> list[Path]:
+    """One PNG per image and class, FOLDER/NAME_INDEX_CLASS.png; makes the folder. Raises InputError where it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--overlay {folder}: the folder cannot be made: {error.strerror}") from error
+    written = []
+    for picture, name, maps, targets in zip(inputs.pictures, inputs.names, result.maps, result.targets, strict=True):
+        for attribution, index in zip(maps, targets, strict=True):
+            title = class_name(int(index), labels) if labels else ""
+            parts = [name, str(index), re.sub(r"[^\w.-]+", "-", title)]
+            path = folder / ("_".join(part for part in parts if part) + ".png")
+            written.append(save_image(overlay(picture, attribution), path))
+    return written
+
+
+def read_input(
+    path: str | Path, how: Preprocess, *, data: bytes | None = None, pictures: bool = True
+) -> tuple[torch.Tensor, list[Array]]:
+    """Network inputs [N, C, H, W] of one file, and N pictures of them (none where they are not wanted).
+
+    `data` is the file's content where it has been read already. Raises InputError and ShapeError.
+    """
+    if Path(path).suffix == ".npy":
+        array = load_array(path, data)
+        return torch.from_numpy(array), [_picture(one, how) for one in array] if pictures else []
+    image = load_image(path, data)
+    height, width = image.shape[:2]
+    factor = min(1.0, _SHOWN / max(height, width))
+    shown = Preprocess(size=(max(1, round(height * factor)), max(1, round(width * factor))))
+    return prepare(image, how), [shown.resize(image)] if pictures else []
+
+
+def _picture(x: Array, how: Preprocess) -> Array:
+    """What a network input looks like; inputs of another channel count than a photo's show their mean, min to max."""
+    if x.shape[0] == how.channels:
+        return how.picture(x)
+    grey = x.mean(axis=0)
+    span = float(np.ptp(grey)) or 1.0
+    return np.repeat(((grey - grey.min()) / span)[..., None], 3, axis=2)

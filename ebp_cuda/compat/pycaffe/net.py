@@ -1,0 +1,292 @@
+"""pycaffe's Net: blobs and parameters that scripts read and write, layers that run one after another."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from google.protobuf import text_format
+
+from ...errors import InputError, ModelError, ShapeError, nearest_names
+from ...importers.caffe import NetParameter, read_weights, write_caffemodel, write_hdf5
+from .blob import Blob
+from .modes import TEST, TRAIN, settings
+from .network import Layer, Network
+from .runner import Runner
+
+_PHASES = {TRAIN: "TRAIN", TEST: "TEST"}
+
+
+class Arrays(Mapping[str, np.ndarray]):
+    """Blob name -> its data or diff. Nothing is copied out of the engine until somebody asks for it."""
+
+    def __init__(self, blobs: Mapping[str, Blob], names: Iterable[str], side: str) -> None:
+        self._blobs, self._names, self._side = blobs, list(dict.fromkeys(names)), side
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return np.asarray(getattr(self._blobs[name], self._side))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+class Net:
+    """A network with pycaffe's names.
+
+    Net(prototxt, phase), Net(prototxt, caffemodel, phase), or with weights=, phase=, level=, stages=.
+    blobs: ordered, name -> Blob. params: ordered, layer name -> list of parameter blobs (weight, bias). inputs,
+    outputs: blob names. layers: with `name`, `type` and `blobs`. top_names, bottom_names: layer name -> blob names.
+
+    Raises ModelError (files that cannot be read or do not fit), UnsupportedError (a layer type that is not here).
+    """
+
+    def __init__(
+        self,
+        network_file: str | Path,
+        *args: Any,
+        phase: int | None = None,
+        level: int = 0,
+        stages: Sequence[str] | None = None,
+        weights: str | Path | None = None,
+    ) -> None:
+        for arg in args:
+            if isinstance(arg, (str, Path)):
+                weights = arg
+            elif phase is None:
+                phase = arg
+            else:
+                raise InputError(f"Net({network_file}): phase given twice: {phase} and {arg}")
+        if phase not in _PHASES:
+            raise InputError(f"Net({network_file}): phase {phase!r}; wanted caffe.TRAIN or caffe.TEST")
+        self._network = Network(network_file, weights, _PHASES[phase], level, stages or ())
+        self.layers: list[Layer] = self._network.layers
+        self._layer_names = [layer.name for layer in self.layers]
+        self.name = self._network.net.name
+        self.blobs: OrderedDict[str, Blob] = OrderedDict()
+        self._make_blobs()
+        self._blob_names = list(self.blobs)
+        self._runner = Runner(self._network, self.blobs)
+        self.params = OrderedDict((layer.name, layer.blobs) for layer in self.layers if layer.blobs)
+        self.layer_dict = OrderedDict((layer.name, layer) for layer in self.layers)
+        self.top_names = OrderedDict((layer.name, list(layer.tops)) for layer in self.layers)
+        self.bottom_names = OrderedDict((layer.name, list(layer.bottoms)) for layer in self.layers)
+        self.inputs = list(self._network.net.inputs)
+        read = {blob for layer in self.layers for blob in layer.bottoms}
+        copies = {top for layer in self.layers if layer.type == "Split" for top in layer.tops}
+        self.outputs = sorted(blob for blob in self.blobs if blob not in read and blob not in copies)
+
+    def _make_blobs(self) -> None:
+        for layer in self.layers:
+            for top, value in zip(layer.tops, layer.outputs, strict=True):
+                if layer.type == "Split":
+                    source = self.blobs[layer.bottoms[0]]
+                    self.blobs[top] = Blob(top, source.shape, source.values)
+                elif top not in self.blobs:
+                    self.blobs[top] = Blob(top, self._network.shapes[value])
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    def forward(
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
+    ) -> Arrays:
+        """Run the layers from `start` to `end`, both included, and return blobs by name.
+
+        inputs: data for the network's inputs, by blob name, all of them or none. Returned are the tops of `end` (the
+        network's outputs where it is not given) and the `blobs` asked for. Raises InputError for unknown names.
+        """
+        first = 0 if start is None else self._place(start, "start")
+        last = len(self.layers) - 1 if end is None else self._place(end, "end")
+        names = self.outputs if end is None else self._returned(end, self.top_names)
+        wanted = [*names, *self._known(blobs, "blobs")]
+        if inputs:
+            self._feed(inputs, self.inputs, "data")
+        if first == 0:
+            self._follow_inputs()
+        plan = self._runner.plan()
+        with torch.no_grad():
+            for index in range(first, last + 1):
+                self._runner.forward(index, plan, last)
+        return Arrays(self.blobs, wanted, "data")
+
+    def backward(
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **tops: Any
+    ) -> Arrays:
+        """Run the layers down from `start` to `end`, both included, in the mode of `set_mode_*`; return diffs by name.
+
+        tops: diffs for the network's outputs, by blob name, all of them or none. Returned are the diffs of the bottoms
+        of `end` (of the network's inputs where it is not given), that of the blob named like `end`, and `diffs`.
+        Raises InputError (unknown names; in strict mode where the original would do nothing) and UnsupportedError.
+        """
+        first = len(self.layers) - 1 if start is None else self._place(start, "start")
+        last = 0 if end is None else self._place(end, "end")
+        names = self.inputs if end is None else self._returned(end, self.bottom_names)
+        wanted = [*names, *self._known(diffs, "diffs")]
+        if tops:
+            self._feed(tops, self.outputs, "diff")
+        self._check_backward(first, last)
+        plan = self._runner.plan()
+        with torch.no_grad():
+            for index in range(first, last - 1, -1):
+                self._runner.backward(index, plan)
+        return Arrays(self.blobs, wanted, "diff")
+
+    def _check_backward(self, first: int, last: int) -> None:
+        span = [layer for layer in self.layers[last : first + 1] if layer.bottoms]
+        if settings.strict and span and not any(layer.needs_backward for layer in span):
+            raise InputError(
+                f"{self._network.net.origin}: the original's backward pass skips every layer from "
+                f"'{self.layers[first].name}' to '{self.layers[last].name}' and leaves stale diffs: the network has no "
+                "loss. Add `force_backward: true` to the prototxt"
+            )
+
+    def _place(self, name: str, argument: str) -> int:
+        if name not in self._layer_names:
+            raise InputError(f"{argument}='{name}': no such layer{nearest_names(name, self._layer_names)}")
+        return self._layer_names.index(name)
+
+    def _returned(self, end: str, names: Mapping[str, list[str]]) -> list[str]:
+        return [*([end] if end in self.blobs else []), *names[end]]
+
+    def _known(self, names: Sequence[str] | None, argument: str) -> Sequence[str]:
+        for name in names or ():
+            if name not in self.blobs:
+                raise InputError(f"{argument}: no blob '{name}'{nearest_names(name, self.blobs)}")
+        return names or ()
+
+    def _feed(self, given: Mapping[str, Any], wanted: Sequence[str], side: str) -> None:
+        if set(given) != set(wanted):
+            raise InputError(f"got arrays for {', '.join(given)}; wanted one for each of {', '.join(wanted)}")
+        for name, array in given.items():
+            blob, array = self.blobs[name], np.asarray(array)
+            if array.ndim == 0 or array.shape[0] != blob.shape[0]:
+                raise ShapeError(f"'{name}': got shape {list(array.shape)}, wanted the batch of {list(blob.shape)}")
+            try:
+                getattr(blob, side)[...] = array
+            except ValueError:
+                raise ShapeError(f"'{name}': got shape {list(array.shape)}, wanted {list(blob.shape)}") from None
+
+    def _follow_inputs(self) -> None:
+        if any(self.blobs[name].shape != shape for name, shape in self._network.input_shapes.items()):
+            self.reshape()
+
+    def reshape(self) -> None:
+        """Give every blob the shape that follows from the inputs' present ones. Raises ShapeError, ModelError."""
+        shapes = self._network.reshape({name: self.blobs[name].shape for name in self.inputs})
+        for layer in self.layers:
+            for top, value in zip(layer.tops, layer.outputs, strict=True):
+                if layer.type not in ("Split", "Input"):
+                    self.blobs[top].values.reshape(shapes[value])
+
+    def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, np.ndarray]:
+        """`forward` over any number of items in batches of the input's size; the rest of the last one is zeros."""
+        found: dict[str, list[np.ndarray]] = {}
+        count = len(next(iter(inputs.values()))) if inputs else 0
+        for batch in self._batches(inputs):
+            for name, array in self.forward(blobs, **batch).items():
+                found.setdefault(name, []).extend(array.copy())
+        return {name: np.asarray(rows[:count]) for name, rows in found.items()}
+
+    def _batches(self, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        if not given:
+            raise InputError(f"got no arrays; wanted one for each of {', '.join(self.inputs)}")
+        if len({len(array) for array in given.values()}) != 1:
+            raise InputError("arrays of different length: " + ", ".join(f"{k} {len(v)}" for k, v in given.items()))
+        size, count = next(iter(self.blobs.values())).shape[0], len(next(iter(given.values())))
+        for start in range(0, count, size):
+            batch = {name: np.asarray(array[start : start + size], np.float32) for name, array in given.items()}
+            missing = size - len(next(iter(batch.values())))
+            if missing:
+                batch = {k: np.concatenate([v, np.zeros((missing, *v.shape[1:]), v.dtype)]) for k, v in batch.items()}
+            yield batch
+
+    def forward_backward_all(
+        self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: Any
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """`forward` and `backward` over any number of items. arrays: data by input name and diffs by output name."""
+        count = len(next(iter(arrays.values()))) if arrays else 0
+        up: dict[str, list[np.ndarray]] = {}
+        down: dict[str, list[np.ndarray]] = {}
+        for batch in self._batches(arrays):
+            data: dict[str, Any] = {name: array for name, array in batch.items() if name in self.inputs}
+            signals: dict[str, Any] = {name: array for name, array in batch.items() if name not in self.inputs}
+            for found, result in ((up, self.forward(blobs, **data)), (down, self.backward(diffs, **signals))):
+                for name, array in result.items():
+                    found.setdefault(name, []).extend(array.copy())
+        cut = [{name: np.asarray(rows[:count]) for name, rows in found.items()} for found in (up, down)]
+        return cut[0], cut[1]
+
+    def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
+        """For MemoryData layers in pycaffe; here inputs are blobs. Raises InputError."""
+        raise InputError(f"set_input_arrays: write to the input blobs instead: {', '.join(self.inputs)}")
+
+    # --- parameters -------------------------------------------------------------------------------------------------
+
+    def copy_from(self, weights: str | Path) -> None:
+        """Take the parameters of every layer that a caffemodel (or HDF5 file) has under the same name.
+
+        Raises ModelError where one does not fit; then nothing has been copied.
+        """
+        found = read_weights(weights)
+        pairs = []
+        for name, blobs in self.params.items():
+            stored = found.get(name)
+            if not stored:
+                continue
+            if len(stored) != len(blobs):
+                raise ModelError(f"{weights}: layer '{name}' holds {len(stored)} blobs, wanted {len(blobs)}")
+            for index, (source, blob) in enumerate(zip(stored, blobs, strict=True)):
+                if not source.fits(blob.shape):
+                    where = f"{weights}: layer '{name}', parameter {index}"
+                    raise ModelError(f"{where}: shape {list(source.shape)}, wanted {list(blob.shape)}")
+                pairs.append((blob, source.data))
+        for blob, array in pairs:
+            blob.fill(array)
+
+    def share_with(self, other: Net) -> None:
+        """Use the parameters of the layers of `other` that have the same names: the same memory from now on.
+
+        Raises ModelError where shapes differ.
+        """
+        for layer in self.layers:
+            theirs = other.params.get(layer.name)
+            if not layer.blobs or theirs is None:
+                continue
+            shapes = [[list(blob.shape) for blob in blobs] for blobs in (layer.blobs, theirs)]
+            if shapes[0] != shapes[1]:
+                raise ModelError(f"share_with: layer '{layer.name}' has {shapes[1]} there, {shapes[0]} here")
+            self._network.adopt(layer, theirs)
+
+    def save(self, path: str | Path) -> None:
+        """Write the network and its parameters as a caffemodel. Raises InputError where it cannot be written."""
+        message = NetParameter(name=self.name)
+        message.layer.extend(entry.proto for entry in self._network.net.layers if not entry.dropped)
+        write_caffemodel(path, text_format.MessageToString(message), self._arrays())
+
+    def save_hdf5(self, path: str | Path) -> None:
+        """Write the parameters as Caffe's HDF5 snapshots hold them. Raises as `save`; UnsupportedError without h5py."""
+        write_hdf5(path, self._arrays())
+
+    load_hdf5 = copy_from
+
+    def _arrays(self) -> dict[str, list[np.ndarray]]:
+        return {name: [blob.tensor.numpy() for blob in blobs] for name, blobs in self.params.items()}
+
+    def clear_param_diffs(self) -> None:
+        """Set the diffs of all parameters to 0; nothing here writes to them."""
+        for blob in (blob for blobs in self.params.values() for blob in blobs):
+            blob.diff[...] = 0
+
+    def __repr__(self) -> str:
+        return f"<caffe.Net {self._network.net.origin}: {len(self.layers)} layers, {len(self.blobs)} blobs>"

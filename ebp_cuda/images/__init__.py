@@ -1,0 +1,1 @@
+"""Photos in (`preprocess`), pictures of maps out (`maps`)."""
