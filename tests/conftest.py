@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from support import importable_torchvision  # noqa: F401 - before any test imports torchvision
 
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(min(2, os.cpu_count() or 1))

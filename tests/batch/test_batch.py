@@ -19,7 +19,7 @@ from ebp_cuda.errors import InputError, UnsupportedError
 from ebp_cuda.images.preprocess import load_image, prepare
 from ebp_cuda.models import digits
 
-pytest_plugins = ["batch_fixtures"]
+pytest_plugins = ["support.batch_fixtures"]
 
 
 def test_maps_are_those_of_attribute(whole: Path, folder: Path, images: dict[str, bytes], eb: Any) -> None:

@@ -15,7 +15,7 @@ from ebp_cuda.errors import InputError
 from ebp_cuda.images.preprocess import load_image, prepare
 from ebp_cuda.models import digits
 
-pytest_plugins = ["batch_fixtures"]
+pytest_plugins = ["support.batch_fixtures"]
 CLASSES = [str(row % 10) for row in range(COUNT)]
 
 

@@ -21,7 +21,7 @@ from ebp_cuda.batch.running import Job, Settings
 from ebp_cuda.errors import InputError, UnsupportedError
 from ebp_cuda.models import digits
 
-pytest_plugins = ["batch_fixtures"]
+pytest_plugins = ["support.batch_fixtures"]
 pytestmark = pytest.mark.slow
 TWO = Cluster(workers=2)
 

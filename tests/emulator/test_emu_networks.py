@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import test_fusion as fusion
-import test_golden_tiny as golden
 import torch
+from engine import test_fusion as fusion
+from engine import test_golden_tiny as golden
+from engine.test_golden_tiny import network  # noqa: F401  (a fixture)
 from support.emu_build import emulator
-from test_golden_tiny import network  # noqa: F401  (a fixture)
 
 import ebp_cuda
 from ebp_cuda import ops

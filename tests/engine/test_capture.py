@@ -15,7 +15,7 @@ from ebp_cuda.engine import capture
 from ebp_cuda.engine.capture import Recordings
 from ebp_cuda.rules import OPERATIONS
 
-pytest_plugins = ["recorder_stand_in"]
+pytest_plugins = ["support.recorder_stand_in"]
 
 
 def test_what_comes_twice_is_recorded_and_replayed_to_the_same_bits(stand_in):

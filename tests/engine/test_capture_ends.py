@@ -13,7 +13,7 @@ from ebp_cuda.engine.plan import Plan
 from ebp_cuda.rules import OPERATIONS
 from ebp_cuda.rules.relevance import Relevance
 
-pytest_plugins = ["recorder_stand_in"]
+pytest_plugins = ["support.recorder_stand_in"]
 
 
 def test_written_weights_end_a_recording(stand_in):

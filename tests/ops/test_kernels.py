@@ -60,9 +60,9 @@ def test_slices_that_begin_between_quads() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_is_what_the_bindings_choose(precision: str) -> None:
     """For ragged geometries, up and down: the schedule that the emulator's build of the kernels makes."""
+    from emulator.test_emu_contraction import cases, whole
     from support.emu_build import emulator
     from support.emu_contraction import downward, upward
-    from test_emu_contraction import cases, whole
 
     emu, seen = emulator(), set()
     for shape, weights, geometry, layout in (case.values for case in cases(40)):

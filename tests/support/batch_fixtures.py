@@ -1,6 +1,6 @@
 """Photos, a method and an undisturbed run over them, made once for all tests of runs over many images.
 
-A test file asks for them by `pytest_plugins = ["batch_fixtures"]`.
+A test file asks for them by `pytest_plugins = ["support.batch_fixtures"]`.
 """
 
 from __future__ import annotations

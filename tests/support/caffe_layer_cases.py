@@ -8,7 +8,7 @@ from math import ceil
 
 import numpy as np
 import torch
-from test_caffe_layers import caffe_pool
+from importers.test_caffe_layers import caffe_pool
 
 from support.caffe_nets import layer, random
 

@@ -1,4 +1,4 @@
-"""Import this before torchvision or timm.
+"""Imported by conftest.py, before any test imports torchvision or timm.
 
 The published torchvision wheels are linked against CUDA: next to a CPU build of torch their compiled operators do not
 load, and torchvision then stumbles over its own registration of two of them. No classifier needs these; declared here,

@@ -1,6 +1,6 @@
 """A stand-in for the GPU that does recorded work again, in place of every recorder while the fixture is asked for.
 
-A test file asks for it by `pytest_plugins = ["recorder_stand_in"]`.
+A test file asks for it by `pytest_plugins = ["support.recorder_stand_in"]`.
 """
 
 from __future__ import annotations
