@@ -65,7 +65,8 @@ class _SameModule(importlib.abc.InspectLoader):
         return f"import runpy\n\nrunpy.run_module({self._name!r}, run_name='__main__', alter_sys=True)\n"
 
     def is_package(self, fullname: str) -> bool:
-        return hasattr(importlib.import_module(self._name), "__path__")
+        spec = importlib.util.find_spec(self._name)
+        return spec is not None and spec.submodule_search_locations is not None
 
 
 class _Aliases(importlib.abc.MetaPathFinder):
