@@ -196,7 +196,7 @@ def _windows(
         "dilation": _pair(function, "dilation", dilation),
         "ceil_mode": ceil_mode,
     }
-    return Windows(Node(function, function, ("x",), ("y",), attrs), x)
+    return Windows(Node(function, function.removesuffix("2d"), ("x",), ("y",), attrs), x)
 
 
 def _fitting(function: str, p: Tensor, y: Tensor) -> Tensor:

@@ -4,48 +4,8 @@ Every importer (ONNX, Caffe through ONNX, torch) ends here and nothing above thi
 network came from. Values are in static single assignment form: each value name is written once. What a
 Caffe in-place layer overwrites therefore has several values, and `Graph.names` maps the blob to all of them.
 
-The vocabulary of `Node.op`, with attrs (plain Python values) and params (tensors). `kernel`, `stride`,
-`padding`, `padding_end` and `dilation` are tuples with one entry per spatial axis; `padding` is the padding
-before the first element of an axis and `padding_end` the padding behind the last.
-
-    conv            kernel-shaped params weight [O, I/groups, *k], bias [O]?; stride padding padding_end dilation groups
-    conv_transpose  params weight [I, O/groups, *k], bias?; the same attrs, output_padding
-    linear          params weight [O, I], bias [O]?; acts on the last axis
-    max_pool        kernel (None: the whole plane) stride padding padding_end dilation ceil_mode; a second output, if
-                    there is one, is the winner's row-major index in its plane, as a float
-    avg_pool        the same, count_include_pad (divisor: window clipped to the padded plane, as Caffe and torch)
-    adaptive_max_pool | adaptive_avg_pool   size: outputs per spatial axis, None for as many as there are inputs
-    mean            axes keepdims
-    reduce          kind ("sum" | "mean" | "asum" | "sumsq") axes coefficient: the axes go
-    relu | leaky_relu (slope) | prelu (params weight [C] or [1]) | elu (alpha) | clip (min, max) | abs
-    sqrt | sigmoid | tanh | erf | softplus | silu (beta?) | hard_sigmoid (alpha, beta) | hard_swish | gelu (tanh?)
-    threshold       threshold: 1 above it, 0 elsewhere
-    exp | log       scale? shift?: exp(scale * x + shift), log(scale * x + shift) * factor?
-    power           power scale shift: (shift + scale * x) ** power
-    softmax         axis
-    lrn             size alpha beta k region ("across" | "within"): x / (k + alpha / n * sum x^2) ** beta
-    mvn             axes eps: less the mean, over the deviation + eps; eps None: less the mean only
-    standardize     axes eps groups?: less the mean, over sqrt(variance + eps); with groups of channels, each for itself
-    normalize       axes eps, params scale: x / sqrt(sum x^2 + eps) * scale
-    batch_norm      params mean [C], var [C], weight [C]?, bias [C]?; eps
-    affine          params scale?, shift? that broadcast against the input: x * scale + shift
-    sum | max       two or more inputs; sum has coefficients (tuple of float) or None
-    mul             two activations
-    concat          axis
-    slice           axes starts ends steps          split  axis sizes (several outputs)
-    flatten         axis: dims before it stay, the rest become one
-    reshape         shape: 0 copies a dim of the input, -1 is inferred
-    squeeze         axes of size 1 to drop          unsqueeze  axes of the output to insert
-    transpose       perm
-    pad             pads: ((before, after), ...) per axis; value
-    resize          scale or size or (zoom and shrink, Caffe's Interp) or a second input of the wanted height and width;
-                    mode ("nearest" | "linear"), align_corners
-    select          axis indices            tile  repeats           expand, crop  a second input gives the shape; crop
-                    has axis and offsets from there on
-    embed           params weight [rows, D], bias [D]?; the input holds row numbers
-    arg_max         axis (None: all but the batch) k gives ("indices" | "values" | "both")
-    unpool          a second input holds places in the output's planes; size, or scale and less: n * scale - less
-    identity        dropout, cast, and whatever else changes nothing at inference
+The operations of `Node.op` stand in vocabulary.py, with their attributes and parameters; a node that does not fit its
+operation cannot be made.
 """
 
 from __future__ import annotations
@@ -57,20 +17,35 @@ from typing import Any
 import torch
 
 from .errors import InputError, ModelError, nearest_names
+from .vocabulary import signature_of
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operation: reads the values `inputs`, writes the values `outputs`."""
+    """One operation: reads the values `inputs`, writes the values `outputs`.
+
+    Raises:
+        ModelError: where the operation does not exist (vocabulary.SIGNATURES) or takes no such attributes, parameters
+            or number of inputs.
+    """
 
     name: str
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    """By name, complete: those that were not given have their defaults."""
     params: Mapping[str, torch.Tensor] = field(default_factory=dict)
     source: str = ""
     """Type in the imported model, for messages and summaries: "Convolution", "Conv", "aten.conv2d"."""
+
+    def __post_init__(self) -> None:
+        signature = signature_of(self.op)
+        if signature is not None:
+            where = f"layer '{self.name}' ({self.source or self.op})"
+            counts = len(self.inputs), len(self.outputs)
+            complete = signature.checked(where, self.attrs, self.params, counts)
+            object.__setattr__(self, "attrs", complete)  # the class is frozen; nobody holds the node yet
 
 
 @dataclass

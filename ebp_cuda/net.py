@@ -17,11 +17,12 @@ from .graph import Graph
 from .interop import to_tensor
 from .ops.waiting import extremes
 from .rules import OPERATIONS, RULE_SETS, rule_of
+from .vocabulary import operations
 
 ArrayLike = Any
 """A torch tensor, a NumPy or CuPy array, or whatever NumPy makes an array of."""
 
-_SCORING = ("softmax", "log", "sigmoid", "identity")
+_SCORING = operations("softmax", "log", "sigmoid", "identity")
 
 
 class Net:

@@ -14,9 +14,10 @@ from dataclasses import replace
 import torch
 
 from ..graph import Graph, Node
+from ..vocabulary import operations
 from .signs import non_negative_values
 
-_FOLDABLE = ("conv", "conv_transpose", "linear")
+_FOLDABLE = operations("conv", "conv_transpose", "linear")
 
 
 def fold(graph: Graph) -> Graph:

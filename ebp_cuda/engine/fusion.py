@@ -17,8 +17,9 @@ from ..graph import Graph, Node
 from ..ops import tiles
 from ..rules import Forward, Rule
 from ..rules.contraction import forward_with_normalizer, hand_on_forward, share_conserving, share_excitation
+from ..vocabulary import operations
 
-_KEEP_THE_FACTOR = frozenset(("conv", "max_pool", "avg_pool", "concat", "flatten", "reshape", "dropout", "identity"))
+_KEEP_THE_FACTOR = operations("conv", "max_pool", "avg_pool", "concat", "flatten", "reshape", "identity")
 """Layers that hand down a relevance whose factor is their input itself."""
 
 

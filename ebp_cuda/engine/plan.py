@@ -18,6 +18,7 @@ from ..ops.forms import formed
 from ..ops.stamps import Stamp, stamp_of
 from ..ops.waiting import settled
 from ..rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, registrations, rule_of
+from ..vocabulary import operations
 from .fusion import fused_forwards
 from .signs import non_negative_values
 
@@ -238,7 +239,7 @@ class Plan:
         return producer is not None and self.graph.nodes[producer].op in _OWN_OUTPUT
 
 
-_OWN_OUTPUT = frozenset(("conv", "conv_transpose", "linear", "batch_norm", "sum"))
+_OWN_OUTPUT = operations("conv", "conv_transpose", "linear", "batch_norm", "sum")
 
 
 def operation_of(graph: Graph, node: Node) -> Operation:

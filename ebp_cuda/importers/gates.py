@@ -9,22 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..graph import Graph, Node
+from ..vocabulary import operations
 
-GATES = frozenset(("sigmoid", "hard_sigmoid", "softmax", "tanh", "erf"))
-_THROUGH = frozenset(
-    (
-        "affine",
-        "expand",
-        "tile",
-        "reshape",
-        "flatten",
-        "squeeze",
-        "unsqueeze",
-        "transpose",
-        "slice",
-        "split",
-        "identity",
-    )
+GATES = operations("sigmoid", "hard_sigmoid", "softmax", "tanh", "erf")
+_THROUGH = operations(
+    "affine", "expand", "tile", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "slice", "split", "identity"
 )
 
 

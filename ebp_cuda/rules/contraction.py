@@ -138,7 +138,7 @@ def _conv_transpose(node: Node, x: torch.Tensor, weight: torch.Tensor, bias: tor
             "wanted the same on both sides"
         )
     window = {key: attrs[key] for key in ("stride", "padding", "dilation", "groups")}
-    extra = attrs.get("output_padding", (0,) * rank)
+    extra = attrs["output_padding"] or (0,) * rank
     return transposed_convolution(x, weight, bias, output_padding=extra, **window)
 
 

@@ -129,7 +129,7 @@ FUNCTIONS = {
     "erf": Function(lambda a, p, x: x.erf(), lambda a, p, x, y: 2 / math.sqrt(math.pi) * torch.exp(-x * x), keeps=True),
     "softplus": Function(lambda a, p, x: F.softplus(x), lambda a, p, x, y: x.sigmoid(), non_negative=True),
     "silu": Function(
-        lambda a, p, x: x * torch.sigmoid(a["beta"] * x) if "beta" in a else F.silu(x), _silu_slope, keeps=True
+        lambda a, p, x: F.silu(x) if a["beta"] == 1 else x * torch.sigmoid(a["beta"] * x), _silu_slope, keeps=True
     ),
     "gelu": Function(
         lambda a, p, x: F.gelu(x, approximate="tanh" if a.get("tanh") else "none"), _gelu_slope, keeps=True

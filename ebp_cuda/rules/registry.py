@@ -16,6 +16,7 @@ import torch
 
 from ..errors import InputError, nearest_names
 from ..graph import Node
+from ..vocabulary import SIGNATURES, Attribute, Parameter, Signature, signature_of
 from .relevance import Relevance
 
 RULE_SETS = ("caffe", "conserving")
@@ -65,7 +66,7 @@ class Rule:
 
 @dataclass
 class Operation:
-    """One entry of the vocabulary in graph.py."""
+    """How an operation of the vocabulary runs and what its rules are."""
 
     name: str
     forward: Forward
@@ -96,7 +97,12 @@ def registrations() -> int:
 
 
 def operation(name: str, **flags: bool) -> Callable[[Forward], Forward]:
-    """Decorator that enters a forward function under `name`; `flags` are fields of Operation."""
+    """Decorator that enters a forward function under `name`; `flags` are fields of Operation.
+
+    Raises:
+        ModelError: where the vocabulary has no such operation.
+    """
+    signature_of(name)
 
     def enter(forward: Forward) -> Forward:
         OPERATIONS[name] = Operation(name, forward, {}, **flags)
@@ -106,17 +112,30 @@ def operation(name: str, **flags: bool) -> Callable[[Forward], Forward]:
     return enter
 
 
-def register_operation(name: str, **flags: bool) -> Callable[[Forward], Forward]:
+def register_operation(
+    name: str,
+    *,
+    attributes: Sequence[Attribute] | None = None,
+    parameters: Sequence[Parameter] = (),
+    **flags: bool,
+) -> Callable[[Forward], Forward]:
     """Decorator that enters the forward of a layer of your own, so that both importers take it and rules can be given.
 
-    name: "namespace::name" of a torch custom operator (torch.library.custom_op), or "domain::OpType" of an ONNX node;
-    entering a name again replaces it, with its rules. The importers make such a call a node: what depends on the
-    network's input becomes its inputs in order, constant tensors its params (by argument name; in ONNX "input1",
-    "input2" by position), everything else its attrs.
-    flags: keeps_non_negative, always_non_negative, is_contraction; see `Operation`.
-
+    The importers make a call of the operator a node: what depends on the network's input becomes its inputs in order,
+    constant tensors its params (by argument name; in ONNX "input1", "input2" by position), everything else its attrs.
     The function takes (node, params, inputs, saved) and returns the list of outputs. `saved` is a dict for what the
-    rule wants of it. Raises InputError for a name without "::" (those are the vocabulary's own) and unknown flags.
+    rule wants of it.
+
+    Args:
+        name: "namespace::name" of a torch custom operator (torch.library.custom_op), or "domain::OpType" of an ONNX
+            node; entering a name again replaces it, with its rules.
+        attributes: the attributes that its nodes may have, with types and defaults (`ebp_cuda.vocabulary`). Nodes are
+            then checked as those of the package's own operations are; None: they are not checked.
+        parameters: the tensors that its nodes may have; looked at only where `attributes` is given.
+        flags: keeps_non_negative, always_non_negative, is_contraction; see `Operation`.
+
+    Raises:
+        InputError: for a name without "::" (those are the package's own) and unknown flags.
     """
     namespace, _, rest = name.partition("::")
     if not namespace or not rest:
@@ -124,6 +143,10 @@ def register_operation(name: str, **flags: bool) -> Callable[[Forward], Forward]
     for flag in flags:
         if flag not in FLAGS:
             raise InputError(f"register_operation('{name}'): no flag '{flag}'{nearest_names(flag, FLAGS)}")
+    SIGNATURES.pop(name, None)
+    if attributes is not None:
+        any_number = (1, None)
+        SIGNATURES[name] = Signature(name, "", tuple(attributes), tuple(parameters), any_number, any_number)
     return operation(name, **flags)
 
 

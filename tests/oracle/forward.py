@@ -83,11 +83,9 @@ def normal_cdf(x: Array) -> Array:
 
 
 def standardize(node: Node, x: Array) -> Array:
-    if node.attrs.get("groups"):
+    if node.attrs["groups"]:
         flat = x.reshape(len(x), node.attrs["groups"], -1)
-        return standardize(Node("n", "standardize", (), (), {"axes": (2,), "eps": node.attrs["eps"]}), flat).reshape(
-            x.shape
-        )
+        return standardize(replace(node, attrs={"axes": (2,), "eps": node.attrs["eps"]}), flat).reshape(x.shape)
     axes = tuple(node.attrs["axes"])
     return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + node.attrs["eps"])
 

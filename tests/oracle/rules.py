@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ebp_cuda.graph import Node
-from oracle.forward import add, gelu_line, normal_cdf, resize_to, sigmoid, slices, slope
+from oracle.forward import gelu_line, normal_cdf, resize_to, sigmoid, slices, slope
 from oracle.matrices import MATRICES, Array, max_pool_winners
 from oracle.picking import RULES as PICKING
 
@@ -63,7 +63,7 @@ def sum_rule(node: Node, xs: Sequence[Array], y: Array, p: Array, rules: str) ->
         return [x * divide(p, y) for x in xs]
     coefficients = node.attrs.get("coefficients") or (1,) * len(xs)
     parts = [np.maximum(c * x, 0) for c, x in zip(coefficients, xs, strict=True)]
-    total = add(Node("total", "sum", (), ()), parts)
+    total = sum(parts)
     r = divide(p, total)
     return [part * r + np.where(total == 0, p / len(xs), 0) for part in parts]
 

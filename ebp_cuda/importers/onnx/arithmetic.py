@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -39,7 +38,7 @@ def _affine(call: Call, x: str, constant: np.ndarray, **params: np.ndarray) -> N
     shapes = call.model.sizes.shapes(x) if constant.ndim > 1 and constant.shape[0] != 1 else None
     if shapes and constant.ndim >= len(shapes[0]):
         raise UnsupportedError(f"{call.where}: a constant of shape {list(constant.shape)} for {list(shapes[0])}")
-    return replace(call.node("affine", params=params), inputs=(x,))
+    return call.node("affine", params=params, inputs=(x,))
 
 
 def _of_activations(call: Call) -> Node | list[Node]:
@@ -54,7 +53,7 @@ def _of_activations(call: Call) -> Node | list[Node]:
     op = _OF_TWO[kind]
     values, more = _of_one_shape(call, op, values)
     attrs = {"coefficients": (1.0, -1.0)} if kind == "Sub" else {}
-    return [*steps, *more, replace(call.node(op, attrs), inputs=tuple(values))]
+    return [*steps, *more, call.node(op, attrs, inputs=tuple(values))]
 
 
 def _of_one_shape(call: Call, op: str, values: list[str]) -> tuple[list[str], list[Node]]:
@@ -102,9 +101,9 @@ _REDUCED = {"ReduceSum": "sum", "ReduceL1": "asum", "ReduceL2": "sumsq", "Reduce
 def reduction(call: Call) -> list[Node]:
     kind, keep, axes = call.proto.op_type, bool(call.attr("keepdims", 1)), axes_of(call)
     if axes is None and call.attr("noop_with_empty_axes", 0):
-        return [replace(call.node("identity"), inputs=(call.inputs[0],))]
+        return [call.node("identity", inputs=(call.inputs[0],))]
     if axes is not None and kind == "ReduceMean":
-        return [replace(call.node("mean", {"axes": tuple(axes), "keepdims": keep}), inputs=(call.inputs[0],))]
+        return [call.node("mean", {"axes": tuple(axes), "keepdims": keep}, inputs=(call.inputs[0],))]
     rank = call.rank()
     axes = sorted(axis % rank for axis in (range(rank) if axes is None else axes))
     if 0 in axes:
@@ -117,12 +116,12 @@ def reduction(call: Call) -> list[Node]:
         if any(shape[axis] != (call.shapes(0) or ((),))[0][axis] for axis in axes for shape in call.shapes(0) or ()):
             raise UnsupportedError(f"{call.where}: sums over an axis of any size")
         scale = {"scale": np.asarray(count, np.float32)}
-        return [mean, replace(call.node("affine", params=scale), inputs=mean.outputs)]
+        return [mean, call.node("affine", params=scale, inputs=mean.outputs)]
     steps = [call.step("reduce", call.inputs[:1], "sum", kind=_REDUCED[kind], axes=tuple(axes), coefficient=1.0)]
     if kind == "ReduceL2":
         steps.append(call.step("sqrt", steps[-1].outputs, "root"))
     op = "unsqueeze" if keep else "identity"
-    return [*steps, replace(call.node(op, {"axes": tuple(axes)} if keep else {}), inputs=steps[-1].outputs)]
+    return [*steps, call.node(op, {"axes": tuple(axes)} if keep else {}, inputs=steps[-1].outputs)]
 
 
 def _largest(call: Call, axes: list[int], keep: bool) -> list[Node]:
@@ -131,4 +130,4 @@ def _largest(call: Call, axes: list[int], keep: bool) -> list[Node]:
         steps.append(call.step("arg_max", [value], f"largest{axis}", axis=axis, k=1, gives="values"))
         value = steps[-1].outputs[0]
     op = "identity" if keep else "squeeze"
-    return [*steps, replace(call.node(op, {} if keep else {"axes": tuple(axes)}), inputs=(value,))]
+    return [*steps, call.node(op, {} if keep else {"axes": tuple(axes)}, inputs=(value,))]

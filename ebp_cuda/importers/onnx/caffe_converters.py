@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from ...errors import UnsupportedError
@@ -60,8 +59,7 @@ def eltwise(call: Call) -> Node:
 
 @converter("caffe.PoolingMask")
 def pooling_mask(call: Call) -> Node:
-    node = call.node("identity")
-    return replace(node, inputs=node.inputs[:1])
+    return call.node("identity", inputs=call.inputs[:1])
 
 
 @converter("caffe.MVN", "caffe.MVNMean")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,8 +34,11 @@ class Call:
         self.attrs = {item.name: onnx.helper.get_attribute_value(item) for item in proto.attribute}
 
     def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute, `default` where it is absent; text as a string, a list as a tuple."""
         value = self.attrs.get(name, default)
-        return value.decode() if isinstance(value, bytes) else value
+        if isinstance(value, bytes):
+            return value.decode()
+        return tuple(value) if isinstance(value, list) else value
 
     def constant(self, index: int) -> np.ndarray | None:
         """Input `index` as an array if it is a constant, else None (also where the input is absent)."""
@@ -94,11 +96,20 @@ class Call:
         tensors = {key: _tensor(array) for key, array in (params or {}).items()}
         return Node(name, op, tuple(inputs), (name,), attrs, tensors, self.proto.op_type)
 
-    def node(self, op: str, attrs: dict[str, Any] | None = None, params: dict[str, np.ndarray] | None = None) -> Node:
-        """A node of the vocabulary that reads this call's activations and writes its first output."""
+    def node(
+        self,
+        op: str,
+        attrs: dict[str, Any] | None = None,
+        params: dict[str, np.ndarray] | None = None,
+        *,
+        inputs: Sequence[str] | None = None,
+        outputs: Sequence[str] | None = None,
+    ) -> Node:
+        """A node of the vocabulary that reads this call's activations and writes its first output, or others."""
         source = self.model.types.get(self.name, self.proto.op_type)
         tensors = {name: _tensor(array) for name, array in (params or {}).items()}
-        return Node(self.name, op, tuple(self.activations), (self.outputs[0],), attrs or {}, tensors, source)
+        read = tuple(self.activations if inputs is None else inputs)
+        return Node(self.name, op, read, tuple(outputs or self.outputs[:1]), attrs or {}, tensors, source)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
@@ -145,7 +156,6 @@ def axes_of(call: Call) -> Sequence[int] | None:
 def own_layer(call: Call) -> Node:
     """A node of a user's domain, named "domain::OpType" (see rules.register_operation)."""
     constants = {f"input{i}": call.constant(i) for i in range(len(call.inputs))}
-    attrs = {name: call.attr(name) for name in call.attrs}
+    attrs = {name: value.decode() if isinstance(value, bytes) else value for name, value in call.attrs.items()}
     params = {name: array for name, array in constants.items() if array is not None}
-    node = call.node(f"{call.proto.domain}::{call.proto.op_type}", attrs, params)
-    return replace(node, outputs=tuple(call.outputs))
+    return call.node(f"{call.proto.domain}::{call.proto.op_type}", attrs, params, outputs=call.outputs)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from ...errors import UnsupportedError
@@ -64,7 +62,7 @@ def pool(call: Call) -> Node:
     kernel = tuple(call.attr("kernel_shape"))
     attrs = {**spatial(call, len(kernel)), "kernel": kernel, "ceil_mode": bool(call.attr("ceil_mode", 0))}
     if call.proto.op_type == "MaxPool":
-        return replace(call.node("max_pool", attrs), outputs=tuple(call.outputs))
+        return call.node("max_pool", attrs, outputs=tuple(call.outputs))
     return call.node("avg_pool", {**attrs, "count_include_pad": bool(call.attr("count_include_pad", 0))})
 
 
@@ -86,8 +84,7 @@ def plain(call: Call) -> Node:
 
 @converter("Dropout")
 def dropout(call: Call) -> Node:
-    node = call.node("identity")
-    return replace(node, inputs=node.inputs[:1])
+    return call.node("identity", inputs=call.inputs[:1])
 
 
 @converter("LeakyRelu")
@@ -167,8 +164,7 @@ def split(call: Call) -> Node:
         whole, count = (call.shapes(0) or ((),))[0][axis], len(call.outputs)
         part = -(-whole // count)
         sizes = [min(part, whole - i * part) for i in range(count)]
-    node = call.node("split", {"axis": axis, "sizes": tuple(int(n) for n in sizes)})
-    return replace(node, outputs=tuple(call.outputs))
+    return call.node("split", {"axis": axis, "sizes": tuple(int(n) for n in sizes)}, outputs=call.outputs)
 
 
 @converter("Flatten")
@@ -194,8 +190,7 @@ def reshape(call: Call) -> Node:
         ]
     if shape.count(-1) > 1:
         raise UnsupportedError(f"{call.where}: several axes of its shape depend on the size of the input")
-    node = call.node("reshape", {"shape": tuple(shape)})
-    return replace(node, inputs=node.inputs[:1])
+    return call.node("reshape", {"shape": tuple(shape)}, inputs=call.inputs[:1])
 
 
 @converter("Squeeze", "Unsqueeze")
@@ -203,8 +198,7 @@ def squeeze(call: Call) -> Node:
     axes = axes_of(call)
     if axes is None:  # a Squeeze of all axes of size 1
         axes = [axis for axis, n in enumerate((call.shapes(0) or ((),))[0]) if n == 1]
-    node = call.node(call.proto.op_type.lower(), {"axes": tuple(axes)})
-    return replace(node, inputs=node.inputs[:1])
+    return call.node(call.proto.op_type.lower(), {"axes": tuple(axes)}, inputs=call.inputs[:1])
 
 
 @converter("Transpose")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ def gather(call: Call) -> Node | list[Node]:
         one = int(indices)
         end = one + 1 if one != -1 else np.iinfo(np.int64).max
         part = call.step("slice", call.inputs[:1], "part", axes=(axis,), starts=(one,), ends=(int(end),), steps=(1,))
-        return [part, replace(call.node("squeeze", {"axes": (axis,)}), inputs=part.outputs)]
+        return [part, call.node("squeeze", {"axes": (axis,)}, inputs=part.outputs)]
     return call.node("select", {"axis": axis, "indices": tuple(_positive(call, axis, indices))})
 
 
@@ -51,7 +50,7 @@ def tile(call: Call) -> Node:
 def _tiled(call: Call, repeats: Sequence[int]) -> Node:
     if repeats[0] != 1:
         raise UnsupportedError(f"{call.where}: it repeats the images of a batch {repeats[0]} times; wanted 1")
-    return replace(call.node("tile", {"repeats": tuple(repeats)}), inputs=(call.inputs[0],))
+    return call.node("tile", {"repeats": tuple(repeats)}, inputs=(call.inputs[0],))
 
 
 @converter("Expand")
@@ -87,7 +86,7 @@ def pad(call: Call) -> Node | list[Node]:
         number = call.constant(2)
         filled = float(call.attr("value", 0.0) if number is None or not number.size else number.reshape(()))
         attrs = {"pads": tuple(pairs), "value": filled}
-        return [*steps, replace(call.node("pad", attrs), inputs=(value,))]
+        return [*steps, call.node("pad", attrs, inputs=(value,))]
     if mode not in _ROWS or steps:
         raise UnsupportedError(f"{call.where}: mode {mode}; wanted constant, {', '.join(_ROWS)}")
     for axis, (before, after) in enumerate(pairs):
@@ -96,7 +95,7 @@ def pad(call: Call) -> Node | list[Node]:
             rows = tuple(_ROWS[mode](n, size) for n in range(-before, size + after))
             steps.append(call.step("select", [value], f"axis{axis}", axis=axis, indices=rows))
             value = steps[-1].outputs[0]
-    return [*steps, replace(call.node("identity"), inputs=(value,))]
+    return [*steps, call.node("identity", inputs=(value,))]
 
 
 _ROWS = {
@@ -136,7 +135,7 @@ def blocks(call: Call) -> list[Node]:
         shape = (0, channels // r**2, height * r, width * r)
     first = call.step("reshape", call.inputs[:1], "parts", shape=parts)
     second = call.step("transpose", first.outputs, "moved", perm=perm)
-    return [first, second, replace(call.node("reshape", {"shape": shape}), inputs=second.outputs)]
+    return [first, second, call.node("reshape", {"shape": shape}, inputs=second.outputs)]
 
 
 _SETTINGS = {
@@ -173,8 +172,7 @@ def upsample(call: Call) -> Node:
 
 
 def _resized(call: Call, mode: str, corners: bool, attrs: dict[str, Any]) -> Node:
-    node = call.node("resize", {"mode": mode, "align_corners": corners, **attrs})
-    return replace(node, inputs=(call.inputs[0],))
+    return call.node("resize", {"mode": mode, "align_corners": corners, **attrs}, inputs=call.inputs[:1])
 
 
 def _wanted_size(call: Call, scale_index: int, size_index: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod, sqrt
 
 import numpy as np
@@ -14,7 +13,7 @@ from .call import Call, converter
 
 def _scaled(call: Call, core: Node, scale: np.ndarray | None, shift: np.ndarray | None) -> list[Node]:
     params = {name: array for name, array in (("scale", scale), ("shift", shift)) if array is not None}
-    return [core, replace(call.node("affine", params=params), inputs=core.outputs)]
+    return [core, call.node("affine", params=params, inputs=core.outputs)]
 
 
 def _per_channel(call: Call, index: int, what: str) -> np.ndarray:
@@ -82,7 +81,7 @@ def swish(call: Call) -> Node:
 def mish(call: Call) -> list[Node]:
     inner = call.step("softplus", call.inputs[:1], "softplus")
     gate = call.step("tanh", inner.outputs, "tanh")
-    return [inner, gate, replace(call.node("mul"), inputs=(call.inputs[0], *gate.outputs))]
+    return [inner, gate, call.node("mul", inputs=(call.inputs[0], *gate.outputs))]
 
 
 @converter("Selu", "Celu")
@@ -94,8 +93,8 @@ def scaled_elu(call: Call) -> list[Node]:
         return [
             inner,
             core,
-            replace(call.node("affine", params={"scale": np.asarray(alpha, np.float32)}), inputs=core.outputs),
+            call.node("affine", params={"scale": np.asarray(alpha, np.float32)}, inputs=core.outputs),
         ]
     core = call.step("elu", call.inputs[:1], "elu", alpha=call.attr("alpha", 1.67326319217681884765625))
     gamma = np.asarray(call.attr("gamma", 1.05070102214813232421875), np.float32)
-    return [core, replace(call.node("affine", params={"scale": gamma}), inputs=core.outputs)]
+    return [core, call.node("affine", params={"scale": gamma}, inputs=core.outputs)]
