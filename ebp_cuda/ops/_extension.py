@@ -17,7 +17,9 @@ from .rounding import rounded, split
 
 
 def _conv_format(x: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
-    """channels_last where x is, and where nothing but that can be said of the weights."""
+    """The format of a convolution's result: x's, and on a CPU channels_last too where the weights are nothing else."""
+    if x.device.type != "cpu":  # meta tensors stand for a GPU's
+        return memory_format(x)
     return torch.channels_last if is_channels_last(weight) and not weight.is_contiguous() else memory_format(x)
 
 

@@ -1,4 +1,4 @@
-"""Which CUDA kernel a convolution runs on, and why on none of the faster ones; asked without a GPU."""
+"""Which CUDA kernel a convolution runs on, why on no faster one, and what it launches; asked without a GPU."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ from .rounding import PRECISIONS
 Ints = Sequence[int]
 
 
+class Launch(NamedTuple):
+    """What a tiled kernel launches for a convolution."""
+
+    tile: tuple[int, int]
+    """Pixels and channels that a block computes."""
+    splits: int
+    """Parts of the sums' terms, each with blocks of its own; above 1 a second kernel adds the parts up."""
+    blocks: int
+    """Blocks that have work."""
+    steps: int
+    """Steps of 16 terms that all blocks take together."""
+
+
 class Kernel(NamedTuple):
     """The kernel that a convolution runs on."""
 
@@ -25,6 +38,8 @@ class Kernel(NamedTuple):
     """"mma" (tensor cores), "depthwise", "simt, large tiles" (or "small tiles", "element by element"), or "naive"."""
     reasons: tuple[str, ...]
     """What stands against the others, "kernel: reason"."""
+    launch: Launch | None = None
+    """None where no tiled kernel runs."""
 
 
 def contraction_kernel(
@@ -51,9 +66,9 @@ def contraction_kernel(
     size = tuple(source.shape[2:] if in_size is None else in_size)
     out = conv_size(op, size, tuple(weight.shape[2:]), tuple(stride), tuple(padding), tuple(dilation))
     below, above = weight.shape[1] * groups, weight.shape[0]
-    wanted = (above, *out) if down else (below, *size)
-    if tuple(source.shape[1:]) != wanted:
-        raise ShapeError(f"{op}: source is {list(source.shape)}, wanted [N, {', '.join(map(str, wanted))}]")
+    expected = (above, *out) if down else (below, *size)
+    if tuple(source.shape[1:]) != expected:
+        raise ShapeError(f"{op}: source is {list(source.shape)}, wanted [N, {', '.join(map(str, expected))}]")
     if source.dtype == torch.float64:
         return Kernel("naive", ("simt: float64 was asked for",))
     other = torch.empty_strided((), (), device="meta").expand(
@@ -69,12 +84,14 @@ def contraction_kernel(
     for part in (axes, lower.stride(), upper.stride(), weight.stride()):
         numbers.extend(part)
     numbers += [down, two_sums, PRECISIONS.index(precision), arch, *bytes_behind]
-    name, *reasons = _ask()((ctypes.c_int64 * len(numbers))(*numbers)).decode().split("\n")
-    return Kernel(name, tuple(reasons))
+    question, answer = (ctypes.c_int64 * len(numbers))(*numbers), (ctypes.c_int64 * 5)()
+    name, *reasons = _ask()(question, answer).decode().split("\n")
+    rows, columns, splits, blocks, steps = answer
+    return Kernel(name, tuple(reasons), Launch((rows, columns), splits, blocks, steps) if blocks else None)
 
 
 @functools.cache
-def _ask() -> Callable[[Any], bytes]:
+def _ask() -> Callable[[Any, Any], bytes]:
     function = ctypes.CDLL(str(LIBRARY)).ebp_cuda_contraction_kernel
     function.restype = ctypes.c_char_p
     return function

@@ -43,8 +43,21 @@ def test_what_is_told(case: str) -> None:
 
 def test_depthwise_and_float64() -> None:
     source, weight = tensors((2, 8, 5, 5), (8, 1, 3, 3))
-    assert contraction_kernel(source, weight, *SAME, 8, precision="tf32") == ("depthwise", ())
+    assert contraction_kernel(source, weight, *SAME, 8, precision="tf32") == ("depthwise", (), None)
     assert contraction_kernel(source.double(), weight.double(), *SAME, 8).name == "naive"
+
+
+def test_what_a_launch_is_made_of() -> None:
+    """8 images of 14 x 14 pixels by tiles of 64, going up from 32 channels to 80, and down a strided one by phases."""
+    source, weight = tensors((8, 32, 14, 14), (80, 32, 3, 3))
+    rows, columns, chunks = -(-8 * 14 * 14 // 64), 2, 9 * 32 // 16
+    tiles = rows * columns
+    splits = min(256 // tiles, chunks // 4)
+    asked = contraction_kernel(source, weight, *SAME, 1)
+    assert asked.launch == ((64, 64), splits, tiles * splits, tiles * chunks)
+    above, weight = tensors((1, 64, 7, 7), (64, 64, 3, 3))
+    asked = contraction_kernel(above, weight, (2, 2), (1, 1, 1, 1), (1, 1), 1, in_size=(14, 14))
+    assert asked.launch is not None and asked.launch.steps == 9 * 64 // 16  # each tap of nine in one of four phases
 
 
 def test_slices_that_begin_between_quads() -> None:
