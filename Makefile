@@ -1,4 +1,4 @@
-# Each word sets up what it needs in .venv: make demo | test | test-emu | lint | check-cuda | bench | clean
+# Each word sets up what it needs in .venv: make demo | test | test-emu | lint | check-cuda | bench | docs | clean
 #
 #   PYTHON   the interpreter that .venv is made from: make test PYTHON=python3.12
 #   TORCH    what pip installs where .venv has no torch yet: make demo TORCH=torch for the newest one,
@@ -15,7 +15,7 @@ ARGS ?=
 # What the adapters and the zoo are tested against; left to themselves they would bring another torch.
 ADAPTED := torchvision==0.28.0 timm==1.0.29 torchray==1.0.0.2 grad-cam==1.5.7 ttach==0.0.3 zennit==0.5.1
 
-.PHONY: demo test test-emu lint check-cuda bench clean
+.PHONY: demo test test-emu lint check-cuda bench docs clean
 
 demo: $(VENV)/.demo
 	$(PY) -m ebp_cuda demo $(ARGS)
@@ -36,6 +36,10 @@ check-cuda: $(VENV)/.base
 
 bench: $(VENV)/.bench
 	$(PY) tools/bench.py $(ARGS)
+
+# The pages of docs/ as a site in build/site; a warning is an error.
+docs: $(VENV)/.docs
+	$(PY) -m mkdocs build -q $(ARGS)
 
 clean:
 	rm -rf $(VENV) build ebp_cuda/*.so *.egg-info

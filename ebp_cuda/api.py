@@ -48,7 +48,7 @@ class ExcitationBackprop:
     layer: where the map is read: a blob, layer or module name.
     contrast_layer: None for MWP; for c-MWP the layer at which what excites everything else is subtracted, usually the
         one below the classifier (pool5/7x7_s1 in GoogLeNet, fc7 in VGG16).
-    rules: "caffe" equals the original; "conserving" loses no probability (README, table of rules).
+    rules: "caffe" equals the original; "conserving" loses no probability (docs/rules.md).
     dtype: "fp32" or "fp64" (or the torch dtype); "tf32" or "bf16" for tensor cores, whose maps differ by up to 1e-3 or
         1e-2 (docs/precision.md). Warns once (PrecisionWarning) where a contrast leaves less than it can carry.
     device: "cpu", "cuda", "cuda:1" ...

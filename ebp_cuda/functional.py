@@ -3,7 +3,7 @@
     p_below = ebp_cuda.functional.conv2d(p, x, w, stride=2, padding=1)
 
 For code that carries relevance through a network by itself. The formulas are those of the rule set "caffe": share for
-conv2d, linear, avg_pool2d and add, route for max_pool2d (README, table of rules).
+conv2d, linear, avg_pool2d and add, route for max_pool2d (docs/rules.md).
 
 x is the layer's input for N images, p the relevance of its output for K classes of each, [N*K, ...] with the classes
 of one image side by side (row n * K + k); K may be 1. All arrays are float32, or all float64, and of one library:

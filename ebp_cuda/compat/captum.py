@@ -62,7 +62,7 @@ class ExcitationBackprop(_Excitation, Attribution):
     """Relevance of every input element: [N, C, H, W] of an input [N, C, H, W].
 
     model: a torch module with one output. contrast_layer: name or module, for the contrastive form. rules: "caffe" or
-    "conserving" (README, table of rules); with inputs below zero, "conserving" is the better conditioned one.
+    "conserving" (docs/rules.md); with inputs below zero, "conserving" is the better conditioned one.
     """
 
     def __init__(self, model: nn.Module, contrast_layer: str | nn.Module | None = None, rules: str = "caffe") -> None:

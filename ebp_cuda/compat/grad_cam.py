@@ -37,7 +37,7 @@ class ExcitationBackpropCAM:
     """MWP or c-MWP maps, scaled for looking at, behind the calls of a CAM.
 
     model: a torch module (or an ebp_cuda Net). target_layers: modules or names; the maps of several are averaged.
-    contrast_layer: module or name, for the contrastive form. rules: "caffe" or "conserving" (README, table of rules).
+    contrast_layer: module or name, for the contrastive form. rules: "caffe" or "conserving" (docs/rules.md).
     reshape_transform: from a layer's relevance to [N, C, h, w], for layers without a plane.
 
     Raises InputError for no layers, or layers that are no part of the model, UnsupportedError for a layer without rule.
