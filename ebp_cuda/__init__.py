@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import aliases, functional, jit
 from .api import Attribution, ExcitationBackprop, contrastive_excitation_backprop, excitation_backprop
 from .engine.condition import PrecisionWarning
-from .errors import EBPError, InputError, ModelError, ShapeError, UnsupportedError
+from .errors import EBPError, InputError, ModelError, NumericError, ShapeError, UnsupportedError
 from .graph import Graph, Node
 from .net import Net, from_torch, load
 from .rules import register_operation, register_rule
@@ -44,6 +44,7 @@ __all__ = [
     "ModelError",
     "Net",
     "Node",
+    "NumericError",
     "PrecisionWarning",
     "Relevance",
     "ShapeError",

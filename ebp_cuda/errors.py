@@ -29,6 +29,10 @@ class InputError(EBPError):
     """An argument or input file holds a value that cannot be used (unknown name, NaN, bad range)."""
 
 
+class NumericError(EBPError):
+    """A result that is no finite number: an overflow, or weights that hold NaN."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch raised `error` because a device, or the host, has no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -55,6 +55,12 @@ def like(given: Array | Mapping[str, Array], tensor: torch.Tensor) -> Array:
     return library.from_dlpack(tensor)
 
 
+def goes_to_the_host(given: Array | Mapping[str, Array], tensor: torch.Tensor) -> bool:
+    """Whether `like` would wait for the device of `tensor`."""
+    array: Any = next(iter(given.values()), None) if isinstance(given, Mapping) else given
+    return isinstance(array, np.ndarray) and tensor.device.type not in ("cpu", "meta")
+
+
 _DLPACK_CPU = 1
 
 

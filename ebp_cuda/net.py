@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import torch
 from . import engine
 from .engine.fold import fold
 from .engine.plan import Plan, device_of, dtype_of
+from .engine.status import CallLog, status_of
 from .errors import InputError, ModelError, ShapeError, nearest_names
 from .graph import Graph
 from .interop import to_tensor
-from .ops.waiting import extremes
 from .rules import OPERATIONS, RULE_SETS, rule_of
 from .vocabulary import operations
 
@@ -32,6 +31,8 @@ class Net:
         self.graph = graph
         self._folded: Graph | None = None
         self._plans: dict[tuple[str, torch.device, torch.dtype, str], Plan] = {}
+        self.log: CallLog[None] = CallLog()
+        """Calls of `forward` and of the adapters that a GPU still works on."""
 
     @property
     def labels(self) -> list[str] | None:
@@ -70,11 +71,23 @@ class Net:
         plan = self.plan("caffe", device, dtype)
         names = list(self.graph.outputs) if outputs is None else list(outputs)
         values = {name: self.graph.resolve(name)[-1] for name in names}
-        trace = engine.forward(plan, self.check_inputs(x), set(values.values()))
+        self.log.raise_arrived()
+        inputs = {name: plan.place(tensor) for name, tensor in self.check_inputs(x).items()}
+        status = status_of(tuple(inputs.values()))
+        title = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in inputs.items())
+        self.log.enter(status, title, None, lambda read, _: read.check_inputs(self.graph))
+        trace = engine.forward(plan, inputs, set(values.values()))
         return {name: trace.values[value].contiguous() for name, value in values.items()}
 
+    def check(self) -> None:
+        """Waits for all calls of `forward` and of the adapters so far, and raises what was wrong with one of them.
+
+        Needed on a GPU only (see `ExcitationBackprop.check`). Raises InputError or NumericError.
+        """
+        self.log.check()
+
     def check_inputs(self, x: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, torch.Tensor]:
-        """The inputs as tensors by name, checked for shape, dtype and NaN."""
+        """The inputs as tensors by name, checked for shape and dtype; whether they are finite is in a call's status."""
         wanted = self.graph.inputs
         if not isinstance(x, Mapping):
             if len(wanted) != 1:
@@ -103,10 +116,6 @@ class Net:
             raise ShapeError(f"{where} has shape {list(tensor.shape)}, wanted {text}")
         if 0 in tensor.shape:
             raise ShapeError(f"{where} has shape {list(tensor.shape)}: there is nothing in it")
-        ends = extremes(tensor) if tensor.is_floating_point() else None
-        if ends is not None and not all(map(math.isfinite, ends)):
-            kind = "NaN" if math.isnan(ends[0]) else "infinite values"
-            raise InputError(f"{where} holds {kind}")
         return tensor
 
     def default_top(self) -> str:

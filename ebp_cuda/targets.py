@@ -28,10 +28,10 @@ class Choice:
     """int64 [N, K], wherever the caller has it."""
     lowest: float = 0
     highest: float = 0
-    """Of the given classes."""
+    """Of the given classes, where the host has them; those on a GPU are in the call's status."""
 
     def check(self, classes: int) -> None:
-        """Raises InputError where the model has too few classes for the choice."""
+        """Raises InputError where the host knows that the model has too few classes for the choice."""
         if self.kind == "top" and not 1 <= self.count <= classes:
             raise InputError(f"target='top{self.count}': wanted an index, 'all' or 'top1' to 'top{classes}'")
         if self.lowest < 0 or self.highest >= classes:
@@ -66,7 +66,7 @@ def choice_of(target: Target, images: int) -> Choice:
     if found.dim() > 2 or found.shape[0] != images or found.numel() == 0:
         raise InputError(f"target has shape {list(found.shape)}, wanted a class, [{images}] or [{images}, K]")
     found = found.to(torch.int64).reshape(images, -1)
-    return Choice("given", found.shape[1], found, *(extremes(found) or (0, 0)))
+    return Choice("given", found.shape[1], found, *((extremes(found) if found.is_cpu else None) or (0, 0)))
 
 
 def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

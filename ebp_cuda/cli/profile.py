@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,10 +14,9 @@ from typing import Any
 import torch
 
 from ..api import ExcitationBackprop
-from ..engine.plan import Plan, Stage
+from ..engine.passes import Layer, Phase
 from ..graph import Graph, Node
 from ..net import Net, load
-from ..rules import Rule
 
 
 def with_random_weights(net: Net, seed: int = 0) -> Net:
@@ -100,62 +98,42 @@ class Profile:
 def profile(method: ExcitationBackprop, x: torch.Tensor, target: Any, rounds: Iterable[Any] = range(5)) -> Profile:
     """The time of `method.run(x, target)` by layer: per layer the median over the rounds.
 
-    `method` is one of graphs=False, used for nothing else meanwhile. On CUDA every layer is waited for.
+    On CUDA every layer is waited for, and nothing is replayed.
     """
     plan, wait = method.plan, _waiting(method.plan.device)
-    calls: list[tuple[Counter[int], Counter[int], float]] = []
-    try:
-        method.run(x, target)  # packs the weights
-        for _ in rounds:
-            timed = _Timed(plan, wait)
-            method.plan = timed  # type: ignore[assignment]
-            start = time.perf_counter()
-            method.run(x, target)
-            wait()
-            calls.append((timed.up, timed.down, time.perf_counter() - start))
-    finally:
-        method.plan = plan
-    nodes = [index for index in range(len(plan.graph.nodes)) if any(up[index] + down[index] for up, down, _ in calls)]
+    method.run(x, target)  # packs the weights
+    calls: list[tuple[_Stopwatch, float]] = []
+    for _ in rounds:
+        stopwatch = _Stopwatch(wait)
+        start = time.perf_counter()
+        method.calls(method.request(x, target), stopwatch)
+        wait()
+        calls.append((stopwatch, time.perf_counter() - start))
+    nodes = [index for index in range(len(plan.graph.nodes)) if any(watch.has_run(index) for watch, _ in calls)]
     layers = []
     for index in nodes:
-        up = median(call[0][index] for call in calls) * 1e3
-        down = median(call[1][index] for call in calls) * 1e3
-        layers.append(LayerTime(plan.graph.nodes[index].name, plan.graph.nodes[index].op, up, down))
-    rest = median(total - sum(up.values()) - sum(down.values()) for up, down, total in calls) * 1e3
+        forward, sweep = (
+            median(watch.seconds[phase, index] for watch, _ in calls) * 1e3 for phase in ("forward", "sweep")
+        )
+        layers.append(LayerTime(plan.graph.nodes[index].name, plan.graph.nodes[index].op, forward, sweep))
+    rest = median(total - sum(watch.seconds.values()) for watch, total in calls) * 1e3
     return Profile(tuple(layers), max(0.0, rest))
 
 
-class _Timed:
-    """A plan whose layers keep time; everything else is the plan's own."""
+class _Stopwatch:
+    """The observer of one call that takes the time of every layer."""
 
-    def __init__(self, plan: Plan, wait: Callable[[], None]) -> None:
-        self._plan, self._wait = plan, wait
-        self.up: Counter[int] = Counter()
-        self.down: Counter[int] = Counter()
-        self._places = {id(node): index for index, node in enumerate(plan.graph.nodes)}
+    def __init__(self, wait: Callable[[], None]) -> None:
+        self._wait = wait
+        self.seconds: defaultdict[tuple[str, int], float] = defaultdict(float)
+        """By phase ("forward", "sweep") and node; a contrast sweeps through its upper layers twice."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._plan, name)
+    def has_run(self, index: int) -> bool:
+        return ("forward", index) in self.seconds or ("sweep", index) in self.seconds
 
-    def stages(self, *args: Any) -> list[Stage]:
-        return [
-            dataclasses.replace(stage, forward=self._keeping(stage.forward, self.up, stage.index))
-            for stage in self._plan.stages(*args)
-        ]
-
-    def rule(self, node: Node) -> Rule | None:
-        rule = self._plan.rule(node)
-        if rule is None:
-            return None
-        return dataclasses.replace(rule, down=self._keeping(rule.down, self.down, self._places[id(node)]))
-
-    def _keeping(self, function: Callable[..., Any], times: Counter[int], index: int) -> Callable[..., Any]:
-        @wraps(function)
-        def call(*args: Any) -> Any:
-            start = time.perf_counter()
-            found = function(*args)
-            self._wait()
-            times[index] += time.perf_counter() - start  # type: ignore[assignment]
-            return found
-
-        return call
+    def run(self, phase: Phase, index: int, layer: Layer) -> Sequence[Any]:
+        start = time.perf_counter()
+        results = layer()
+        self._wait()
+        self.seconds[phase, index] += time.perf_counter() - start
+        return results

@@ -20,7 +20,7 @@ from ..errors import InputError, UnsupportedError
 from ..net import Net
 from ..rules import check_rule_set
 from .modules import network, uncompiled, value_of
-from .sweep import Seed, carry
+from .sweep import Seed, propagate
 
 try:
     from captum._utils.common import _select_targets
@@ -46,11 +46,11 @@ class _Excitation:
             raise InputError(f"model is a {type(self.forward_func).__name__}; wanted a torch.nn.Module")
         self.contrast_layer, self.rules = contrast_layer, check_rule_set(rules)
 
-    def _carry(self, net: Net, given: Sequence[Tensor], target: Any, wanted: Sequence[str]) -> dict[str, Tensor]:
+    def _propagate(self, net: Net, given: Sequence[Tensor], target: Any, wanted: Sequence[str]) -> dict[str, Tensor]:
         contrast = self.contrast_layer
         at = None if contrast is None else value_of(net, self.forward_func, contrast, "contrast_layer")
         top = net.default_top()
-        return carry(net, given, top, _seed_of(target), wanted, rules=self.rules, contrast=at).relevance
+        return propagate(net, given, top, _seed_of(target), wanted, rules=self.rules, contrast=at).relevance
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -80,7 +80,7 @@ class ExcitationBackprop(_Excitation, Attribution):
         net = network(self.forward_func, given, self.rules)
         count = 1 if isinstance(inputs, Tensor) else len(inputs)
         names = list(net.graph.inputs)[:count]
-        found = self._carry(net, given, target, names)
+        found = self._propagate(net, given, target, names)
         parts = [found[name].to(x.dtype) for name, x in zip(names, given, strict=False)]
         return parts[0] if isinstance(inputs, Tensor) else tuple(parts)
 
@@ -114,7 +114,7 @@ class LayerExcitationBackprop(_Excitation, LayerAttribution):
         value = value_of(net, self.forward_func, self.layer, "layer")
         if attribute_to_layer_input:
             value = _input_of(net, self.forward_func, self.layer, value)
-        found = self._carry(net, given, target, [value])
+        found = self._propagate(net, given, target, [value])
         return found[value].to(given[0].dtype)
 
 

@@ -23,7 +23,7 @@ from ..errors import InputError, UnsupportedError
 from ..images.maps import resize_maps
 from ..rules import check_rule_set
 from .modules import network, value_of
-from .sweep import Seed, carry
+from .sweep import Seed, propagate
 
 __all__ = ["ExcitationBackpropCAM"]
 
@@ -102,7 +102,7 @@ class ExcitationBackpropCAM:
         contrast = self.contrast_layer
         at = None if contrast is None else value_of(net, self.model, contrast, "contrast_layer")
         seed = _seed_of(targets)
-        found = carry(net, [input_tensor], net.default_top(), seed, values, rules=self.rules, contrast=at)
+        found = propagate(net, [input_tensor], net.default_top(), seed, values, rules=self.rules, contrast=at)
         size = (input_tensor.shape[2], input_tensor.shape[3])
         layers = [self._picture(found.relevance[value], size) for value in values]
         return _scaled(torch.stack(layers).mean(0)).cpu().numpy().astype(np.float32), found.output

@@ -21,7 +21,7 @@ from torch import nn
 from ..errors import InputError, UnsupportedError
 from ..net import Net
 from .modules import network, nodes_with, uncompiled, value_of
-from .sweep import Carried, carry
+from .sweep import Propagation, propagate
 
 __all__ = [
     "EltwiseSum",
@@ -169,7 +169,7 @@ def _run(
         return gradient(output, target)
 
     keep = {value, *probed.values()}
-    found = carry(net, [input], top, seed, wanted, contrast=contrast, negated=negated, keep=keep)
+    found = propagate(net, [input], top, seed, wanted, contrast=contrast, negated=negated, keep=keep)
     activations = {name: _with_relevance(found, name) for name in keep}
     if not debug:
         return activations[value], None
@@ -190,7 +190,7 @@ def _probed_values(net: Net, model: Net | nn.Module) -> dict[str, str]:
     return {name: value_of(net, model, name, "debug") for name in names if not name or name in net.graph.names}
 
 
-def _with_relevance(found: Carried, value: str) -> Tensor:
+def _with_relevance(found: Propagation, value: str) -> Tensor:
     x = found.activations[value].detach()
     relevance = found.relevance.get(value)
     if x.is_floating_point():

@@ -1,26 +1,29 @@
 """How many images and classes may go at once within a given memory: a dry account of one call, and the split by it.
 
-The account follows the two passes over the shapes of one image: what is alive when each layer runs, as bytes of an
-image (activations, normalisers, winners) and bytes of each of its classes (what the sweep carries). The weights and
-their packed forms are not in it, nor is the result: they are there however a call is split.
+The account is counted: the call runs on meta tensors, which have shapes and no numbers, for one image and one and two
+classes, and every allocation and release of it is noted. So there are two figures for every moment: the bytes of an
+image, and those of each of its classes besides. The weights and their packed forms are not in it: they are there
+however a call is split.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from .. import engine
 from ..errors import InputError
+from ..ops import memory
 from ..targets import Choice
-from .passes import Trace
+from .passes import Layer, Phase
 from .plan import Plan
-
-log = logging.getLogger("ebp_cuda")
+from .run import Walk, largest_value, measure
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SLACK = 1.75
@@ -33,9 +36,6 @@ def bytes_of(memory: int | str) -> int:
     if match is None or float(match[1]) <= 0:
         raise InputError(f"max_memory={memory!r}: wanted a number of bytes, such as 2000000000, '2GB' or '1.5GiB'")
     return int(float(match[1]) * _UNITS[match[2] or ""])
-
-
-Measure = Callable[[Mapping[str, torch.Tensor], Choice], tuple[torch.Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,6 @@ def _slices(count: int, size: int) -> Iterator[slice]:
         yield slice(i * count // parts, (i + 1) * count // parts)
 
 
-_BLOCK = 16 * 2**20
-"""Bytes of the largest value that a sweep on a CPU carries. With more, glibc gives memory back to the kernel during a
-call and gets every page of it anew (values from 32 MiB on one by one, smaller ones where 64 MiB in all are free)."""
-
-
 @dataclass(frozen=True)
 class Account:
     """The moments of one call: bytes of every image, and of every class of it besides."""
@@ -78,40 +73,19 @@ class Account:
 
     def peak(self, images: int, classes: int) -> int:
         """Estimated bytes that a call takes at its worst moment."""
-        columns = min(classes, _fitting(images * self.largest)) if self.largest else classes
+        columns = min(classes, memory.columns(images * self.largest)) if self.largest else classes
         return int(_SLACK * images * max(fixed + columns * column for fixed, column in self.moments))
 
-    def split(self, images: int, classes: int, memory: int) -> Chunks:
-        """The largest parts that fit `memory` bytes: classes stay together, which share a forward pass, and images go
+    def split(self, images: int, classes: int, limit: int) -> Chunks:
+        """The largest parts that fit `limit` bytes: classes stay together, which share a forward pass, and images go
         apart first. Raises InputError where not even one class of one image fits."""
-        if self.peak(1, 1) > memory:
-            raise InputError(f"max_memory={memory}: one class of one image takes about {self.peak(1, 1)} bytes")
-        found = _largest(images, lambda n: self.peak(n, classes) <= memory)
-        if found:
-            return Chunks(found, classes, self.peak(found, classes))
-        columns = _largest(classes, lambda k: self.peak(1, k) <= memory)
+        if self.peak(1, 1) > limit:
+            raise InputError(f"max_memory={limit}: one class of one image takes about {self.peak(1, 1)} bytes")
+        most = _largest(images, lambda n: self.peak(n, classes) <= limit)
+        if most:
+            return Chunks(most, classes, self.peak(most, classes))
+        columns = _largest(classes, lambda k: self.peak(1, k) <= limit)
         return Chunks(1, columns, self.peak(1, columns))
-
-
-def block_of(plan: Plan, trace: Trace, nodes: Sequence[int], classes: int) -> int:
-    """How many of an image's classes a sweep over `nodes` carries at once: on a CPU as many as stay below the size from
-    which a C library gives memory back to the kernel, and gets every page of it anew; elsewhere all."""
-    if plan.device.type != "cpu":
-        return classes
-    return max(1, min(classes, _fitting(_largest_value(plan, trace, nodes))))
-
-
-def _fitting(column: int) -> int:
-    """How many columns of so many bytes are one block."""
-    return max(1, _BLOCK // column)
-
-
-def _largest_value(plan: Plan, trace: Trace, nodes: Sequence[int]) -> int:
-    """Bytes of the largest value, of all images, that the nodes read or write."""
-    values = {value for index in nodes for value in (*plan.graph.nodes[index].inputs, *plan.graph.nodes[index].outputs)}
-    return (
-        max((trace.shapes[value].numel() for value in values if value in trace.shapes), default=1) * plan.dtype.itemsize
-    )
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:
@@ -123,113 +97,67 @@ def _largest(most: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def in_parts(
-    chunks: Chunks, inputs: Mapping[str, torch.Tensor], choice: Choice, classes: int, measure: Measure
-) -> tuple[torch.Tensor, ...]:
-    """What `measure` finds for every part of a call, put together.
-
-    measure: (inputs, choice) -> tensors [N, K, ...], the third of them the scores [N, classes].
-    """
-    images = next(iter(inputs.values())).shape[0]
-    log.info("max_memory: %s images and %s classes at a time, about %.0f MB", *astuple(chunks)[:2], chunks.peak / 1e6)
-    rows = []
-    for some in chunks.of_images(images):
-        own = {name: x[some] for name, x in inputs.items()}
-        chosen = choice if choice.given is None else replace(choice, given=choice.given[some])
-        rows.append(_in_columns(chunks, own, chosen, classes, measure))
-    return tuple(torch.cat(group) for group in zip(*rows, strict=True))
+def account_of(walk: Walk, inputs: Mapping[str, Sequence[int]]) -> Account:
+    """The account of a call for inputs of these shapes [N, ...], by name."""
+    plan = walk.plan
+    dry = replace(walk, plan=_dry(plan))
+    images = {name: torch.empty(1, *shape[1:], device="meta") for name, shape in inputs.items()}
+    _peaks(dry, images, 1)  # packs the weights, which stay
+    one, two = _peaks(dry, images, 1), _peaks(dry, images, 2)
+    moments = tuple((max(0, 2 * a - b), max(0, b - a)) for a, b in zip(one, two, strict=True))
+    trace = dry.forward(images)
+    largest = largest_value(plan, trace, walk.route.nodes) if memory.carried_in_blocks(plan.device) else 0
+    return Account(moments, trace.shapes[walk.top][1], largest)
 
 
-def _in_columns(
-    chunks: Chunks, inputs: Mapping[str, torch.Tensor], choice: Choice, classes: int, measure: Measure
-) -> tuple[torch.Tensor, ...]:
-    count = choice.count or classes
-    if chunks.classes >= count:
-        return measure(inputs, choice)
-    choice.check(classes)
-    given = choice.given
-    if given is None:
-        images = next(iter(inputs.values())).shape[0]
-        scores = torch.zeros(images, classes)
-        if choice.kind == "top":
-            scores = measure(inputs, Choice("given", 1, torch.zeros(images, 1, dtype=torch.int64)))[2]
-        given = choice.of(scores)
-    parts = []
-    for some in chunks.of_classes(count):
-        part = given[:, some]
-        parts.append(measure(inputs, replace(choice, kind="given", count=part.shape[1], given=part)))
-    joined = [torch.cat(group, 1) for group in zip(*parts, strict=True)]
-    joined[2] = parts[0][2]
-    return tuple(joined)
+def _dry(plan: Plan) -> Plan:
+    """The plan on meta tensors."""
+    dry = Plan(plan.graph, plan.rules, torch.device("meta"), plan.dtype, plan.precision)
+    dry.fused = plan.fused
+    return dry
 
 
-def account_of(plan: Plan, inputs: Mapping[str, Sequence[int]], top: str, contrast: str | None, wanted: str) -> Account:
-    """The account of a map at the value `wanted`, for inputs of these shapes; runs one image of zeros forward."""
-    route = plan.route([top], [wanted])
-    keep = route.keep | {top}
-    zeros = {name: torch.zeros(1, *shape[1:]) for name, shape in inputs.items()}
-    trace = engine.forward(plan, zeros, keep, route.nodes)
-    book = _Book(plan, trace)
-    book.forward(keep, route.nodes)
-    if contrast is None:
-        book.sweep(route.nodes, {top: book.size(top)})
-    else:
-        upper = plan.route([top], [contrast]).nodes
-        book.sweep(upper, {top: book.size(top)})
-        book.sweep(upper, {top: book.size(top)}, beside=book.size(contrast))
-        book.enter(0, 3 * book.size(contrast))
-        book.sweep(plan.route([contrast], [wanted]).nodes, {contrast: book.size(contrast)})
-    book.enter(0, 3 * book.size(wanted))
-    largest = _largest_value(plan, trace, route.nodes) if plan.device.type == "cpu" else 0
-    return Account(tuple(book.moments), trace.shapes[top][1], largest)
+def _peaks(walk: Walk, inputs: Mapping[str, torch.Tensor], columns: int) -> list[int]:
+    """The most bytes alive during and after every layer of a call, for so many classes of one image."""
+    choice = Choice("given", columns, torch.zeros(1, columns, dtype=torch.int64, device="meta"))
+    with _Allocations() as allocations:
+        measure(walk, inputs, choice, "units", walk.values, allocations)
+    return allocations.peaks
 
 
-class _Book:
-    """Enters the moments of the passes over one image."""
+class _Allocations(TorchDispatchMode):
+    """Counts the bytes alive of what is made in it, as the observer of a call: moment by moment, each a layer or what
+    follows it."""
 
-    def __init__(self, plan: Plan, trace: Trace) -> None:
-        self.plan, self.trace = plan, trace
-        self.moments: list[tuple[int, int]] = []
-        saved = [t for group in trace.saved.values() for t in group.values() if isinstance(t, torch.Tensor)]
-        self.kept = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-                         for t in (*trace.values.values(), *saved)}.values())  # fmt: skip
-        """Bytes of an image that the forward pass leaves, and then the normalisers."""
+    def __init__(self) -> None:
+        super().__init__()
+        self.peaks = [0]
+        self._alive: list[tuple[StorageWeakRef, int]] = []
 
-    def size(self, value: str) -> int:
-        """Bytes of one image's value."""
-        return self.trace.shapes[value].numel() * self.plan.dtype.itemsize
+    def run(self, phase: Phase, index: int, layer: Layer) -> Sequence[Any]:
+        self.peaks.append(self._bytes())
+        try:
+            return layer()
+        finally:
+            self.peaks.append(self._bytes())
 
-    def enter(self, image: int, column: int) -> None:
-        """A moment with these bytes alive beside what is kept."""
-        self.moments.append((self.kept + image, column))
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.overloadpacket is torch.ops.aten._local_scalar_dense:
+            return 1  # a rule asks something of numbers that are not there: yes, which is the way that takes more
+        result = func(*args, **(kwargs or {}))
+        read = {storage._cdata for storage in _storages((args, kwargs))}
+        made = {storage._cdata: storage for storage in _storages(result) if storage._cdata not in read}
+        if made:
+            self._alive += [(StorageWeakRef(storage), storage.nbytes()) for storage in made.values()]
+            self.peaks[-1] = max(self.peaks[-1], self._bytes())
+        return result
 
-    def forward(self, keep: frozenset[str], visited: Sequence[int]) -> None:
-        alive: dict[str, int] = {}
-        saved = 0
-        for stage in self.plan.stages(keep, visited):
-            for value in (*stage.node.inputs, *stage.node.outputs):
-                alive[value] = self.size(value)
-            saved += sum(
-                t.nbytes for t in self.trace.saved.get(stage.index, {}).values() if isinstance(t, torch.Tensor)
-            )
-            written_over = alive[stage.node.inputs[0]] if stage.overwrites else 0
-            self.moments.append((sum(alive.values()) + saved - written_over, 0))
-            for value in stage.done:
-                del alive[value]
+    def _bytes(self) -> int:
+        self._alive = [(ref, size) for ref, size in self._alive if not ref.expired()]
+        return sum(size for _, size in self._alive)
 
-    def sweep(self, nodes: Sequence[int], pending: dict[str, int], beside: int = 0) -> None:
-        """pending: bytes of a class by value, where the sweep begins. beside: what lies there all the while."""
-        for index in nodes:
-            node = self.plan.graph.nodes[index]
-            rule = self.plan.rule(node)
-            above = sum(pending.pop(value, 0) for value in node.outputs)
-            if not above or rule is None:
-                continue
-            out, below = sum(map(self.size, node.outputs)), sum(map(self.size, node.inputs))
-            if rule.kind in ("share", "route", "gradient"):
-                self.enter(out, beside + sum(pending.values()) + above + out + below)
-            if rule.kind == "share":
-                self.kept += out
-            for value in node.inputs:
-                pending[value] = pending.get(value, 0) + self.size(value)
-        self.enter(0, beside + sum(pending.values()))
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]

@@ -97,6 +97,60 @@ def recorder_of(device: torch.device) -> Recorder | None:
     return _cuda_recorder(device) if device.type == "cuda" else None
 
 
+class Arrival(Protocol):
+    """A small tensor on its way to the host."""
+
+    at_once: bool
+    """Whether the host had it from the start."""
+
+    def arrived(self) -> bool:
+        """Whether `status` will not wait."""
+
+    def status(self) -> torch.Tensor:
+        """The tensor on the host; waits for it."""
+
+
+class _Here:
+    at_once = True
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor
+
+    def arrived(self) -> bool:
+        return True
+
+    def status(self) -> torch.Tensor:
+        return self._tensor
+
+
+class _FromGpu:
+    """A copy that the caller's stream makes when it gets there."""
+
+    at_once = False
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        with torch.cuda.device(tensor.device):
+            self._host.copy_(tensor, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def arrived(self) -> bool:
+        return self._copied.query()
+
+    def status(self) -> torch.Tensor:
+        self._copied.synchronize()
+        return self._host
+
+
+def arrival_of(tensor: torch.Tensor) -> Arrival | None:
+    """Sends a tensor to the host without waiting; None where it holds no numbers (meta tensors), or will hold them only
+    when a graph is replayed that the caller is recording."""
+    if tensor.is_cuda:
+        return None if torch.cuda.is_current_stream_capturing() else _FromGpu(tensor)
+    return None if tensor.is_meta else _Here(tensor)
+
+
 class Run:
     """One recorded run."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -30,8 +30,34 @@ class Trace:
     """By node: winner codes from the forward, normalisers from the first sweep."""
 
 
+Phase = Literal["forward", "sweep"]
+Layer = Callable[[], Sequence[Any]]
+"""One layer of one pass: its outputs, or the relevances of its inputs."""
+
+
+class Observer(Protocol):
+    """Looks on while the layers of a call run: takes their time, or looks at their results."""
+
+    def run(self, phase: Phase, index: int, layer: Layer) -> Sequence[Any]:
+        """Runs `layer`, which is node `index` of the graph, and returns its result."""
+
+
+class Unobserved:
+    """The observer of ordinary calls."""
+
+    def run(self, phase: Phase, index: int, layer: Layer) -> Sequence[Any]:
+        return layer()
+
+
+UNOBSERVED = Unobserved()
+
+
 def forward(
-    plan: Plan, inputs: Mapping[str, torch.Tensor], keep: Collection[str], visited: Collection[int] = ()
+    plan: Plan,
+    inputs: Mapping[str, torch.Tensor],
+    keep: Collection[str],
+    visited: Collection[int] = (),
+    observer: Observer = UNOBSERVED,
 ) -> Trace:
     """Computes the values in `keep` and drops every other one as soon as its last reader has run.
 
@@ -42,18 +68,18 @@ def forward(
         trace.values[name], trace.shapes[name] = plan.place(tensor), tensor.shape
     with exact(plan.device):
         for stage in plan.stages(keep, visited):
-            _run(plan, trace, stage)
+            _run(plan, trace, stage, observer)
             for value in stage.done:
                 del trace.values[value]
     return trace
 
 
-def _run(plan: Plan, trace: Trace, stage: Stage) -> None:
+def _run(plan: Plan, trace: Trace, stage: Stage, observer: Observer) -> None:
     node = stage.node
     xs = [trace.values[value] for value in node.inputs]
     saved: dict[str, Any] = {"overwrite": stage.overwrites}
     try:
-        ys = stage.forward(node, plan.params(stage.index), xs, saved)
+        ys = observer.run("forward", stage.index, lambda: stage.forward(node, plan.params(stage.index), xs, saved))
     except (RuntimeError, HostRead) as error:
         raise _named(plan, node, [x.shape for x in xs], error, "fewer images") from error
     if stage.saves:
@@ -83,6 +109,7 @@ def sweep(
     *,
     negated: Collection[int] = (),
     edges: dict[tuple[int, int], Relevance] | None = None,
+    observer: Observer = UNOBSERVED,
 ) -> dict[str, Relevance]:
     """Carries `seeds` (relevance by value) down `route` and returns the relevance of the `wanted` values.
 
@@ -92,15 +119,15 @@ def sweep(
     """
     pending: dict[str, list[Relevance]] = {value: [seed] for value, seed in seeds.items()}
     wanted = tuple(wanted)
-    found: dict[str, Relevance] = {}
+    summed: dict[str, Relevance] = {}
 
     def collect(value: str) -> Relevance | None:
         parts = pending.pop(value, None)
         if parts is None:
-            return found.get(value)
+            return summed.get(value)
         total = add(parts)
         if value in wanted:
-            found[value] = total
+            summed[value] = total
         return total
 
     with exact(plan.device):
@@ -109,14 +136,7 @@ def sweep(
             above = [collect(value) for value in node.outputs]
             if all(rel is None for rel in above):
                 continue
-            step = _step(plan, trace, index, -1 if index in negated else 1)
-            rule = plan.rule(node)
-            assert rule is not None  # Plan.route refused the way otherwise
-            try:
-                below = rule.down(step, above)
-            except (RuntimeError, HostRead) as error:
-                shapes = [rel.s.shape for rel in above if rel is not None]
-                raise _named(plan, node, shapes, error, "fewer images or classes") from error
+            below = _down(plan, trace, index, above, -1 if index in negated else 1, observer)
             for place, (value, rel) in enumerate(zip(node.inputs, below, strict=True)):
                 if rel is not None:
                     pending.setdefault(value, []).append(rel)
@@ -125,7 +145,21 @@ def sweep(
         for value in wanted:
             if collect(value) is None:
                 raise InputError(f"{plan.graph.origin}: no relevance reaches '{value}' from {', '.join(seeds)}")
-    return found
+    return summed
+
+
+def _down(
+    plan: Plan, trace: Trace, index: int, above: Sequence[Relevance | None], sign: int, observer: Observer
+) -> Sequence[Relevance | None]:
+    """One layer of a sweep: the relevances of its inputs from those of its outputs."""
+    node, step = plan.graph.nodes[index], _step(plan, trace, index, sign)
+    rule = plan.rule(node)
+    assert rule is not None  # Plan.route refused the way otherwise
+    try:
+        return observer.run("sweep", index, lambda: rule.down(step, above))
+    except (RuntimeError, HostRead) as error:
+        shapes = [rel.s.shape for rel in above if rel is not None]
+        raise _named(plan, node, shapes, error, "fewer images or classes") from error
 
 
 def _step(plan: Plan, trace: Trace, index: int, sign: int) -> Step:
@@ -154,6 +188,7 @@ def contrastive_sweep(
     contrast: str,
     wanted: Sequence[str],
     negated: Collection[int] | None = None,
+    observer: Observer = UNOBSERVED,
 ) -> dict[str, Relevance]:
     """c-MWP (paper section 3.4): what the class excites less what its negated weights excite, at `contrast`,
     carried on from there to the `wanted` values, which lie at or below it.
@@ -163,10 +198,11 @@ def contrastive_sweep(
     """
     upper = plan.route([top], [contrast])
     flipped = plan.classifiers(top) if negated is None else negated
-    # every rule is linear in p, so what is to be subtracted goes down as less than nothing, and meets the rest in a sum
-    for_it = sweep(plan, trace, upper, {top: seed}, [contrast])[contrast]
-    against = sweep(plan, trace, upper, {top: -seed}, [contrast], negated=flipped)[contrast]
-    difference = add([for_it, against])
+    # rules are linear in p: sweep -seed through the negated weights and add the two
+    excited = sweep(plan, trace, upper, {top: seed}, [contrast], observer=observer)[contrast]
+    inhibited = sweep(plan, trace, upper, {top: -seed}, [contrast], negated=flipped, observer=observer)[contrast]
+    difference = add([excited, inhibited])
     difference = difference.on(difference.s, difference.x)  # read twice, by the way down and by who asks what is left
     lower = plan.route([contrast], wanted)
-    return {contrast: difference, **sweep(plan, trace, lower, {contrast: difference}, wanted)}
+    below = sweep(plan, trace, lower, {contrast: difference}, wanted, observer=observer)
+    return {contrast: difference, **below}

@@ -14,8 +14,9 @@ from torch import nn
 
 import ebp_cuda
 from ebp_cuda import ExcitationBackprop, InputError
-from ebp_cuda.engine import budget
+from ebp_cuda.engine import run
 from ebp_cuda.engine.budget import Account, bytes_of
+from ebp_cuda.ops import memory
 
 CLASSES = 1000
 
@@ -94,10 +95,10 @@ def test_blocks_of_classes_on_a_cpu_change_nothing(
     whole = ExcitationBackprop(net, "0", "6")
     target, wide = torch.arange(50).expand(5, 50), 5 * 8 * 16 * 16 * 4
     wanted = whole.run(x, target)
-    monkeypatch.setattr(budget, "_BLOCK", 7 * wide)
+    monkeypatch.setattr(memory, "BLOCK", 7 * wide)
     calls: list[int] = []
-    sweep = whole._sweep
-    monkeypatch.setattr(whole, "_sweep", lambda trace, part: calls.append(part.shape[1]) or sweep(trace, part))
+    seed = run.class_seed
+    monkeypatch.setattr(run, "class_seed", lambda top, part: calls.append(part.shape[1]) or seed(top, part))
     found = whole.run(x, target)
     assert calls == [7] * 7 + [1]
     for one, other in ((found.maps, wanted.maps), (found.mass_left, wanted.mass_left), (found.scores, wanted.scores)):

@@ -80,7 +80,7 @@ def test_maps_and_relevance_are_recorded_apart(stand_in):
 def test_every_shape_and_count_has_its_own_and_the_oldest_goes(stand_in):
     recordings = Recordings(stand_in, limit=2)
     eb = method()
-    eb._recordings = recordings
+    eb.calls.recordings = recordings
     for target in (1, [[1, 2]], "top2", 1):
         for _ in range(2 + capture.WORTH):
             eb.run(images(1), target)
@@ -94,7 +94,7 @@ def test_every_shape_and_count_has_its_own_and_the_oldest_goes(stand_in):
 def test_settings_that_come_and_go_are_recorded_no_more(stand_in):
     """Batches of many sizes: a recording that is forgotten before it was replayed costs more than it saves."""
     eb = method()
-    eb._recordings = Recordings(stand_in, limit=2)
+    eb.calls.recordings = Recordings(stand_in, limit=2)
     for _ in range(20):
         for count in (1, 2, 3, 4):
             warm(eb, images(count), 1)
@@ -130,11 +130,12 @@ def test_replays_refuse_what_eager_runs_refuse(stand_in):
     for target in ([1, 5], [-1, 2]):
         with pytest.raises(InputError, match="the model has classes 0 to 4"):
             eb.attribute(x, target)
+    assert stand_in.replayed == 0  # the host knows the targets before anything runs
     bad = x.clone()
     bad[1, 0, 0, 0] = float("nan")
     with pytest.raises(InputError, match="holds NaN"):
         eb.attribute(bad, [1, 2])
-    assert stand_in.replayed == 0
+    assert stand_in.replayed == 1  # and of the input what the replay has written into its status
 
 
 @pytest.mark.parametrize("first", [torch.inference_mode, torch.no_grad])

@@ -51,7 +51,7 @@ def test_settings_that_choose_other_kernels_are_another_recording(stand_in, monk
 def test_replays_touch_the_same_memory(stand_in):
     eb, x = method(), images(2)
     warm(eb, x, "all")
-    (entry,) = eb._recordings._entries.values()
+    (entry,) = eb.calls.recordings._entries.values()
 
     def places() -> list[int]:
         kept = [held[1] for table in (eb.plan._placed, eb.plan._packed) for held in table.values()]
@@ -74,14 +74,14 @@ def test_a_recording_keeps_what_it_reads(stand_in, monkeypatch):
     monkeypatch.setitem(OPERATIONS["relu"].rules, "caffe", ebp_cuda.rules.Rule("pass", scaled, "y"))
     eb = method()
     warm(eb, images(1), 1)
-    (entry,) = eb._recordings._entries.values()
+    (entry,) = eb.calls.recordings._entries.values()
     packed = {id(held[1]) for held in eb.plan._packed.values()}
     assert {id(tensor) for tensor in entry.run._keep} & packed
     tables["one"] = torch.ones(1)
     gc.collect()
     assert forgotten() is not None
     del entry
-    eb._recordings.clear()
+    eb.calls.recordings.clear()
     gc.collect()
     assert forgotten() is None
 

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 import ebp_cuda
 from ebp_cuda import ExcitationBackprop, engine, models
+from ebp_cuda.engine.run import measure
 from ebp_cuda.net import Net
 from ebp_cuda.ops.waiting import HostRead, NoHostReads, extremes
 from ebp_cuda.rules.relevance import Relevance
@@ -119,7 +120,7 @@ def test_the_big_networks_can_be_recorded(name, layer, contrast, images_, column
     inputs = {next(iter(eb.net.graph.inputs)): eb.plan.place(x)}
     choice = ebp_cuda.targets.choice_of(targets.to("meta"), images_)
     with NoHostReads():
-        maps, *_ = eb._propagate(inputs, choice, eb._maps)
+        (maps,) = measure(eb.calls.walk, inputs, choice, "maps", [layer]).readouts
     assert maps.shape[:2] == (images_, columns) and maps.is_meta
 
 

@@ -22,7 +22,7 @@ def warm(eb: ExcitationBackprop, x: torch.Tensor, target) -> Run:
     for _ in range(2):
         eb.run(x, target)
     assert eb.why_not_captured == ""
-    entry = list(eb._recordings._entries.values())[-1]
+    entry = list(eb.calls.recordings._entries.values())[-1]
     assert entry.run is not None
     return entry.run
 
@@ -51,7 +51,7 @@ def test_inputs_and_targets_change_between_replays(target, where) -> None:
     for seed in range(5):
         chosen = torch.tensor([[seed, 3], [4, seed + 1]], device=where) if target == "given" else target
         assert_same(eb, eager, images("digits", 2, seed).to(where), chosen)
-    assert len(eb._recordings) == 1
+    assert len(eb.calls.recordings) == 1
 
 
 def test_a_replay_reads_what_its_own_stream_wrote() -> None:
