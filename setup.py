@@ -32,6 +32,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 SOURCES = Path("csrc")
 ARCHS = "75 80 86 89 90 100 120"
+OLDEST_CUDA, BEYOND_CUDA = (12, 8), (14, 0)  # 12.8 is the first to know sm_100 and sm_120
 STABLE_ABI_SINCE = "0x020a000000000000"  # torch 2.10: nothing newer may be called
 INSTRUCTION_SETS = {
     "default": [],
@@ -99,14 +100,18 @@ class Nvcc:
         if not archs:
             sys.exit(f"{path} knows none of the architectures {wanted}; it knows {sorted(known, key=int)}")
         release = re.search(r"release ([\d.]+)", _output(path, "--version"))
-        print(f"ebp_cuda: CUDA kernels by {path} for sm_{', sm_'.join(archs)}", flush=True)
-        return Nvcc(path, release.group(1) if release else "unknown", archs)
+        version = release.group(1) if release else "unknown"
+        if release and not OLDEST_CUDA <= tuple(map(int, version.split("."))) < BEYOND_CUDA:
+            sys.exit(f"{path} is of CUDA {version}; ebp_cuda is built with CUDA 12.8 or newer, up to 13.x")
+        print(f"ebp_cuda: CUDA {version} kernels by {path} for sm_{', sm_'.join(archs)}", flush=True)
+        return Nvcc(path, version, archs)
 
     def flags(self) -> list[str]:
-        """Machine code for every architecture, and PTX of the last for what comes after it."""
+        """Machine code for every architecture, and PTX for devices of none: of the last for what comes after it, of 9.0
+        for what lies between (11.0)."""
         codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in self.archs]
-        last = self.archs[-1]
-        return [*codes, f"-gencode=arch=compute_{last},code=compute_{last}"]
+        texts = sorted({self.archs[-1], *({"90"} & set(self.archs))}, key=int)
+        return [*codes, *(f"-gencode=arch=compute_{arch},code=compute_{arch}" for arch in texts)]
 
     def library_folder(self) -> Path:
         """Where libcudart_static.a lies."""

@@ -23,11 +23,17 @@ using ::sqrt;
 
 namespace ebp {
 
-// r = p / z: what every input of a normaliser z passes down per unit of its weighted activation.
-// A normaliser of exactly 0 has no inputs to share among, so it passes nothing (no epsilon). Vectors too.
+// The ratio r = p / z: what every input passes down per unit of its weighted activation (paper, eq. 4).
+// A normalizer z of exactly 0 has no inputs to share among: r is 0 there, without an epsilon. Vectors too.
+template <class T>
+EBP_HD T divide_or_zero(T p, T z) {
+  return z == T{} ? T{} : p / z;
+}
+
+// The name by which rules compiled at run time know it (ebp_cuda/jit.py).
 template <class T>
 EBP_HD T share(T p, T z) {
-  return z == T{} ? T{} : p / z;
+  return divide_or_zero(p, z);
 }
 
 // Whether v takes the place of the best value so far. Strictly greater, so the first of equals wins in the order
@@ -61,7 +67,7 @@ EBP_HD bool later_input_wins(T v, T best) {
   return v > best;
 }
 
-// Powers of the local response normalisation that need no pow.
+// Powers of the local response normalization that need no pow.
 enum class LrnPower { three_quarters, half, one, any };
 
 EBP_HD LrnPower lrn_power(double beta) {
