@@ -19,6 +19,7 @@ from ..api import ExcitationBackprop
 from ..graph import Graph, Node
 from ..net import Net
 from ..ops import build_info
+from ..ops.driver import driver_refuses
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def _version(package: str, needed: bool) -> Finding:
 
 def _gpu() -> Iterator[Finding]:
     driver = _first_line(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], "")
-    yield Finding("NVIDIA driver", driver or "not found")
+    refusal = driver_refuses()
+    yield Finding("NVIDIA driver", f"{driver}: {refusal}" if refusal else driver or "not found", ok=refusal is None)
     if not torch.cuda.is_available():
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds none"
         yield Finding("GPU", f"none: {why}; everything runs on the CPU")

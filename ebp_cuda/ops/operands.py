@@ -8,6 +8,7 @@ from functools import cache, lru_cache
 import torch
 
 from ..errors import ShapeError, UnsupportedError
+from .driver import driver_refuses
 from .formats import is_channel_slice, is_channels_last, memory_format
 from .library import build_info
 from .rounding import PRECISIONS
@@ -31,6 +32,8 @@ def require_device(device: torch.device) -> None:
         )
     if device.type not in ("cpu", "cuda", "meta"):
         raise UnsupportedError(f"device='{device}': got a device of type {device.type}, wanted cpu or cuda")
+    if device.type == "cuda" and (reason := driver_refuses()):
+        raise UnsupportedError(f"device='{device}': {reason}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UnsupportedError(f"device='{device}': torch finds no CUDA device")
     count = torch.cuda.device_count() if device.type == "cuda" else 0
