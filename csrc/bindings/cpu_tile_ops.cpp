@@ -55,7 +55,7 @@ Axis axis_of(const Tensor& x, const Ints& kernel, const Ints& padding, const Int
   return axis;
 }
 
-// [N, C, H, W] with neighbouring channels and pixels at even distances: channels_last, or a slice of its channels.
+// [N, C, H, W] with neighboring channels and pixels at even distances: channels_last, or a slice of its channels.
 Distances distances_of(const char* name, const Tensor& t, const Ints& shape) {
   EBP_REQUIRE(t.is_cpu() && t.scalar_type() == ScalarType::Float && shape_of(t) == shape,
               op, name, " is of another shape or type than x and the weight ask for");

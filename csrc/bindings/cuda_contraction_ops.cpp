@@ -8,7 +8,7 @@
 #include <tuple>
 #include <type_traits>
 
-#include "../cuda/schedule.h"
+#include "contraction_operands.h"
 #include "on_device.h"
 
 namespace ebp::cuda {
@@ -17,36 +17,14 @@ namespace {
 
 using torch::headeronly::ScalarType;
 
-Precision precision_of(const Operand& x, const std::string& name) {
-  for (const Precision p : {Precision::fp32, Precision::tf32, Precision::bf16}) {
-    if (name == name_of(p)) {
-      EBP_REQUIRE(p == Precision::fp32 || x.tensor.scalar_type() == ScalarType::Float, "ebp_cuda::", x.op, ": precision='",
-                  name, "' is one of float32 tensors, got ", x.name, " of ",
-                  torch::headeronly::toString(x.tensor.scalar_type()));
-      return p;
-    }
-  }
-  refuse("ebp_cuda::", x.op, ": precision must be fp32, tf32 or bf16, got '", name, "'");
-}
-
-Strides strides_of(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
-
-// Of one kind, with every element at the same place. Strides of axes of length 1 say nothing.
-bool lies_as(const Tensor& a, const Tensor& b) {
+// Of one kind, with every element at the same place. Strides of axes of length 1 may be any number.
+bool same_layout(const Tensor& a, const Tensor& b) {
   bool same = shape_of(a) == shape_of(b) && a.scalar_type() == b.scalar_type() && a.device() == b.device();
   for (int64_t axis = 0; same && axis < a.dim(); ++axis) same = a.size(axis) == 1 || a.stride(axis) == b.stride(axis);
   return same;
 }
 
-// The factor of a result, shared by the columns of an image; or none.
-struct Gate {
-  const std::optional<Tensor>& tensor;
-  Rows rows{};
-
-  Gate(const char* op, const std::optional<Tensor>& tensor, const Tensor& result) : tensor(tensor) {
-    if (tensor.has_value()) rows = rows_of({op, "the result", result}, {op, "gate", *tensor});
-  }
-};
+const float* floats_or_null(const std::optional<Tensor>& t) { return t.has_value() ? data<float>(*t) : nullptr; }
 
 Tensor rounded_to(const Operand& x, Precision precision) {
   Tensor y = empty_as(x.tensor);
@@ -58,60 +36,107 @@ Tensor rounded_to(const Operand& x, Precision precision) {
   return y;
 }
 
-// Whether the factors must be rounded beforehand: the kernel that will run multiplies what it is given.
-bool takes_rounded(const Schedule& schedule, Precision wanted) {
-  return wanted != Precision::fp32 && schedule.method != Method::mma;
+// What is added to a result, and the factor that the columns of an image share; either may be missing.
+struct Finish {
+  const std::optional<Tensor>&addend, &gate;
+  Rows gate_rows{};
+
+  Finish(const char* op, const std::optional<Tensor>& addend, const std::optional<Tensor>& gate, const Tensor& result)
+      : addend(addend), gate(gate) {
+    EBP_REQUIRE(!addend.has_value() || same_layout(*addend, result), "ebp_cuda::", op,
+                ": addend must be a tensor beside r that lies as the result");
+    if (gate.has_value()) gate_rows = rows_of({op, "the result", result}, {op, "gate", *gate});
+  }
+};
+
+// A float32 convolution and the kernel for it. The kernel may want other tensors than were given: rounded ones.
+struct Plan {
+  Contraction problem;
+  Schedule schedule;
+  Tensor source, weight;
+};
+
+Plan plan_of(const Operand& source, const Operand& weight, const Conv2d& d, bool down, Precision precision) {
+  const Contraction problem = contraction_of(d, weight.tensor, down);
+  const float *from = data<float>(source.tensor), *weights = data<float>(weight.tensor);
+  const Schedule schedule = schedule_of(problem, precision, down, current_arch(), from, weights, nullptr);
+  if (precision == Precision::fp32 || schedule.method == Method::mma) {
+    return {problem, schedule, source.tensor, weight.tensor};
+  }
+  // Without tensor cores the operands are rounded beforehand. Going down r is not: fp32 holds it whole, as tensor cores
+  // do by two summands.
+  const Tensor x = down ? source.tensor : rounded_to(source, precision), w = rounded_to(weight, precision);
+  return plan_of({source.op, source.name, x}, {weight.op, weight.name, w}, d, down, Precision::fp32);
 }
 
-// The tiled kernels, or nothing where none of them can.
-bool contract(const Contraction& d, const Schedule& schedule, const Tensor& source, const Tensor& w,
-              const std::optional<Tensor>& addend, const Gate& gate, Tensor& to, void* stream, const char** error) {
-  if (schedule.method == Method::naive) return false;
-  const int64_t needed = partial_total(d, schedule, 1);
+// By the tiled or the depthwise kernels.
+const char* contract(const Plan& plan, const Finish& finish, Tensor& to, void* stream) {
+  const int64_t needed = partial_total(plan.problem, plan.schedule, 1);
   Tensor partial = empty_as(to, {needed, 1, 1, 1});
-  const bool gated = gate.tensor.has_value();
-  *error = launch_contraction(d, schedule, data<float>(source), data<float>(w),
-                              addend.has_value() ? data<float>(*addend) : nullptr,
-                              gated ? data<float>(*gate.tensor) : nullptr, gated ? strides_of(*gate.tensor) : Strides{},
-                              int(gate.rows.columns), mutable_data<float>(to),
-                              needed > 0 ? mutable_data<float>(partial) : nullptr, stream);
-  return true;
+  LaunchArgs args;
+  args.from.source = data<float>(plan.source);
+  args.from.weight[0] = data<float>(plan.weight);
+  args.epilogue.to = mutable_data<float>(to);
+  args.epilogue.addend = floats_or_null(finish.addend);
+  if (finish.gate.has_value()) {
+    args.epilogue.gate = data<float>(*finish.gate);
+    args.epilogue.gate_at = strides_of(*finish.gate);
+    args.epilogue.columns = int(finish.gate_rows.columns);
+  }
+  args.partial = needed > 0 ? mutable_data<float>(partial) : nullptr;
+  return launch_contraction(plan.problem, plan.schedule, args, stream);
+}
+
+// The naive kernel down, and the addend and the gate after it, each by a kernel of its own.
+template <class T>
+const char* sweep_naively(const Conv2d& d, const Tensor& r, const Tensor& w, const Finish& finish, Tensor& to,
+                          void* stream) {
+  const Tensor dense = torch::stable::contiguous(w);
+  const bool adds = finish.addend.has_value(), gates = finish.gate.has_value();
+  Tensor swept = adds || gates ? empty_as(to) : to;
+  const char* error = launch_conv_sweep(d, data<T>(r), data<T>(dense), mutable_data<T>(swept), stream);
+  if (error == nullptr && adds) {
+    Tensor sum = gates ? empty_as(to) : to;
+    error = launch_add(to.numel(), data<T>(*finish.addend), data<T>(swept), mutable_data<T>(sum), stream);
+    swept = sum;
+  }
+  if (error != nullptr || !gates) return error;
+  return launch_gate(finish.gate_rows, data<T>(swept), data<T>(*finish.gate), mutable_data<T>(to), stream);
+}
+
+void check_channels(const Operand& x, const Conv2d& d, const char* weight) {
+  EBP_REQUIRE(x.tensor.size(1) == d.in_channels, "ebp_cuda::", x.op, ": x has ", x.tensor.size(1), " channels, ", weight,
+              " wants ", d.in_channels);
 }
 
 }  // namespace
 
 Tensor rounded(const Tensor& x, const std::string& precision) {
   const Operand operand{"rounded", "x", x};
-  const Precision wanted = precision_of(operand, precision);
-  EBP_REQUIRE(wanted != Precision::fp32, "ebp_cuda::rounded: precision must be tf32 or bf16");
-  return rounded_to(operand, wanted);
+  const Precision to = precision_of(operand, precision);
+  EBP_REQUIRE(to != Precision::fp32, "ebp_cuda::rounded: precision must be tf32 or bf16");
+  return rounded_to(operand, to);
 }
 
 Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stride, const Ints& padding,
                          const Ints& dilation, int64_t groups, const std::string& precision) {
-  const Operand operand{"conv2d_normalizer", "x", x};
-  const Precision wanted = precision_of(operand, precision);
-  Conv2d d =
-      conv_of(operand, {"conv2d_normalizer", "w_plus", w_plus}, plane_of(operand), {stride, padding, dilation, groups});
-  EBP_REQUIRE(x.size(1) == d.in_channels, "ebp_cuda::conv2d_normalizer: x has ", x.size(1), " channels, w_plus wants ",
-              d.in_channels);
+  const Operand operand{"conv2d_normalizer", "x", x}, weight{"conv2d_normalizer", "w_plus", w_plus};
+  const Precision rounding = precision_of(operand, precision);
+  Conv2d d = conv_of(operand, weight, plane_of(operand), {stride, padding, dilation, groups});
+  check_channels(operand, d, "w_plus");
   Tensor z = empty_as(x, {d.batch, d.out_channels, d.h.out, d.w.out});
   set_strides(d, x, z);
   on_device(operand, z, [&](auto zero, void* stream) -> const char* {
     using T = decltype(zero);
+    Tensor source = x, w = w_plus;
     if constexpr (std::is_same_v<T, float>) {
-      const Contraction up = contraction_up(d, strides_of(w_plus));
-      const Schedule how = schedule_of(up, wanted, false, current_arch(), data<T>(x), data<T>(w_plus), nullptr);
-      if (takes_rounded(how, wanted)) {
-        const Operand w{operand.op, "w_plus", w_plus};
-        z = conv2d_normalizer(rounded_to(operand, wanted), rounded_to(w, wanted), stride, padding, dilation, groups, "fp32");
-        return nullptr;
-      }
-      const char* error = nullptr;
-      if (contract(up, how, x, w_plus, std::nullopt, {operand.op, std::nullopt, z}, z, stream, &error)) return error;
+      const Plan plan = plan_of(operand, weight, d, false, rounding);
+      const std::optional<Tensor> none;
+      if (plan.schedule.method != Method::naive) return contract(plan, {operand.op, none, none, z}, z, stream);
+      source = plan.source, w = plan.weight;
     }
-    const Tensor dense = torch::stable::contiguous(w_plus);
-    return launch_conv_normalizer(d, data<T>(x), data<T>(dense), mutable_data<T>(z), stream);
+    const Tensor dense = torch::stable::contiguous(w);
+    return launch_conv_normalizer(d, data<T>(source), data<T>(dense), mutable_data<T>(z), stream);
   });
   return z;
 }
@@ -119,39 +144,23 @@ Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stri
 Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, const Ints& stride, const Ints& padding,
                     const Ints& dilation, int64_t groups, const std::optional<Tensor>& gate,
                     const std::string& precision, const std::optional<Tensor>& addend) {
-  const Operand operand{"conv2d_sweep", "r", r};
-  const Precision wanted = precision_of(operand, precision);
-  Conv2d d = conv_of(operand, {"conv2d_sweep", "w_plus", w_plus}, in_size, {stride, padding, dilation, groups});
+  const Operand operand{"conv2d_sweep", "r", r}, weight{"conv2d_sweep", "w_plus", w_plus};
+  const Precision rounding = precision_of(operand, precision);
+  Conv2d d = conv_of(operand, weight, in_size, {stride, padding, dilation, groups});
   EBP_REQUIRE(r.dim() == 4 && r.size(1) == d.out_channels && r.size(2) == d.h.out && r.size(3) == d.w.out,
               "ebp_cuda::conv2d_sweep: r must be [N, ", d.out_channels, ", ", d.h.out, ", ", d.w.out, "]");
   Tensor below = empty_as(r, {d.batch, d.in_channels, d.h.in, d.w.in});
-  const Gate factor(operand.op, gate, below);
-  EBP_REQUIRE(!addend.has_value() || lies_as(*addend, below),
-              "ebp_cuda::conv2d_sweep: addend must be a tensor beside r that lies as the result");
+  const Finish finish(operand.op, addend, gate, below);
   set_strides(d, below, r);
   on_device(operand, below, [&](auto zero, void* stream) -> const char* {
     using T = decltype(zero);
-    const char* error = nullptr;
+    Tensor w = w_plus;
     if constexpr (std::is_same_v<T, float>) {
-      const Contraction down = contraction_down(d, strides_of(w_plus));
-      const Schedule how = schedule_of(down, wanted, true, current_arch(), data<T>(r), data<T>(w_plus), nullptr);
-      if (takes_rounded(how, wanted)) {  // fp32 holds r whole, which two summands would
-        const Tensor w = rounded_to({operand.op, "w_plus", w_plus}, wanted);
-        below = conv2d_sweep(r, w, in_size, stride, padding, dilation, groups, gate, "fp32", addend);
-        return nullptr;
-      }
-      if (contract(down, how, r, w_plus, addend, factor, below, stream, &error)) return error;
+      const Plan plan = plan_of(operand, weight, d, true, rounding);
+      if (plan.schedule.method != Method::naive) return contract(plan, finish, below, stream);
+      w = plan.weight;
     }
-    const Tensor dense = torch::stable::contiguous(w_plus);
-    Tensor t = gate.has_value() || addend.has_value() ? empty_as(below) : below;
-    error = launch_conv_sweep(d, data<T>(r), data<T>(dense), mutable_data<T>(t), stream);
-    if (error == nullptr && addend.has_value()) {
-      Tensor sum = gate.has_value() ? empty_as(below) : below;
-      error = launch_add(t.numel(), data<T>(*addend), data<T>(t), mutable_data<T>(sum), stream);
-      t = sum;
-    }
-    if (error != nullptr || !gate.has_value()) return error;
-    return launch_gate(factor.rows, data<T>(t), data<T>(*gate), mutable_data<T>(below), stream);
+    return sweep_naively<T>(d, r, w, finish, below, stream);
   });
   return below;
 }
@@ -165,8 +174,7 @@ std::tuple<Tensor, Tensor> conv2d_excitation(const Tensor& x, const Tensor& w, c
   conv_of(operand, {operand.op, "w_plus", w_plus}, plane_of(operand), shape);
   EBP_REQUIRE(x.scalar_type() == ScalarType::Float, "ebp_cuda::conv2d_excitation: x must be float32 on CUDA, got ",
               torch::headeronly::toString(x.scalar_type()));
-  EBP_REQUIRE(x.size(1) == d.in_channels, "ebp_cuda::conv2d_excitation: x has ", x.size(1), " channels, w wants ",
-              d.in_channels);
+  check_channels(operand, d, "w");
   EBP_REQUIRE(shape_of(w) == shape_of(w_plus) && w.strides().equals(w_plus.strides()),
               "ebp_cuda::conv2d_excitation: w and w_plus must have one shape and one memory format");
   EBP_REQUIRE(!bias.has_value() || (bias->is_contiguous() && shape_of(*bias) == Ints{d.out_channels} &&
@@ -175,15 +183,21 @@ std::tuple<Tensor, Tensor> conv2d_excitation(const Tensor& x, const Tensor& w, c
   Tensor y = empty_as(x, {d.batch, d.out_channels, d.h.out, d.w.out}), side = empty_as(y);
   set_strides(d, x, y);
   on_device(operand, y, [&](auto, void* stream) {
-    const Contraction up = contraction_up(d, strides_of(w));
-    const Schedule how = schedule_of(up, Precision::fp32, false, current_arch(), data<float>(x), data<float>(w),
-                                     data<float>(w_plus));
+    const Contraction up = contraction_of(d, w, false);
+    LaunchArgs args;
+    args.from = {data<float>(x), {data<float>(w), data<float>(w_plus)}};
+    const Schedule how = schedule_of(up, Precision::fp32, false, current_arch(), args.from.source, args.from.weight[0],
+                                     args.from.weight[1]);
     if (how.method == Method::naive) return simt_refuses(up);
     const int64_t needed = partial_total(up, how, 2);
     Tensor partial = empty_as(y, {needed, 1, 1, 1});
-    return launch_excitation(up, how, data<float>(x), data<float>(w), data<float>(w_plus),
-                             bias.has_value() ? data<float>(*bias) : nullptr, relu, as_gate, mutable_data<float>(y),
-                             mutable_data<float>(side), needed > 0 ? mutable_data<float>(partial) : nullptr, stream);
+    args.epilogue.to = mutable_data<float>(y);
+    args.epilogue.side = mutable_data<float>(side);
+    args.epilogue.bias = floats_or_null(bias);
+    args.epilogue.relu = relu;
+    args.epilogue.side_is_gate = as_gate;
+    args.partial = needed > 0 ? mutable_data<float>(partial) : nullptr;
+    return launch_excitation(up, how, args, stream);
   });
   return {y, side};
 }

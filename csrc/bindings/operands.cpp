@@ -24,9 +24,10 @@ std::string text(const List& list) {
 
 std::string prefix(const Operand& x) { return std::string("ebp_cuda::") + x.op + ": " + x.name; }
 
-// On the CPU or CUDA, and indexable with 32 bits where a kernel does so.
+// On the CPU or CUDA (or of no memory, for contraction_kernel), and indexable with 32 bits where a kernel does so.
 void check_reachable(const Operand& x) {
-  EBP_REQUIRE(x.tensor.is_cpu() || x.tensor.is_cuda(), prefix(x), " must be on the CPU or a CUDA device");
+  const bool meta = x.tensor.device().type() == torch::headeronly::DeviceType::Meta;
+  EBP_REQUIRE(x.tensor.is_cpu() || x.tensor.is_cuda() || meta, prefix(x), " must be on the CPU or a CUDA device");
   EBP_REQUIRE(x.tensor.numel() <= INT_MAX, prefix(x), " has ", x.tensor.numel(),
               " elements; at most 2^31 - 1 can be indexed");
 }
@@ -46,8 +47,8 @@ void check_together(const Operand& a, const Operand& b, bool same_dtype) {
               torch::headeronly::toString(b.tensor.scalar_type()));
 }
 
-// Whether t, whatever its strides say of axes of length 1, lies in memory as a tensor of this format does.
-bool lies_as(const Tensor& t, bool channels_last) {
+// Whether t lies in memory as a tensor of this format does. Strides of axes of length 1 may be any number.
+bool has_format(const Tensor& t, bool channels_last) {
   if (!channels_last) return t.is_contiguous();
   if (t.dim() != 4) return false;
   const auto size = t.sizes();
@@ -77,7 +78,7 @@ void check_rest_of_shape(const Operand& a, const Operand& b) {
 }
 
 void check_format(const Operand& a, const Operand& b) {
-  EBP_REQUIRE(lies_as(b.tensor, is_channels_last(a.tensor)), prefix(a), " and ", b.name,
+  EBP_REQUIRE(has_format(b.tensor, is_channels_last(a.tensor)), prefix(a), " and ", b.name,
               " must have one memory format");
 }
 
@@ -111,15 +112,15 @@ Axis axis_of(const Operand& x, const Ints& in, const Ints& out, const Windows& w
   const int64_t dilation = checked(x, "dilation", windows.dilation, axis, 1);
   const int64_t below = checked(x, "in_size", in, axis, 0);
   const int64_t above = checked(x, "out_size", out, axis, 0);
-  const int64_t reach = below + padding + above * stride + kernel * dilation;
-  EBP_REQUIRE(reach <= INT_MAX, prefix(x), ": kernel, stride, padding or dilation is out of range for planes of ",
+  const int64_t largest = below + padding + above * stride + kernel * dilation;
+  EBP_REQUIRE(largest <= INT_MAX, prefix(x), ": kernel, stride, padding or dilation is out of range for planes of ",
               below);
   return {int(below), int(above), int(kernel), int(stride), int(padding), int(dilation)};
 }
 
 }  // namespace
 
-bool is_channels_last(const Tensor& t) { return t.dim() == 4 && t.size(1) > 1 && lies_as(t, true); }
+bool is_channels_last(const Tensor& t) { return t.dim() == 4 && t.size(1) > 1 && has_format(t, true); }
 
 Ints shape_of(const Tensor& t) {
   const auto sizes = t.sizes();
@@ -131,9 +132,13 @@ Tensor empty_as(const Tensor& like) { return empty_as(like, shape_of(like)); }
 Tensor empty_as(const Tensor& like, const Ints& shape) { return empty_as(like, shape, like.scalar_type()); }
 
 Tensor empty_as(const Tensor& like, const Ints& shape, ScalarType dtype) {
+  return empty_as(like, shape, dtype, like.device());
+}
+
+Tensor empty_as(const Tensor& like, const Ints& shape, ScalarType dtype, torch::stable::Device device) {
   const auto format =
       is_channels_last(like) || is_channel_slice(like) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
-  return torch::stable::empty(shape, dtype, std::nullopt, like.device(), std::nullopt, format);
+  return torch::stable::empty(shape, dtype, std::nullopt, device, std::nullopt, format);
 }
 
 bool wide_winners(const Ints& kernel) { return kernel[0] * kernel[1] > 255; }
@@ -172,7 +177,7 @@ void check_alike(const char* op, const std::vector<Tensor>& xs) {
     check_together(other, first, true);
     EBP_REQUIRE(shape_of(x) == shape_of(xs[0]), prefix(other), " must have one shape, got ", text(xs[0].sizes()),
                 " and ", text(x.sizes()));
-    EBP_REQUIRE(lies_as(x, is_channels_last(xs[0])), prefix(other), " must have one memory format");
+    EBP_REQUIRE(has_format(x, is_channels_last(xs[0])), prefix(other), " must have one memory format");
   }
 }
 
@@ -210,13 +215,13 @@ Pool2d route_of(const Operand& p, const Operand& winner, const Ints& in, const W
   return d;
 }
 
-Conv2d conv_of(const Operand& reach, const Operand& w_plus, const Ints& in, const ConvShape& shape) {
-  check_dense(reach);
+Conv2d conv_of(const Operand& source, const Operand& w_plus, const Ints& in, const ConvShape& shape) {
+  check_dense(source);
   check_dense(w_plus);
-  check_together(reach, w_plus, true);
+  check_together(source, w_plus, true);
   const Tensor& w = w_plus.tensor;
   EBP_REQUIRE(w.dim() == 4, prefix(w_plus), " must be [O, I / groups, kh, kw], got shape ", text(w.sizes()));
-  EBP_REQUIRE(shape.padding.size() == 4, prefix(reach), ": padding must be (top, left, bottom, right), got ",
+  EBP_REQUIRE(shape.padding.size() == 4, prefix(source), ": padding must be (top, left, bottom, right), got ",
               text(shape.padding));
   EBP_REQUIRE(shape.groups >= 1 && w.size(0) % shape.groups == 0, prefix(w_plus), " has ", w.size(0),
               " rows, which is no multiple of groups = ", shape.groups);
@@ -224,15 +229,15 @@ Conv2d conv_of(const Operand& reach, const Operand& w_plus, const Ints& in, cons
   const Windows windows{kernel, shape.stride, before, shape.dilation};
   Axis axes[2];
   for (std::size_t axis = 0; axis < 2; ++axis) {
-    axes[axis] = axis_of(reach, in, {0, 0}, windows, axis);
-    const int64_t after = checked(reach, "padding", {shape.padding[2], shape.padding[3]}, axis, 0);
+    axes[axis] = axis_of(source, in, {0, 0}, windows, axis);
+    const int64_t after = checked(source, "padding", {shape.padding[2], shape.padding[3]}, axis, 0);
     const int64_t span = in[axis] + before[axis] + after - (kernel[axis] - 1) * shape.dilation[axis] - 1;
-    EBP_REQUIRE(span >= 0, prefix(reach), ": the kernel ", text(kernel), " does not fit into planes of ", text(in));
+    EBP_REQUIRE(span >= 0, prefix(source), ": the kernel ", text(kernel), " does not fit into planes of ", text(in));
     axes[axis].out = int(span / shape.stride[axis] + 1);
   }
-  const int64_t batch = reach.tensor.size(0), lower = w.size(1) * shape.groups;
+  const int64_t batch = source.tensor.size(0), lower = w.size(1) * shape.groups;
   const int64_t pixels = std::max(in[0] * in[1], int64_t(axes[0].out) * axes[1].out);
-  EBP_REQUIRE(pixels <= INT_MAX && batch * std::max(lower, w.size(0)) * pixels <= INT_MAX, prefix(reach),
+  EBP_REQUIRE(pixels <= INT_MAX && batch * std::max(lower, w.size(0)) * pixels <= INT_MAX, prefix(source),
               ": the convolution's tensors exceed 2^31 - 1 elements");
   return {int(batch), int(lower), int(w.size(0)), int(shape.groups), axes[0], axes[1], {}, {}};
 }

@@ -42,10 +42,11 @@ struct Operand {
 // Planes of 1 x 1 lie alike in both formats and count as channels_last; a single channel does not.
 bool is_channels_last(const Tensor& t);
 
-// A new tensor of `like`'s dtype (or `dtype`), device and memory format.
+// A new tensor of `like`'s memory format, dtype (or `dtype`) and device (or `device`).
 Tensor empty_as(const Tensor& like);
 Tensor empty_as(const Tensor& like, const Ints& shape);
 Tensor empty_as(const Tensor& like, const Ints& shape, torch::headeronly::ScalarType dtype);
+Tensor empty_as(const Tensor& like, const Ints& shape, torch::headeronly::ScalarType dtype, torch::stable::Device device);
 
 // Whether the windows of a pool need int32 winner codes (uint8 holds 0..254, and 255 for none).
 bool wide_winners(const Ints& kernel);
@@ -70,12 +71,12 @@ Ints plane_of(const Operand& x);
 // [batch, channels, size[0], size[1]] with the batch and channels of t.
 Ints resized(const Tensor& t, const Ints& size);
 
-// A convolution of the given lower plane. `reach` is x or r, `in` the lower plane, padding (top, left, bottom, right).
+// A convolution. `source` is x or r, `in` the size of the lower plane, padding (top, left, bottom, right).
 struct ConvShape {
   const Ints &stride, &padding, &dilation;
   int64_t groups;
 };
-Conv2d conv_of(const Operand& reach, const Operand& w_plus, const Ints& in, const ConvShape& shape);
+Conv2d conv_of(const Operand& source, const Operand& w_plus, const Ints& in, const ConvShape& shape);
 // Notes where the elements of the two tensors lie.
 void set_strides(Conv2d& d, const Tensor& lower, const Tensor& upper);
 

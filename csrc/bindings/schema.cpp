@@ -1,4 +1,4 @@
-// Every op that exists. All are functional: new tensors out, nothing written in place.
+// Every op that exists. All are functional: new tensors (or text) out, nothing written in place.
 //
 // p and its like have N * K rows (image-major) where x, z and winner have N; see ebp_cuda/ops/ for the meaning.
 #include <torch/csrc/stable/library.h>
@@ -29,6 +29,9 @@ STABLE_TORCH_LIBRARY(ebp_cuda, m) {
   m.def(
       "conv2d_excitation(Tensor x, Tensor w, Tensor w_plus, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
       "int groups, bool relu, bool as_gate) -> (Tensor y, Tensor side)");
+  m.def(
+      "contraction_kernel(Tensor source, Tensor weight, int[2] stride, int[4] padding, int[2] dilation, int groups, "
+      "int[2]? in_size, bool two_sums, str precision, int arch) -> (str text, int[] launch)");
   m.def(
       "tile_convolution(Tensor[] xs, Tensor[] weights, Tensor? bias, int out_channels, int[2] kernel, int[2] padding, "
       "int[2] out_size, Tensor[] gates, Tensor? addend) -> Tensor");

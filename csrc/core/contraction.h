@@ -1,10 +1,17 @@
-// Convolution up (z = W+ x) and down (W+^T r), grouped, strided, dilated or fully connected, as one matrix product.
+// A convolution up (z = W+ x) or down (W+^T r), grouped, strided, dilated or fully connected, as one matrix product.
 // Integers only.
 //
-// Its rows are the pixels of the target tensor, its columns the target's channels in one group, and the sum runs over
-// terms: the taps, and in each the group's source channels. Going down a strided convolution only some taps meet a
-// pixel: the same ones for all pixels of one phase, their position modulo the stride. Every phase is a product of its
-// own, so that no term is spent on zeros.
+//                 columns: channels of the target in one group
+//                 +---------------+
+//      terms:     |    weights    |   terms = taps x source channels of the group, the channels fastest
+//      taps x     +---------------+
+//      channels
+//     +--------+  +---------------+
+//     | source |  |    target     |   rows = pixels of the target: image, row, column; the column fastest
+//     +--------+  +---------------+
+//
+// Down a strided convolution only some taps meet a pixel, namely the same ones for all pixels whose position is the
+// same modulo the stride: a phase. Every phase is a product of its own, so that no term is spent on zeros.
 #pragma once
 
 #include <numeric>
@@ -13,26 +20,31 @@
 
 namespace ebp {
 
-// One spatial axis: target position q sees source position (q * scale + offset + tap * step) / divisor, where that is
-// whole and inside.
-struct Reach {
+// One spatial axis: by a tap, target position q reads source position (q * scale + offset + tap * step) / divisor, where
+// that is a whole number inside the source.
+//
+// Up, that is the convolution itself: q * stride - padding + tap * dilation. Down, the same equation is solved for the
+// output: q = input reads output (q + padding - tap * dilation) / stride.
+struct AxisMap {
   int source, target, taps, scale, offset, step, divisor;
   int spacing;  // between the taps that one position meets
 };
 
-inline Reach reach_up(const Axis& a) { return {a.in, a.out, a.kernel, a.stride, -a.padding, a.dilation, 1, 1}; }
-inline Reach reach_down(const Axis& a) {
+inline AxisMap axis_map_up(const Axis& a) { return {a.in, a.out, a.kernel, a.stride, -a.padding, a.dilation, 1, 1}; }
+inline AxisMap axis_map_down(const Axis& a) {
+  // tap * dilation keeps its remainder modulo the stride when the tap grows by stride / gcd, and not before
   return {a.out, a.in, a.kernel, 1, a.padding, -a.dilation, a.stride, a.stride / std::gcd(a.stride, a.dilation)};
 }
 
 // The positions of one phase along one axis: position i of `count` is phase + divisor * i, and its tap t of `taps` is
 // tap first + t * spacing of the weights, which meets the source at i * scale + base + t * step.
-struct Line {
+struct TapLine {
   int count, taps, first, base, step;
 };
 
-EBP_HD Line line_of(const Reach& a, int phase) {
+EBP_HD TapLine tap_line_of(const AxisMap& a, int phase) {
   const int count = phase < a.target ? (a.target - phase + a.divisor - 1) / a.divisor : 0;
+  // The first tap whose source position is whole. With a dilation that shares a factor with the stride there may be none.
   int first = 0;
   while (first < a.spacing && (phase + a.offset + first * a.step) % a.divisor != 0) ++first;
   const bool met = first < a.spacing && first < a.taps;
@@ -43,31 +55,31 @@ EBP_HD Line line_of(const Reach& a, int phase) {
 // Weights: element strides per target channel (n), source channel (c) and tap (h, w), and per group.
 struct Contraction {
   int batch, groups, sources, targets;  // channels per group
-  Reach h, w;
+  AxisMap h, w;
   Strides source, target, weight;
   int64_t weight_group;
 };
 
-// Strides of axes of length 1 say nothing, and become 0.
-inline Strides telling(const Strides& s, int64_t n, int64_t c, int64_t h, int64_t w) {
+// The stride of an axis of length 1 can be any number, and becomes 0: no test of alignment stumbles over it.
+inline Strides without_unit_axes(const Strides& s, int64_t n, int64_t c, int64_t h, int64_t w) {
   return {n > 1 ? s.n : 0, c > 1 ? s.c : 0, h > 1 ? s.h : 0, w > 1 ? s.w : 0};
 }
 
 // `weight` are the strides of the tensor [out_channels, in_channels / groups, h.kernel, w.kernel].
 inline Contraction contraction_up(const Conv2d& d, const Strides& weight) {
   const int below = d.in_channels / d.groups, above = d.out_channels / d.groups;
-  return {d.batch, d.groups, below, above, reach_up(d.h), reach_up(d.w),
-          telling(d.lower, d.batch, d.in_channels, d.h.in, d.w.in),
-          telling(d.upper, d.batch, d.out_channels, d.h.out, d.w.out),
-          telling(weight, above, below, d.h.kernel, d.w.kernel), above * weight.n};
+  return {d.batch, d.groups, below, above, axis_map_up(d.h), axis_map_up(d.w),
+          without_unit_axes(d.lower, d.batch, d.in_channels, d.h.in, d.w.in),
+          without_unit_axes(d.upper, d.batch, d.out_channels, d.h.out, d.w.out),
+          without_unit_axes(weight, above, below, d.h.kernel, d.w.kernel), above * weight.n};
 }
 inline Contraction contraction_down(const Conv2d& d, const Strides& weight) {
   const int below = d.in_channels / d.groups, above = d.out_channels / d.groups;
   const Strides turned{weight.c, weight.n, weight.h, weight.w};
-  return {d.batch, d.groups, above, below, reach_down(d.h), reach_down(d.w),
-          telling(d.upper, d.batch, d.out_channels, d.h.out, d.w.out),
-          telling(d.lower, d.batch, d.in_channels, d.h.in, d.w.in),
-          telling(turned, below, above, d.h.kernel, d.w.kernel), above * weight.n};
+  return {d.batch, d.groups, above, below, axis_map_down(d.h), axis_map_down(d.w),
+          without_unit_axes(d.upper, d.batch, d.out_channels, d.h.out, d.w.out),
+          without_unit_axes(d.lower, d.batch, d.in_channels, d.h.in, d.w.in),
+          without_unit_axes(turned, below, above, d.h.kernel, d.w.kernel), above * weight.n};
 }
 
 EBP_HD int phases(const Contraction& d) { return d.h.divisor * d.w.divisor; }
@@ -78,12 +90,12 @@ EBP_HD int64_t target_total(const Contraction& d) {
 // One group and phase of a contraction.
 struct Part {
   int group, phase_h, phase_w, rows, terms;
-  Line h, w;
+  TapLine h, w;
 };
 
 EBP_HD Part part_of(const Contraction& d, int group, int phase) {
   const int phase_h = phase / d.w.divisor, phase_w = phase % d.w.divisor;
-  const Line h = line_of(d.h, phase_h), w = line_of(d.w, phase_w);
+  const TapLine h = tap_line_of(d.h, phase_h), w = tap_line_of(d.w, phase_w);
   return {group, phase_h, phase_w, d.batch * h.count * w.count, h.taps * w.taps * d.sources, h, w};
 }
 
@@ -93,7 +105,7 @@ struct Pixel {
 };
 
 EBP_HD Pixel pixel_of(const Contraction& d, const Part& part, int row) {
-  const int line = row / part.w.count, image = line / part.h.count;
+  const int line = row / part.w.count, image = line / part.h.count;  // remainders by products: a modulo divides again
   const int i = line - image * part.h.count, j = row - line * part.w.count;
   return {image, part.phase_h + d.h.divisor * i, part.phase_w + d.w.divisor * j, i, j};
 }
@@ -104,9 +116,11 @@ struct Term {
 };
 
 EBP_HD Term term_of(const Contraction& d, const Part& part, int index) {
+  // A phase that no tap meets has w.taps = 0, and no term: i = h.taps says so (see within)
   const int tap = index / d.sources, i = part.w.taps > 0 ? tap / part.w.taps : part.h.taps;
   return {i, tap - i * part.w.taps, index - tap * d.sources};
 }
+// The term `by` places on. A loop instead of divisions: `by` is 16 at most, and few layers have fewer channels.
 EBP_HD void advance(const Contraction& d, const Part& part, Term& term, int by) {
   term.channel += by;
   while (term.channel >= d.sources) {
@@ -117,7 +131,7 @@ EBP_HD void advance(const Contraction& d, const Part& part, Term& term, int by) 
     }
   }
 }
-// Whether a term is one of the part's: those behind the last fill up a tile.
+// Whether a term is one of the part's. Those behind the last one, which only fill up a tile, have run over in i.
 EBP_HD bool within(const Part& part, const Term& term) { return term.i < part.h.taps; }
 
 }  // namespace ebp

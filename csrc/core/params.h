@@ -1,6 +1,6 @@
 // What a kernel needs to know of its tensors. Plain numbers, nothing of torch.
 //
-// Batches of relevance carry K columns per image, image-major: row n * K + k belongs to image n. Activations, normalisers
+// Batches of relevance carry K columns per image, image-major: row n * K + k belongs to image n. Activations, normalizers
 // and winners have one row per image.
 #pragma once
 
@@ -12,13 +12,13 @@ namespace ebp {
 
 using std::int64_t;
 
-// How far apart the rows of a tensor lie, and the runs of neighbouring elements that a row consists of.
+// Strides of the rows of a tensor, and of the runs of neighboring elements that a row consists of.
 struct Distances {
   int64_t row, run;
 };
 
-// A tensor of `total` elements in rows of `row`, against one whose rows are shared by `columns` rows of the first. Both
-// may have gaps, as a slice of channels has: a row is made of runs of `run` elements.
+// A tensor of `total` elements in rows of `row` elements, beside one of which each row serves `columns` rows of the first.
+// Both may have gaps, as a slice of channels has: a row consists of runs of `run` elements.
 struct Rows {
   int64_t total, row, columns, run;
   Distances column, shared;
@@ -52,7 +52,7 @@ EBP_HD int64_t winner_plane(const Pool2d& d, int64_t plane) {
 // What a window sum is divided by.
 enum class Divisor { none, inside, padded };
 
-// Local response normalisation over [outer, channels, inner].
+// Local response normalization over [outer, channels, inner].
 struct Lrn {
   int64_t outer, channels, inner;
   int size;

@@ -1,7 +1,7 @@
 // What one output of a pooling operation reads: the loops over a window, once for CPU, CUDA and emulator.
 //
-// V is the element type T itself or, on the CPU, a vector of neighbouring channels. Pointers are to the first
-// channel of interest in a plane; `d.inner` is the distance between neighbouring pixels.
+// V is the element type T itself or, on the CPU, a vector of neighboring channels. Pointers are to the first
+// channel of interest in a plane; `d.inner` is the distance between neighboring pixels.
 #pragma once
 
 #include "params.h"
@@ -19,7 +19,7 @@ EBP_HD V load(const T* from) {
   }
 }
 
-// Winner codes beside a V: type holds one integer per element. The CPU specialises it for vectors.
+// Winner codes beside a V: type holds one integer per element. The CPU specializes it for vectors.
 template <class V>
 struct Codes {
   using type = int;

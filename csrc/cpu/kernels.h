@@ -21,11 +21,11 @@ struct CpuKernels {
   void (*max_route)(const Pool2d&, const T* p, const void* winner, bool wide, T* below, int64_t begin, int64_t end);
   // rows of the result: batch * planes * h.in
   void (*window_spread)(const Pool2d&, const T* r, T* below, int64_t begin, int64_t end);
-  // outer * strips, see lrn_strips: a pixel, or a run of neighbouring pixels
+  // outer * strips, see lrn_strips: a pixel, or a run of neighboring pixels
   void (*lrn)(const Lrn&, const T* x, T* y, int64_t begin, int64_t end);
 };
 
-// Routing gathers row by row where neighbouring channels fill a vector, and scatters plane by plane where not.
+// Routing gathers row by row where neighboring channels fill a vector, and scatters plane by plane where not.
 EBP_HD bool route_by_rows(const Pool2d& d) { return d.inner > 1; }
 EBP_HD int64_t route_units(const Pool2d& d) { return d.batch * d.planes * (route_by_rows(d) ? d.h.in : 1); }
 

@@ -1,4 +1,4 @@
-// Local response normalisation on the CPU. The window's squares are summed afresh for every channel, from the first to
+// Local response normalization on the CPU. The window's squares are summed afresh for every channel, from the first to
 // the last: a running sum would drift in float32.
 #pragma once
 
@@ -15,7 +15,7 @@ EBP_HD void lrn_run(const Lrn& d, const T* x, const T* square_sums, T* y, int64_
   for (int64_t i = 0; i < count; ++i) y[i] = ebp::lrn<power>(x[i], square_sums[i], alpha_over_size, beta, k);
 }
 
-// One pixel whose channels are neighbours (inner == 1). `squares` has size zeros on either side of the channels.
+// One pixel whose channels are neighbors (inner == 1). `squares` has size zeros on either side of the channels.
 template <LrnPower power, class T>
 EBP_HD void lrn_pixel(const Lrn& d, const T* x, T* y, T* squares, T* sums) {
   T* const middle = squares + d.size;
@@ -28,7 +28,7 @@ EBP_HD void lrn_pixel(const Lrn& d, const T* x, T* y, T* squares, T* sums) {
   lrn_run<power>(d, x, sums, y, d.channels);
 }
 
-// A strip of `count` neighbouring pixels whose channels are planes apart.
+// A strip of `count` neighboring pixels whose channels are planes apart.
 template <LrnPower power, class T>
 EBP_HD void lrn_strip(const Lrn& d, const T* x, T* y, T* sums, int64_t count) {
   for (int64_t c = 0; c < d.channels; ++c) {

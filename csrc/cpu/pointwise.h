@@ -46,7 +46,7 @@ EBP_HD void combine(const Rows& d, const T* column, const T* shared, T* result, 
 
 template <class T>
 void share(const Rows& d, const T* p, const T* z, T* r, int64_t begin, int64_t end) {
-  combine(d, p, z, r, begin, end, [](T a, T b) { return ebp::share(a, b); });
+  combine(d, p, z, r, begin, end, [](T a, T b) { return divide_or_zero(a, b); });
 }
 
 template <class T>

@@ -68,7 +68,7 @@ EBP_HD void for_covered_pixels(const Pool2d& d, int64_t begin, int64_t end, cons
   });
 }
 
-// A plane of its own (inner == 1) has no neighbouring channels to fill a vector with, so each output hands its
+// A plane of its own (inner == 1) has no neighboring channels to fill a vector with, so each output hands its
 // relevance to its winner. One thread has the plane, and visits its outputs in the order in which an input would gather
 // them: the sums are those of a gather to the last bit.
 template <class T, class W>
@@ -111,13 +111,13 @@ EBP_HD AxisRoutes axis_routes(const Axis& a, RouteStep step, int input) {
 }
 
 // What the pixels of one row gather: from `rows` lines of outputs, in memory `row_step` apart and `row_taps` in their
-// taps, and in each from outputs `col_step` and `col_taps` apart. Neighbouring columns lie a plane apart.
+// taps, and in each from outputs `col_step` and `col_taps` apart. Neighboring columns lie a plane apart.
 struct RowGather {
   int rows, row_taps, col_taps;
   int64_t row_step, col_step, upper_plane, lower_plane;
 };
 
-// A pixel's sums for neighbouring channels of neighbouring columns stay in registers until all outputs are visited, in
+// A pixel's sums for neighboring channels of neighboring columns stay in registers until all outputs are visited, in
 // the order of for_routes. The columns share the winners' codes, and so the comparisons.
 template <int columns, int vectors, class V, class T, class W>
 EBP_HD void gather_routes(const RowGather& g, int cols, int tap, const T* p, const W* winner, T* below) {
@@ -156,7 +156,7 @@ EBP_HD void gather_channels(const RowGather& g, int cols, int tap, int64_t left,
   }
 }
 
-// Row `row` of the pixels of `columns` neighbouring planes that share their winners.
+// Row `row` of the pixels of `columns` neighboring planes that share their winners.
 template <int columns, class T, class W>
 EBP_HD void max_route_row(const Pool2d& d, RouteStep down, RouteStep along, int row, const T* p, const W* winner,
                           T* below) {
@@ -174,7 +174,7 @@ EBP_HD void max_route_row(const Pool2d& d, RouteStep down, RouteStep along, int 
   }
 }
 
-// Where channels are neighbours each pixel gathers, two columns of an image at a time.
+// Where channels are neighbors each pixel gathers, two columns of an image at a time.
 template <class T, class W>
 void max_route_rows(const Pool2d& d, const T* p, const W* winner, T* below, int64_t begin, int64_t end) {
   const RouteStep down = route_step(d.h), along = route_step(d.w);

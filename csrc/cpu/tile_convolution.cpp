@@ -1,16 +1,24 @@
 // Convolution of float32 by tiles of bfloat16 parts, as an implicit matrix product: pixels times output channels. The
 // build compiles this file for AMX and without; dispatch.cpp picks.
 //
-// A strip of rows is split into parts once, padding included, and laid out so that 16 neighbouring pixels of 32 channels
-// are one tile, wherever they begin: a tap of the kernel is an offset. The sum of an output runs over blocks of channels,
-// taps and parts in one order, however the work was cut.
+// A unit of work is a strip of output rows times a group of output channels. Its thread splits the strip's input into
+// parts once, padding included, and keeps it in scratch memory, three times (once per part) as
+//
+//     block of 32 channels:   pixel 0   pixel 1   pixel 2  ...          a row of the image, its padding, the next row ...
+//                            [32 bf16] [32 bf16] [32 bf16]
+//                             <------ 16 pixels: a tile ------>         wherever it begins: a tap (i, j) of the kernel
+//                                                                       is an offset of i * width + j pixels
+//
+// A block of outputs is 32 pixels x 32 channels: four tiles of sums, which stay in registers (sum_block) while blocks of
+// channels, taps and parts go by, in one order however the work was cut. Where the block's pixels are neighbors in y they
+// are summed there (convolve_direct), else by way of a copy that leaves out the padding (convolve_gathered).
 #include "tiles.h"
 
 namespace ebp {
 namespace EBP_ISA {
 namespace {
 
-// Neighbouring rows of one image, or of several where a row needs no other; all rows are counted through the batch.
+// Neighboring rows of one image, or of several where the kernel is one row high. Rows are numbered through the batch.
 struct Segment {
   int64_t first, end;  // rows of the output
   int64_t pixel;       // where it begins in the strip
@@ -133,7 +141,7 @@ EBP_HD void for_outputs(const TileConvolution& d, const Segment& segment, int64_
   }
 }
 
-// A block of outputs by way of memory of its own, where its pixels are no whole rectangle of y.
+// A block of outputs in memory of its own: for pixels that are no neighbors in y, and for all that happens to sums.
 struct Gathered {
   const TileConvolution& d;
   int channel, count;  // of the channels of y
@@ -155,7 +163,7 @@ struct Gathered {
       }
     });
   }
-  // The ReLU, and the gate in place of the normaliser.
+  // The ReLU, and the gate in place of the normalizer.
   void finish() {
     for (int i = 0; i < tile_block * tile_block; i += tile_rows) {
       Floats y = load_floats(sums + i, tile_rows);
@@ -173,41 +181,57 @@ struct Gathered {
   }
 };
 
-// Whether neighbouring pixels of a strip are those of y, and of the one thing that its sums start at.
-bool lies_whole(const TileConvolution& d) {
+// Whether blocks of a strip's pixels can be summed in y itself: neighbors in the strip are neighbors in y (no padded
+// columns between rows), nothing happens to the sums afterwards (no normalizer), and they begin at one thing only.
+bool sums_in_place(const TileConvolution& d) {
   if (padded_width(d.w) != d.w.out || d.side != nullptr || (d.bias != nullptr && d.addend != nullptr)) return false;
   return d.addend == nullptr || d.images == 1 || d.addend_at.row == d.addend_at.run * d.h.out * d.w.out;
+}
+
+// A block of 32 pixels from `from` on and 32 channels, summed in y.
+void convolve_direct(const Strip& strip, const Segment& segment, int out_block, int64_t from) {
+  const TileConvolution& d = strip.d;
+  const int channel = out_block * tile_block;
+  const int64_t first = segment.first * d.w.out + from;
+  const float* initial = nullptr;
+  if (d.bias != nullptr) initial = d.bias + channel;
+  if (d.addend != nullptr) initial = d.addend + first * d.addend_at.run + channel;
+  const int64_t initial_row = d.bias != nullptr ? 0 : d.addend_at.run;  // a stride of 0: every pixel begins at the bias
+  float* y = d.y + first * d.out_channels + channel;
+  sum_block<2, 2>(strip, segment.pixel + from, out_block, &TileSource::weight, initial, initial_row, y, d.out_channels);
+}
+
+// Pixels [from, end) of a segment, at most a block, by way of `gathered`.
+void convolve_gathered(const Strip& strip, const Segment& segment, int out_block, int64_t from, int64_t end,
+                       Gathered& gathered) {
+  const TileConvolution& d = strip.d;
+  const int64_t pixel = segment.pixel + from;
+  const float* initial = gathered.starts_at_zero() ? nullptr : gathered.sums;
+  if (initial != nullptr) gathered.start(segment, from, end);
+  const bool few = end - from <= tile_rows, narrow = gathered.count <= tile_rows;  // one tile instead of two, each way
+  const auto sum = few ? (narrow ? sum_block<1, 1> : sum_block<1, 2>) : (narrow ? sum_block<2, 1> : sum_block<2, 2>);
+  sum(strip, pixel, out_block, &TileSource::weight, initial, tile_block, gathered.sums, tile_block);
+  if (d.side != nullptr) {
+    sum(strip, pixel, out_block, &TileSource::plus, nullptr, 0, gathered.normalizer, tile_block);
+    gathered.finish();
+    gathered.write(segment, from, end, gathered.normalizer, d.side);
+  }
+  gathered.write(segment, from, end, gathered.sums, d.y);
 }
 
 void convolve_segment(const Strip& strip, const Segment& segment, int out_block) {
   const TileConvolution& d = strip.d;
   const int channel = out_block * tile_block, count = smaller(tile_block, d.out_channels - channel);
   const int64_t pixels = (segment.end - segment.first - 1) * padded_width(d.w) + d.w.out;
-  const bool whole = lies_whole(d) && count == tile_block;
+  const bool direct = sums_in_place(d) && count == tile_block;
   Gathered gathered{d, channel, count, {}, {}};
   for (int64_t from = 0; from < pixels; from += tile_block) {
-    const int64_t pixel = segment.pixel + from, end = from + tile_block < pixels ? from + tile_block : pixels;
-    if (whole && end - from == tile_block) {
-      const int64_t first = segment.first * d.w.out + from;
-      const float* initial = d.bias != nullptr     ? d.bias + channel
-                             : d.addend != nullptr ? d.addend + first * d.addend_at.run + channel
-                                                   : nullptr;
-      const int64_t initial_row = d.bias != nullptr ? 0 : d.addend_at.run;  // every pixel starts at the same bias
-      float* y = d.y + first * d.out_channels + channel;
-      sum_block<2, 2>(strip, pixel, out_block, &TileSource::weight, initial, initial_row, y, d.out_channels);
-      continue;
+    const int64_t end = from + tile_block < pixels ? from + tile_block : pixels;
+    if (direct && end - from == tile_block) {
+      convolve_direct(strip, segment, out_block, from);
+    } else {
+      convolve_gathered(strip, segment, out_block, from, end, gathered);
     }
-    const float* initial = gathered.starts_at_zero() ? nullptr : gathered.sums;
-    if (initial != nullptr) gathered.start(segment, from, end);
-    const bool few = end - from <= tile_rows, narrow = count <= tile_rows;
-    const auto sum = few ? (narrow ? sum_block<1, 1> : sum_block<1, 2>) : (narrow ? sum_block<2, 1> : sum_block<2, 2>);
-    sum(strip, pixel, out_block, &TileSource::weight, initial, tile_block, gathered.sums, tile_block);
-    if (d.side != nullptr) {
-      sum(strip, pixel, out_block, &TileSource::plus, nullptr, 0, gathered.normalizer, tile_block);
-      gathered.finish();
-      gathered.write(segment, from, end, gathered.normalizer, d.side);
-    }
-    gathered.write(segment, from, end, gathered.sums, d.y);
   }
 }
 

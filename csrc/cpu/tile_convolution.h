@@ -14,7 +14,7 @@ EBP_HD int blocks_of(int channels) { return (channels + tile_block - 1) / tile_b
 struct TileSource {
   const float *x, *gate;        // gate may be null
   const std::uint16_t* weight;  // ebp_cuda/ops/tiles.py says how it lies
-  const std::uint16_t* plus;    // the weights of the normaliser, or null
+  const std::uint16_t* plus;    // the weights of the normalizer, or null
   int channels;
   Distances x_at, gate_at;
 };
@@ -30,7 +30,7 @@ struct TileConvolution {
   const float *bias, *addend;  // may be null
   Distances addend_at;
   float* y;
-  float* side;         // of a source with a normaliser z = W+ x: z, or the gate y / z
+  float* side;         // of a source with a normalizer z = W+ x: z, or the gate y / z
   bool relu, as_gate;  // y goes through a ReLU
 };
 
@@ -46,8 +46,8 @@ struct TileCut {
 
 EBP_HD int64_t total_rows(const TileConvolution& d) { return d.images * d.h.out; }
 
-// Pixels of `segments` runs of rows, `rows` of outputs in all: each has rows of its own around it, and behind it what its
-// last block and that one's taps read besides.
+// Padded pixels of `segments` runs of rows, `rows` rows of outputs in all: the rows that the kernel reaches above and below
+// each run, plus one block of pixels and one kernel width of slack each, which the last block may read.
 EBP_HD int64_t segment_pixels(const TileConvolution& d, int64_t rows, int64_t segments) {
   return (rows + segments * (d.h.kernel - 1)) * padded_width(d.w) + segments * (tile_block + d.w.kernel + d.w.padding);
 }

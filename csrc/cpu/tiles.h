@@ -181,13 +181,13 @@ EBP_HD void split_floats(Floats a, Floats b, Bfloat16* to, int64_t distance) {
 
 // 16 floats, zeros behind the first `count` of them.
 EBP_HD Floats load_floats(const float* from, int count) {
-  Floats found{};
+  Floats numbers{};
   if (count >= tile_rows) {
-    __builtin_memcpy(&found, from, sizeof found);
+    __builtin_memcpy(&numbers, from, sizeof numbers);
   } else {
-    for (int i = 0; i < count; ++i) found[i] = from[i];
+    for (int i = 0; i < count; ++i) numbers[i] = from[i];
   }
-  return found;
+  return numbers;
 }
 
 EBP_HD void store_floats(Floats numbers, float* to, int count) {

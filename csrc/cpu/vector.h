@@ -1,4 +1,4 @@
-// A register's worth of neighbouring elements, by GCC and Clang vector extensions. Compiled once per instruction set.
+// A register's worth of neighboring elements, by GCC and Clang vector extensions. Compiled once per instruction set.
 #pragma once
 
 #include <type_traits>
@@ -69,7 +69,7 @@ struct OwnBytes {
   }
 };
 
-// Which of the neighbouring channels with these winners `tap` has won; for add_where. Codes of a byte are compared as
+// Which of the neighboring channels with these winners `tap` has won; for add_where. Codes of a byte are compared as
 // bytes where that is possible: GCC's vector conversion would widen them one by one.
 template <class V, class T, class W>
 EBP_HD auto won_by(const W* winner, int tap) {
@@ -125,7 +125,7 @@ EBP_HD void unrolled(const Body& body) {
   }
 }
 
-// Calls body(V{}, c) for channel c and its neighbours: whole vectors first, then one by one.
+// Calls body(V{}, c) for channel c and its neighbors: whole vectors first, then one by one.
 template <class T, class Body>
 EBP_HD void for_channels(int64_t inner, const Body& body) {
   using V = typename Vector<T>::type;

@@ -1,8 +1,24 @@
-// The contraction on tensor cores: four warps compute a tile of 128 x 64, each 64 x 32 of it. Tiles of the operands go
-// from global to shared memory by asynchronous copies, two tiles ahead of the one that is multiplied.
+// The contraction on tensor cores.
+//
+//                      columns (64)
+//                   +---------+---------+  weight      A block of four warps computes 128 x 64 of the target, 16 terms a
+//        depth (16) |         |         |  (shared)    step; a warp computes 64 x 32 of that in instructions of 16 x 8:
+//                   +---------+---------+
+//   source          32        32                           4 x 4 instructions a warp, `sum` is 64 registers a thread
+//  +-------+      +---------+---------+
+//  |       |  64  | warp 0  | warp 1  |                One instruction's sums (lane = 4 g + t, see fragments.cuh):
+//  |(shared)      |         |         |
+//  |       |      +---------+---------+                    columns 2 t, 2 t + 1
+//  |       |  64  | warp 2  | warp 3  |                    row g      sum[0], sum[1]
+//  |       |      |         |         |                    row g + 8  sum[2], sum[3]
+//  +-------+      +---------+---------+
+//
+// Pipeline: three stages of shared memory. While step k is multiplied, the copies (cp.async) of step k + 1 are under way
+// or done, and those of step k + 2 begin, into the stage that step k - 1 has left. One barrier a step suffices: behind it
+// everyone's copies of step k have landed, and everyone has finished reading step k - 1.
 #pragma once
 
-#include "ending.cuh"
+#include "epilogue.cuh"
 #include "fetch.cuh"
 #include "fragments.cuh"
 #include "shared.cuh"
@@ -14,7 +30,7 @@ struct MmaTile {
   static constexpr int warp_rows = 64, warp_columns = 32;
 };
 
-// The strides keep lanes that read together in different banks.
+// The strides keep the lanes that read one tf32 fragment in different banks.
 template <Loads loads>
 struct MmaStage {
   static constexpr bool by_column = loads == Loads::along_columns;
@@ -69,8 +85,8 @@ class Copier {
 
 using MmaSums = float[MmaTile::warp_rows / 16][MmaTile::warp_columns / 8][4];
 
-// Adds a tile's products to a warp's sums, whose first row and column are given. Split sources are high + low; the low
-// products come first, being small.
+// Adds a tile's products to the sums of the warp at (row, column). A split source is high + low; the products of low come
+// first, being small.
 template <class Format, bool split, Loads loads>
 __device__ __forceinline__ void multiply(const MmaStage<loads>& from, int row, int column, MmaSums& sum) {
 #pragma unroll
@@ -94,12 +110,12 @@ __device__ __forceinline__ void multiply(const MmaStage<loads>& from, int row, i
 }
 
 template <class Format, bool split_source, Loads loads>
-__global__ void __launch_bounds__(MmaTile::threads, 3) contraction_mma_kernel(Contraction d, Operands from, Ending ending,
-                                                                             Split split) {
+__global__ void __launch_bounds__(MmaTile::threads, 3)
+    contraction_mma_kernel(Contraction d, Operands from, Epilogue epilogue, Split split) {
   const int z = int(blockIdx.z), split_part = z / (phases(d) * d.groups);
   const Part part = part_of(d, z / phases(d) % d.groups, z % phases(d));
   const int first_row = int(blockIdx.x) * MmaTile::rows, first_column = int(blockIdx.y) * MmaTile::columns;
-  if (first_row >= part.rows) return;
+  if (first_row >= part.rows) return;  // the grid is as long as the phase with the most rows
   auto& stages = shared_memory<MmaStages<loads>>();
   const int begin = split_part * split.chunks;
   const int chunks = smaller((part.terms + MmaTile::depth - 1) / MmaTile::depth - begin, split.chunks);
@@ -126,8 +142,8 @@ __global__ void __launch_bounds__(MmaTile::threads, 3) contraction_mma_kernel(Co
     const Pixel pixel = pixel_of(d, part, r);
 #pragma unroll
     for (int j = 0; j < MmaTile::warp_columns / 8; ++j) {
-      const Run<2> run[1] = {{{sum[i / 2][j][i % 2 * 2], sum[i / 2][j][i % 2 * 2 + 1]}}};
-      keep(d, ending, split, split_part, part.group, pixel, first_column + column + 8 * j + lane_in_group() * 2, run);
+      const Vec<2> run[1] = {{{sum[i / 2][j][i % 2 * 2], sum[i / 2][j][i % 2 * 2 + 1]}}};
+      store_sums(d, epilogue, split, split_part, part.group, pixel, first_column + column + 8 * j + lane_in_group() * 2, run);
     }
   }
 }

@@ -1,12 +1,24 @@
-// The contraction on ordinary fp32 units: a block computes a tile of rows x columns, every thread a small tile of that
-// in registers. Tiles of the operands are fetched from global memory into registers while the ones before are
-// multiplied, and wait in two stages of shared memory, so that a block meets once per step.
+// The contraction on ordinary fp32 units.
 //
-// The kernel likes channels_last best: the terms of a tap then lie next to each other, and so do the columns of the
-// result; one test of the borders serves four channels. Other layouts are read element by element.
+//                        columns (64)                  A block computes rows x columns of the target, 16 terms a step.
+//                   +--------------------+  weight     A thread holds a row_run x column_run tile of sums in registers,
+//        depth (16) | term-major, shared |             in runs of four neighbors, the runs spread over the tile:
+//                   +--------------------+
+//   source              columns 4 j ..                     thread (i, j) of `across` columns of threads:
+//  +-------+        +----+----+-- ... ---+                 rows    4 i + 0 .. 3, then + row_step
+//  | term- | rows   |0,0 |0,1 |          |                 columns 4 j + 0 .. 3, then + column_step
+//  | major,| 4 i .. +----+----+          |
+//  | shared|        |1,0 |    |          |             so the threads of a warp read shared memory side by side.
+//  +-------+        +----+---------------+
+//
+// Pipeline: the quads of step k + 1 travel from global memory to registers while step k is multiplied, and are then
+// stored to the other of two stages. The only barrier of a step stands between a store and the first read of it.
+//
+// Best for channels_last: the terms of a tap are neighbors, and so are the columns of the result, and one test of the
+// borders serves four channels. Other layouts are read element by element.
 #pragma once
 
-#include "ending.cuh"
+#include "epilogue.cuh"
 #include "fetch.cuh"
 #include "shared.cuh"
 
@@ -17,11 +29,12 @@ template <int rows_, int columns_, int row_run_, int column_run_>
 struct SimtTile {
   static constexpr int rows = rows_, columns = columns_, depth = 16, row_run = row_run_, column_run = column_run_;
   static constexpr int across = columns / column_run, threads = rows / row_run * across;
-  static constexpr int blocks = threads == 128 ? 3 : 2;  // that a processor holds: at least 384 threads
+  static constexpr int blocks = threads == 128 ? 3 : 2;  // on a processor at a time: at least 384 threads
   static constexpr int row_step = rows / row_run * 4, column_step = across * 4;  // between runs of a thread
   static_assert(row_run % 4 == 0 && column_run % 4 == 0);
 };
 
+// Rows are padded by a quad: the quads of store_turned, four rows apart, then begin in different banks.
 template <class Tile, int sums>
 struct alignas(16) SimtStage {
   float source[Tile::depth][Tile::rows + 4];
@@ -32,6 +45,7 @@ struct SimtStages {
   SimtStage<Tile, sums> at[2];
 };
 
+// A quad of terms of one row becomes four rows of one column: products read operands term by term.
 template <int columns, int stride>
 __device__ __forceinline__ void store_turned(float (&to)[columns][stride], int term, int line, const float4& v) {
   to[term][line] = v.x;
@@ -121,12 +135,12 @@ __device__ __forceinline__ void multiply(const SimtStage<Tile, sums>& from, int 
 }
 
 template <class Tile, int sums, Loads loads>
-__global__ void __launch_bounds__(Tile::threads, Tile::blocks) contraction_simt_kernel(Contraction d, Operands from, Ending ending,
-                                                                        Split split) {
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
+    contraction_simt_kernel(Contraction d, Operands from, Epilogue epilogue, Split split) {
   const int z = int(blockIdx.z), split_part = z / (phases(d) * d.groups);
   const Part part = part_of(d, z / phases(d) % d.groups, z % phases(d));
   const int first_row = int(blockIdx.x) * Tile::rows, first_column = int(blockIdx.y) * Tile::columns;
-  if (first_row >= part.rows) return;
+  if (first_row >= part.rows) return;  // the grid is as long as the phase with the most rows
   auto& stages = shared_memory<SimtStages<Tile, sums>>();
   const int row = int(threadIdx.x) / Tile::across * 4, column = int(threadIdx.x) % Tile::across * 4;
   const int begin = split_part * split.chunks;
@@ -151,13 +165,13 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks) contraction_simt_
     const Pixel pixel = pixel_of(d, part, r);
 #pragma unroll
     for (int j = 0; j < Tile::column_run; j += 4) {
-      Run<4> run[sums];
+      Vec<4> run[sums];
 #pragma unroll
       for (int s = 0; s < sums; ++s) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) run[s].at[e] = sum[s][i][j + e];
       }
-      keep(d, ending, split, split_part, part.group, pixel, first_column + column + j / 4 * Tile::column_step, run);
+      store_sums(d, epilogue, split, split_part, part.group, pixel, first_column + column + j / 4 * Tile::column_step, run);
     }
   }
 }

@@ -1,4 +1,4 @@
-// The linear contraction, naive: the normaliser z = W+ x and its adjoint W+^T r. One thread per output element, sums
+// The linear contraction, naive: the normalizer z = W+ x and its adjoint W+^T r. One thread per output element, sums
 // in the order channel, row, column. These stay as the oracle of the fast ones.
 #pragma once
 
@@ -6,8 +6,8 @@
 
 namespace ebp {
 
-// The element of a [batch, channels, rows, cols] tensor that a flat thread number stands for; neighbouring threads
-// take neighbouring addresses, whichever axis that is.
+// The element of a [batch, channels, rows, cols] tensor that a flat thread number stands for; neighboring threads
+// take neighboring addresses, whichever axis that is.
 struct Element {
   int n, c, h, w;
 };

@@ -2,21 +2,21 @@
 // element sums its taps, in the order row, column.
 #pragma once
 
-#include "ending.cuh"
+#include "epilogue.cuh"
 #include "fetch.cuh"
 
 namespace ebp {
 
 template <int sums>
-__global__ void depthwise_kernel(Contraction d, Operands from, Ending ending) {
+__global__ void depthwise_kernel(Contraction d, Operands from, Epilogue epilogue) {
   const int64_t i = thread_element();
   if (i >= target_total(d)) return;
   const int channel = int(i % d.groups), w = int(i / d.groups % d.w.target);
   const int64_t line = i / d.groups / d.w.target;
   const Pixel pixel{int(line / d.h.target), int(line % d.h.target), w, 0, 0};
-  const Line rows = line_of(d.h, pixel.h % d.h.divisor), columns = line_of(d.w, w % d.w.divisor);
+  const TapLine rows = tap_line_of(d.h, pixel.h % d.h.divisor), columns = tap_line_of(d.w, w % d.w.divisor);
   const int first_h = pixel.h / d.h.divisor * d.h.scale + rows.base, first_w = w / d.w.divisor * d.w.scale + columns.base;
-  Run<1> sum[sums] = {};
+  Vec<1> sum[sums] = {};
   for (int a = 0; a < rows.taps; ++a) {
     for (int b = 0; b < columns.taps; ++b) {
       const int sh = first_h + a * rows.step, sw = first_w + b * columns.step;
@@ -28,7 +28,7 @@ __global__ void depthwise_kernel(Contraction d, Operands from, Ending ending) {
       for (int s = 0; s < sums; ++s) sum[s].at[0] = fmaf(from.weight[s][weight], v, sum[s].at[0]);
     }
   }
-  finish(d, ending, pixel, channel, sum);
+  finish(d, epilogue, pixel, channel, sum);
 }
 
 }  // namespace ebp

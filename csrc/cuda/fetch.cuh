@@ -1,8 +1,8 @@
 // Reading the operands of a contraction: the source under a row at a term, the weight of a term and a column, four
-// neighbours at a time.
+// neighbors at a time.
 #pragma once
 
-#include "job.h"
+#include "launch_args.h"
 
 namespace ebp {
 
@@ -12,8 +12,8 @@ __device__ __forceinline__ float4 load4_or_zero(const float* from) {
 }
 __device__ __forceinline__ void store4(float* to, const float4& v) { *reinterpret_cast<float4*>(to) = v; }
 
-// The source pixel under the first tap of a row, and the group's first channel there. A row behind the last has an h
-// from which no tap reaches the source.
+// The source pixel under the first tap of a row, and the group's first channel there. A row behind the last gets an h so
+// far outside that no tap reaches the source: source_at needs no second test for it.
 struct SourceRow {
   const float* image;
   int h, w;
@@ -30,7 +30,9 @@ __device__ __forceinline__ SourceRow source_row(const Contraction& d, const Part
 __device__ __forceinline__ const float* source_at(const Contraction& d, const Part& part, const SourceRow& row,
                                                   const Term& term) {
   const int h = row.h + term.i * part.h.step, w = row.w + term.j * part.w.step;
+  // as unsigned, a negative position is a large one: one comparison tests both borders
   const bool inside = within(part, term) && unsigned(h) < unsigned(d.h.source) && unsigned(w) < unsigned(d.w.source);
+  // simt_refuses keeps an image below 2^31 elements, so that offsets within it may be 32-bit
   return inside ? row.image + (h * int(d.source.h) + w * int(d.source.w) + term.channel * int(d.source.c)) : nullptr;
 }
 
@@ -42,8 +44,15 @@ __device__ __forceinline__ const float* weight_at(const Contraction& d, const Pa
   return weight + (column * int(d.weight.n) + term.channel * int(d.weight.c) + h * int(d.weight.h) + w * int(d.weight.w));
 }
 
-// What one thread reads of tile after tile of the terms: quads of four neighbours. It takes the same four terms of every
+// What one thread reads of tile after tile of the terms: quads of four neighbors. It takes the same four terms of every
 // tile, from rows and columns that lie `step` apart; of weights that lie along the columns, four columns of one term.
+//
+//     source, and weights along the terms      weights along the columns
+//              depth = 4 quads of terms                 columns
+//            +----+----+----+----+                 +----+----+-- ...
+//     row 0  | t0 | t1 | t2 | t3 |          term 0 | t0 | t1 |        per_term threads for a term, each
+//     row 1  | t4 | t5 | t6 | t7 |          term 1 | .. |             a quad, then the next ones of the row
+//     ...    row step: again t0 ..          ...
 template <int rows, int columns, int depth, int threads, Loads loads>
 class Reader {
  public:
@@ -69,7 +78,7 @@ class Reader {
     return by_column ? int(threadIdx.x) % per_term * 4 + i * 4 * per_term : line(i);
   }
 
-  // The i-th quad of the source, and of a group's weights; null where there is nothing.
+  // The i-th quad of the source, and of a group's weights; null outside of them.
   __device__ __forceinline__ const float* source_quad(int i) const { return source_at(d_, part_, row_[i], term_); }
   __device__ __forceinline__ const float* weight_quad(const float* weight, int i) const {
     const Term& term = by_column ? weight_term_ : term_;

@@ -1,10 +1,13 @@
 // What the lanes of a warp hold of the operands of one mma: rows x terms of the source, terms x 8 columns of the weights,
-// read from fp32 tiles in shared memory and rounded on the way. Lane 4 g + t holds row g and g + 8, column g, and terms
-// that begin at t (the PTX ISA's layouts for m16n8k8 of tf32 and m16n8k16 of bf16).
+// read from fp32 tiles in shared memory and rounded on the way. The layouts are the PTX ISA's; lane = 4 g + t:
 //
-// The source is signed going down (R, or gate times S) and what is wanted is a small difference of its sums: there it is
-// split into two summands, high + low, that lose hardly anything of it. x and W+ are rounded, the same way wherever
-// they are used, so that a normaliser belongs to its sweep.
+//                   source a[0]       a[1]          a[2]            a[3]            weight b[0]        b[1]
+//   tf32 m16n8k8    (g, t)            (g + 8, t)    (g, t + 4)      (g + 8, t + 4)  (t, g)             (t + 4, g)
+//   bf16 m16n8k16   (g, 2t .. 2t+1)   (g + 8, ..)   (g, 2t+8 ..)    (g + 8, ..)     (2t .. 2t+1, g)    (2t+8 .., g)
+//
+// Going down, the source is signed (R, or gate times S) and the result is a small difference of its sums. There it is
+// split into two summands, high + low, that together lose hardly anything of it. x and W+ are rounded, in the same way
+// wherever they are used, so that a normalizer belongs to its sweep.
 #pragma once
 
 #include "ptx.cuh"

@@ -27,7 +27,7 @@ const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream
   config.stream = static_cast<cudaStream_t>(stream);
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);  // an earlier call's error is not ours
   if (error == cudaSuccess) return nullptr;
-  cudaGetLastError();  // told here, and to nobody after us
+  cudaGetLastError();  // clears the error: it is reported here, and must not surface in a later call
   return cudaGetErrorString(error);
 }
 
@@ -36,10 +36,18 @@ constexpr int threads_per_block = 256;
 // This thread's element where each thread has one; the threads that fill the last block get one at or behind the total.
 __device__ __forceinline__ int64_t thread_element() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 
+// The threads that a kernel needs, and what is said where there are none: a grid of no blocks is refused.
+struct Threads {
+  int64_t total;
+  const char* if_empty;
+};
+
 // One thread per element.
 template <class... Parameters, class... Arguments>
-const char* launch_elements(void (*kernel)(Parameters...), int64_t total, void* stream, const Arguments&... arguments) {
-  const auto blocks = unsigned((total + threads_per_block - 1) / threads_per_block);
+const char* launch_elements(void (*kernel)(Parameters...), const Threads& threads, void* stream,
+                            const Arguments&... arguments) {
+  if (threads.total <= 0) return threads.if_empty;
+  const auto blocks = unsigned((threads.total + threads_per_block - 1) / threads_per_block);
   return launch(kernel, {blocks, threads_per_block}, stream, arguments...);
 }
 

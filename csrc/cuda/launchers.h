@@ -1,5 +1,6 @@
 // The CUDA kernels as the bindings see them: plain functions, one per op, that launch on a stream and return at once.
-// Pointers are to device memory. They return nullptr, or what CUDA says went wrong. `T` is float or double.
+// Pointers are to device memory. They return nullptr, or what went wrong: what CUDA says, or that a tensor is empty, for
+// which there is nothing to launch. `T` is float or double.
 #pragma once
 
 #include "../core/contraction.h"
@@ -48,7 +49,7 @@ const char* launch_conv_normalizer(const Conv2d&, const T* x, const T* w_plus, T
 template <class T>
 const char* launch_conv_sweep(const Conv2d&, const T* r, const T* w_plus, T* below, void* stream);
 
-// How neighbouring operands of a contraction lie: `single` makes no assumption; the others are read four at a time, the
+// How neighboring operands of a contraction lie: `single` makes no assumption; the others are read four at a time, the
 // weights along the terms or along the columns.
 enum class Loads { single, along_terms, along_columns };
 
@@ -69,15 +70,35 @@ struct Schedule {
   bool split_source = false;
 };
 
-// to = W source + addend, times gate[image / columns], where these are not null; the addend lies as `to`. partial:
-// partial_total(d, schedule, 1) elements.
-const char* launch_contraction(const Contraction&, const Schedule&, const float* source, const float* weight,
-                               const float* addend, const float* gate, const Strides& gate_at, int columns, float* to,
-                               float* partial, void* stream);
-// Up: to = W source + bias (which may be null), through a ReLU where `relu`; side = z = W+ source, or to / z where
-// `side_is_gate`; it lies as `to`. partial: partial_total(d, schedule, 2) elements.
-const char* launch_excitation(const Contraction&, const Schedule&, const float* source, const float* weight,
-                              const float* weight_plus, const float* bias, bool relu, bool side_is_gate, float* to,
-                              float* side, float* partial, void* stream);
+struct Operands {
+  const float* source = nullptr;
+  const float* weight[2] = {};  // W, and W+ where two sums are formed
+};
+
+// What becomes of the sums before they are written. Pointers may be null but for `to`, and for `side` of two sums.
+//   one sum:   to = (sum + addend) * gate[image / columns]
+//   two sums:  to = relu(sum + bias), side = the second sum z, or the gate to / z
+struct Epilogue {
+  float* to = nullptr;
+  const float* addend = nullptr;  // in the layout of `to`
+  const float* gate = nullptr;    // one image of it for `columns` images of `to`
+  Strides gate_at{};
+  int columns = 1;
+  const float* bias = nullptr;  // one number per channel
+  float* side = nullptr;        // in the layout of `to`
+  bool relu = false, side_is_gate = false;
+  bool wide = false;  // set by the launcher: four channels at a time, in whole and aligned quads, can be read and written
+};
+
+struct LaunchArgs {
+  Operands from;
+  Epilogue epilogue;
+  float* partial = nullptr;  // partial_total(d, schedule, number of sums) elements
+};
+
+// One sum: to = W source, or W+ source, or W+^T source.
+const char* launch_contraction(const Contraction&, const Schedule&, const LaunchArgs&, void* stream);
+// Two sums, going up: to = W source, side = W+ source.
+const char* launch_excitation(const Contraction&, const Schedule&, const LaunchArgs&, void* stream);
 
 }  // namespace ebp

@@ -5,7 +5,7 @@ namespace ebp {
 
 template <LrnPower power, class T>
 const char* launch_power(const Lrn& d, const T* x, T* y, void* stream) {
-  return launch_elements(lrn_kernel<power, T>, d.outer * d.channels * d.inner, stream, d, x, y);
+  return launch_elements(lrn_kernel<power, T>, {d.outer * d.channels * d.inner, "lrn: y is empty"}, stream, d, x, y);
 }
 
 template <class T>

@@ -1,4 +1,4 @@
-// Local response normalisation: one thread per element, the window's squares summed from the first channel to the last.
+// Local response normalization: one thread per element, the window's squares summed from the first channel to the last.
 #pragma once
 
 #include "launch.h"

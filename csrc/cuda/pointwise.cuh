@@ -9,7 +9,7 @@ namespace ebp {
 template <class T>
 __global__ void share_kernel(Rows d, const T* p, const T* z, T* r) {
   const int64_t i = thread_element();
-  if (i < d.total) r[i] = share(p[column_index(d, i)], z[shared_index(d, i)]);
+  if (i < d.total) r[i] = divide_or_zero(p[column_index(d, i)], z[shared_index(d, i)]);
 }
 
 template <class T>
@@ -18,18 +18,21 @@ __global__ void gate_kernel(Rows d, const T* s, const T* x, T* y) {
   if (i < d.total) y[i] = s[column_index(d, i)] * x[shared_index(d, i)];
 }
 
-// The nearest tf32, of two equally near ones the larger in size; the nearest bf16, of two the even one: what fragments.cuh
-// makes of an operand, here for kernels that multiply in fp32 and for the factors of a result.
-__device__ __forceinline__ float rounded(float v, Precision precision) {
+// The nearest tf32, ties away from zero, or the nearest bf16, ties to even: what fragments.cuh makes of an operand, here
+// for kernels that multiply in fp32 and for the factors of a result.
+template <Precision precision>
+__device__ __forceinline__ float rounded(float v) {
   if (v != v) return v;
   const std::uint32_t bits = __float_as_uint(v);
+  // Half a unit of the last bit that stays, then a cut. For ties to even it is a little less where that bit is 0.
   if (precision == Precision::bf16) return __uint_as_float((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u);
   return __uint_as_float((bits + 0x1000u) & 0xffffe000u);
 }
 
-inline __global__ void round_kernel(int64_t total, const float* x, Precision precision, float* y) {
+template <Precision precision>
+__global__ void round_kernel(int64_t total, const float* x, float* y) {
   const int64_t i = thread_element();
-  if (i < total) y[i] = rounded(x[i], precision);
+  if (i < total) y[i] = rounded<precision>(x[i]);
 }
 
 template <class T>

@@ -2,6 +2,9 @@
 // asked, else what stands against it.
 #pragma once
 
+#include <cstdint>
+#include <initializer_list>
+
 #include "launchers.h"
 
 namespace ebp {
@@ -34,7 +37,7 @@ inline const char* simt_refuses(const Contraction& d) {
   return nullptr;
 }
 
-// Whether quads of neighbours can be read, `along` the terms or the columns of the weights.
+// Whether quads of neighbors can be read, `along` the terms or the columns of the weights.
 inline const char* quads_refused(const Contraction& d, Loads along, const float* source, const float* const (&weight)[2]) {
   const auto fours = [](int64_t a, int64_t b, int64_t c) { return a % 4 == 0 && b % 4 == 0 && c % 4 == 0; };
   const auto aligned = [](const float* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
@@ -47,6 +50,12 @@ inline const char* quads_refused(const Contraction& d, Loads along, const float*
   const bool whole = fours(terms ? d.weight.n : d.weight.c, d.weight.h, d.weight.w) && d.weight_group % 4 == 0;
   return whole ? nullptr : "the weights' rows do not begin at 16 bytes";
 }
+
+// Of the target: what a block computes.
+struct TileSize {
+  int rows, columns;
+};
+inline TileSize tile_of(const Schedule& how) { return {how.large ? 128 : 64, 64}; }
 
 inline int64_t tiles_of(const Contraction& d, int rows, int columns) {
   int64_t total = 0;
@@ -77,7 +86,7 @@ inline const char* mma_refuses(const Contraction& d, Precision precision, bool s
   if (precision == Precision::fp32) return "fp32 was asked for";
   if (arch < 80) return "tensor cores for tf32 and bf16, and asynchronous copies, need compute capability 8.0";
   if (const char* reason = simt_refuses(d)) return reason;
-  if (loads == Loads::single) return "tensor cores are fed four neighbours at a time";
+  if (loads == Loads::single) return "tensor cores are fed four neighbors at a time";
   const Loads built = split_source ? Loads::along_columns : Loads::along_terms;
   if (loads != built) return "the weights lie the other way round: along terms going up, along columns going down";
   return quads_refused(d, loads, source, weight);

@@ -5,7 +5,7 @@
 
 namespace ebp {
 
-// The block's dynamic shared memory as a T. Nothing has initialised it.
+// The block's dynamic shared memory as a T. Nothing has initialized it.
 template <class T>
 __device__ __forceinline__ T& shared_memory() {
 #if defined(EBP_EMULATOR)

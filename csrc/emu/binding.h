@@ -23,7 +23,7 @@ namespace emu {
 namespace py = pybind11;
 
 // The device memory of one call.
-class Call {
+class CallMemory {
  public:
   const void* input(const py::handle& array) { return add(array, false); }
   void* output(const py::handle& array) { return add(array, true); }
@@ -41,10 +41,10 @@ class Call {
     std::unique_ptr<Buffer> buffer;
   };
 
-  void* add(const py::handle& given, bool writable) {
+  void* add(const py::handle& object, bool writable) {
     const std::string name = "array " + std::to_string(copied_.size());
-    if (!py::isinstance<py::array>(given)) throw py::type_error(name + " is no numpy array");
-    auto array = py::reinterpret_borrow<py::array>(given);
+    if (!py::isinstance<py::array>(object)) throw py::type_error(name + " is no numpy array");
+    auto array = py::reinterpret_borrow<py::array>(object);
     if (!(array.flags() & py::array::c_style)) throw py::type_error(name + " is not C-contiguous");
     const void* content = writable ? nullptr : array.data();
     copied_.push_back({array, std::make_unique<Buffer>(name, std::size_t(array.nbytes()), content, writable)});
@@ -54,18 +54,18 @@ class Call {
   std::deque<Copied> copied_;
 };
 
-// How a parameter of type P is made of a Python object. Specialise it for structs that hold pointers.
+// How a parameter of type P is made of a Python object. Specialize it for structs that hold pointers.
 template <class P>
 struct FromPython {
-  static P convert(Call& call, const py::handle& value) {
+  static P convert(CallMemory& memory, const py::handle& value) {
     if constexpr (!std::is_pointer_v<P>) {
       return value.cast<P>();
     } else {
       using Element = std::remove_pointer_t<P>;
       if (value.is_none()) return nullptr;
       check_dtype<std::remove_const_t<Element>>(value);
-      if constexpr (std::is_const_v<Element>) return static_cast<P>(call.input(value));
-      else return static_cast<P>(call.output(value));
+      if constexpr (std::is_const_v<Element>) return static_cast<P>(memory.input(value));
+      else return static_cast<P>(memory.output(value));
     }
   }
 
@@ -85,24 +85,24 @@ struct FromPython {
 template <class... P, std::size_t... I>
 void call_launcher(const char* (*launcher)(P...), const py::args& args, std::index_sequence<I...>) {
   using Parameters = std::tuple<std::decay_t<P>...>;
-  Call call;
+  CallMemory memory;
   std::tuple<std::tuple_element_t<I, Parameters>...> values{
-      FromPython<std::tuple_element_t<I, Parameters>>::convert(call, args[I])...};
+      FromPython<std::tuple_element_t<I, Parameters>>::convert(memory, args[I])...};
   const char* error = launcher(std::get<I>(values)..., nullptr);
   if (error != nullptr) throw Fault(error);
   if (const std::string fault = take_host_fault(); !fault.empty()) throw Fault(fault);
-  call.finish();
+  memory.finish();
 }
 
 template <class... P>
 void bind(py::module_& m, const char* name, const char* (*launcher)(P...)) {
-  constexpr std::size_t wanted = sizeof...(P) - 1;
+  constexpr std::size_t count = sizeof...(P) - 1;
   const std::string full = name;
   m.def(name, [launcher, full](const py::args& args) {
-    if (args.size() != wanted) {
-      throw py::type_error(full + " takes " + std::to_string(wanted) + " arguments, got " + std::to_string(args.size()));
+    if (args.size() != count) {
+      throw py::type_error(full + " takes " + std::to_string(count) + " arguments, got " + std::to_string(args.size()));
     }
-    call_launcher(launcher, args, std::make_index_sequence<wanted>{});
+    call_launcher(launcher, args, std::make_index_sequence<count>{});
   });
 }
 

@@ -11,10 +11,44 @@ namespace emu {
 
 template <class T>
 struct FromPython<ebp::Pointers<T>> {
-  static ebp::Pointers<T> convert(Call& call, const py::handle& arrays) {
+  static ebp::Pointers<T> convert(CallMemory& memory, const py::handle& arrays) {
     ebp::Pointers<T> all{};
-    for (const py::handle array : arrays) all.at[all.count++] = FromPython<const T*>::convert(call, array);
+    for (const py::handle array : arrays) all.at[all.count++] = FromPython<const T*>::convert(memory, array);
     return all;
+  }
+};
+
+// From a dict of the fields that are not their defaults, by their names in launchers.h.
+template <>
+struct FromPython<ebp::LaunchArgs> {
+  static ebp::LaunchArgs convert(CallMemory& memory, const py::handle& fields) {
+    ebp::LaunchArgs args;
+    for (const auto& [key, value] : py::cast<py::dict>(fields)) {
+      if (!set(memory, args, key.cast<std::string>(), value)) {
+        throw py::type_error("LaunchArgs has no field " + key.cast<std::string>());
+      }
+    }
+    return args;
+  }
+
+ private:
+  static bool set(CallMemory& memory, ebp::LaunchArgs& args, const std::string& name, const py::handle& value) {
+    ebp::Epilogue& e = args.epilogue;
+    const std::pair<const char*, const float**> inputs[] = {
+        {"source", &args.from.source}, {"weight", &args.from.weight[0]}, {"weight_plus", &args.from.weight[1]},
+        {"addend", &e.addend},         {"gate", &e.gate},                {"bias", &e.bias}};
+    for (const auto& [input, to] : inputs) {
+      if (name == input) return *to = FromPython<const float*>::convert(memory, value), true;
+    }
+    const std::pair<const char*, float**> outputs[] = {{"to", &e.to}, {"side", &e.side}, {"partial", &args.partial}};
+    for (const auto& [output, to] : outputs) {
+      if (name == output) return *to = FromPython<float*>::convert(memory, value), true;
+    }
+    if (name == "gate_at") return e.gate_at = value.cast<ebp::Strides>(), true;
+    if (name == "columns") return e.columns = value.cast<int>(), true;
+    if (name == "relu") return e.relu = value.cast<bool>(), true;
+    if (name == "side_is_gate") return e.side_is_gate = value.cast<bool>(), true;
+    return false;
   }
 };
 

@@ -3,7 +3,7 @@
 // checks, and the findings of the second become faults that name kernel and thread.
 //
 // The address sanitizer is not used besides: it excludes the thread sanitizer, and what it sees is seen here with the
-// buffer's name (global and shared memory) or by the undefined-behaviour sanitizer (local arrays, by their bounds).
+// buffer's name (global and shared memory) or by the undefined-behavior sanitizer (local arrays, by their bounds).
 #include <cstdint>
 #include <cstring>
 
@@ -20,7 +20,7 @@ struct Place {
 
 void undefined(const Place* at, const char* what) {
   const char* name = std::strrchr(at->file, '/');
-  const std::string text = std::string("has undefined behaviour, ") + what + ", at " +
+  const std::string text = std::string("has undefined behavior, ") + what + ", at " +
                            (name != nullptr ? name + 1 : at->file) + ":" + std::to_string(at->line);
   if (emu::now != nullptr) emu::fail(text);
   emu::note_host_fault("a launcher " + text);

@@ -32,7 +32,7 @@ std::uint16_t element(const unsigned char* row, int column) {
   return v;
 }
 
-// Lane l gets of each matrix the two neighbours (l / 4, 2 (l % 4)), or of the transposed one.
+// Lane l gets of each matrix the two neighbors (l / 4, 2 (l % 4)), or of the transposed one.
 void load_together(void* const* lanes) {
   const auto of = [&](int lane) { return static_cast<const MatrixLoad*>(lanes[lane]); };
   for (int lane = 0; lane < warp_lanes; ++lane) {

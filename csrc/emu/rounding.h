@@ -1,4 +1,4 @@
-// How the tensor cores' number formats round, on bits; modelled after the PTX ISA's cvt.
+// How the tensor cores' number formats round, on bits; modeled after the PTX ISA's cvt.
 #pragma once
 
 #include <cstdint>

@@ -21,7 +21,7 @@ namespace {
 
 constexpr unsigned most_threads = 1024;
 
-struct Schedule {
+struct ThreadOrder {
   Order order = Order::forward;
   std::mt19937_64 random;
 
@@ -34,7 +34,7 @@ struct Schedule {
   }
 };
 
-Schedule schedule;
+ThreadOrder thread_order;
 std::string host_fault;
 std::set<std::string> names;
 
@@ -76,8 +76,8 @@ Block& block() {
 }  // namespace
 
 void set_order(Order order, std::uint64_t seed) {
-  schedule.order = order;
-  schedule.random.seed(seed);
+  thread_order.order = order;
+  thread_order.random.seed(seed);
 }
 
 void run(const Launch& launch, const std::function<void()>& thread) {
@@ -89,10 +89,10 @@ void run(const Launch& launch, const std::function<void()>& thread) {
   Block block(launch, thread, threads(count));
   first_block_of_launch = next_block();
   const std::uint64_t blocks = std::uint64_t(launch.blocks.x) * launch.blocks.y * launch.blocks.z;
-  for (const int i : schedule.of(int(blocks))) {
+  for (const int i : thread_order.of(int(blocks))) {
     const auto at = unsigned(i);
     block.run({at % launch.blocks.x, at / launch.blocks.x % launch.blocks.y, at / launch.blocks.x / launch.blocks.y},
-              schedule.of(count));
+              thread_order.of(count));
   }
 }
 

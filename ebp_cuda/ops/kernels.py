@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 from ..errors import ShapeError
-from .formats import memory_format
-from .library import LIBRARY
+from . import library  # noqa: F401  the op must be there
 from .operands import check_precision, conv_size, plane, weights
-from .rounding import PRECISIONS
 
 Ints = Sequence[int]
 
@@ -57,41 +53,39 @@ def contraction_kernel(
 ) -> Kernel:
     """The kernel of `ops.conv2d_normalizer` (source x), or of `ops.conv2d_sweep` with `in_size` (source r).
 
-    Tensors of any device will do ("meta" has no memory): shape, dtype, strides and offset are looked at, not values.
-    two_sums: as `ops.conv2d_excitation` computes them. arch: compute capability, 90 for 9.0. Raises ShapeError.
+    Tensors of any device will do ("meta" has no memory): shape, dtype, strides and offset are read, values are not.
+
+    Args:
+        source: x [N, C, H, W], or r [N, O, h, w] with `in_size`; float32 or float64.
+        weight: [O, C / groups, kh, kw], of the dtype and device of `source`.
+        stride: of rows and columns.
+        padding: (top, left, bottom, right).
+        dilation: of rows and columns.
+        groups: in which the channels are convolved apart.
+        in_size: (H, W) below the convolution, for the kernel of the sweep.
+        two_sums: for the kernel of `ops.conv2d_excitation`, which sums W x and W+ x at once.
+        precision: "fp32", "tf32" or "bf16".
+        arch: compute capability of the device, 90 for 9.0.
+
+    Returns:
+        The kernel's name, the reasons against the others, and what it launches.
+
+    Raises:
+        ShapeError: tensors, geometry or precision do not fit together.
     """
-    down, op = in_size is not None, "contraction_kernel"
+    op = "contraction_kernel"
     source, weight = plane(op, "source", source), weights(op, weight, source, groups)
     check_precision(op, "source", source, precision)
+    geometry = tuple(stride), tuple(padding), tuple(dilation)
     size = tuple(source.shape[2:] if in_size is None else in_size)
-    out = conv_size(op, size, tuple(weight.shape[2:]), tuple(stride), tuple(padding), tuple(dilation))
-    below, above = weight.shape[1] * groups, weight.shape[0]
-    expected = (above, *out) if down else (below, *size)
+    out = conv_size(op, size, tuple(weight.shape[2:]), *geometry)
+    below, above = (weight.shape[1] * groups, *size), (weight.shape[0], *out)
+    expected = below if in_size is None else above
     if tuple(source.shape[1:]) != expected:
         raise ShapeError(f"{op}: source is {list(source.shape)}, wanted [N, {', '.join(map(str, expected))}]")
-    if source.dtype == torch.float64:
-        return Kernel("naive", ("simt: float64 was asked for",))
-    other = torch.empty_strided((), (), device="meta").expand(
-        source.shape[0], *((below, *size) if down else (above, *out))
+    text, counts = torch.ops.ebp_cuda.contraction_kernel.default(
+        source, weight, *geometry, groups, in_size, two_sums, precision, arch
     )
-    other = other.contiguous(memory_format=memory_format(source))
-    lower, upper = (other, source) if down else (source, other)
-    axes: list[Any] = [
-        n for i in (0, 1) for n in (size[i], out[i], weight.shape[2 + i], stride[i], padding[i], dilation[i])
-    ]
-    bytes_behind = [t.storage_offset() * t.element_size() % 16 for t in (source, weight)]
-    numbers: list[Any] = [source.shape[0], below, above, groups]
-    for part in (axes, lower.stride(), upper.stride(), weight.stride()):
-        numbers.extend(part)
-    numbers += [down, two_sums, PRECISIONS.index(precision), arch, *bytes_behind]
-    question, answer = (ctypes.c_int64 * len(numbers))(*numbers), (ctypes.c_int64 * 5)()
-    name, *reasons = _ask()(question, answer).decode().split("\n")
-    rows, columns, splits, blocks, steps = answer
-    return Kernel(name, tuple(reasons), Launch((rows, columns), splits, blocks, steps) if blocks else None)
-
-
-@functools.cache
-def _ask() -> Callable[[Any, Any], bytes]:
-    function = ctypes.CDLL(str(LIBRARY)).ebp_cuda_contraction_kernel
-    function.restype = ctypes.c_char_p
-    return function
+    name, *reasons = text.split("\n")
+    launch = Launch((counts[0], counts[1]), *counts[2:]) if counts else None
+    return Kernel(name, tuple(reasons), launch)

@@ -82,7 +82,7 @@ def test_up_and_down_are_exact_on_whole_numbers(shape, weights, geometry, layout
 @pytest.mark.parametrize(("relu", "gates", "biased"), [(True, True, True), (False, False, True), (True, False, False)])
 @pytest.mark.parametrize(("shape", "weights", "geometry", "layout"), cases(5))
 def test_excitation(shape, weights, geometry, layout, relu, gates, biased):
-    """Two sums from one reading of x: the layer's output, and its normaliser or the gate."""
+    """Two sums from one reading of x: the layer's output, and its normalizer or the gate."""
     x, w = whole(shape, layout, 0), whole(weights, layout)
     bias = torch.arange(-2, weights[0] - 2).float() if biased else None
     y, z = (up_in_double(x, v, geometry).float() for v in (w, w.clamp(min=0)))
@@ -143,9 +143,8 @@ def test_slices_of_channels():
     memory = x.as_strided((2 * 12 * 5 * 6 - 4,), (1,), 4).numpy()
     schedule = emu.schedule_of(problem, 1, emu.Precision.fp32, False, 90)
     assert schedule.loads == emu.Loads.along_terms
-    ungated = (None, None, emu.Strides(0, 0, 0, 0), 1)
     weights, result = (t.permute(0, 2, 3, 1).numpy() for t in (w, to))
-    emu.contraction(problem, schedule, memory, weights, *ungated, result, None)
+    emu.contraction(problem, schedule, {"source": memory, "weight": weights, "to": result})
     assert torch.equal(to, up_in_double(x, w, geometry).float())
 
 

@@ -1,4 +1,4 @@
-"""The contraction on tensor cores, in the emulator, whose mma, ldmatrix and cp.async are modelled lane by lane."""
+"""The contraction on tensor cores, in the emulator, whose mma, ldmatrix and cp.async are modeled lane by lane."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_tiles_and_rounding(precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_no_probability_is_lost(precision):
-    """Normaliser, sweep and last product use one and the same rounding: what goes in comes out."""
+    """normalizer, sweep and last product use one and the same rounding: what goes in comes out."""
     x, w, p = rounded(values((1, 16, 6, 6)), precision), values((24, 16, 3, 3)), values((2, 24, 4, 4))
     geometry = ((1, 1), (0, 0, 0, 0), (1, 1), 1)
     problem, to = upward(x, w, geometry)

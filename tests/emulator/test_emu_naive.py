@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 from support import emu_build, emu_ops
@@ -204,6 +205,34 @@ def test_rounding_is_that_of_the_cpu(precision):
     emulator = emu_build.emulator()
     emulator.round(x.numel(), emu_ops.memory(x), getattr(emulator.Precision, precision), emu_ops.memory(y))
     assert torch.equal(y, ebp_cuda.ops.rounded(x, precision)) and not torch.equal(y, x)
+
+
+def test_launchers_refuse_empty_tensors_by_name():
+    emu, floats, codes = emu_build.emulator(), np.empty(0, np.float32), np.empty(0, np.uint8)
+    none = emu.Distances(0, 0)
+    rows, axis = emu.Rows(0, 1, 1, 1, none, none), emu.Axis(4, 4, 1, 1, 0, 1)
+    pool, strides = emu.Pool2d(0, 1, 1, axis, axis, 1), emu.Strides(0, 0, 0, 0)
+    conv = emu.Conv2d(0, 4, 4, 1, axis, axis, strides, strides)
+    calls = {
+        "share: r": (emu.f32.share, rows, floats, floats, floats),
+        "gate: y": (emu.f32.gate, rows, floats, floats, floats),
+        "round: y": (emu.round, 0, floats, emu.Precision.tf32, floats),
+        "add: the sum": (emu.f32.add, 0, floats, floats, floats),
+        "max_winner: winner": (emu.f32.max_winner, 0, [floats, floats], codes),
+        "max_pool: y": (emu.f32.max_pool, pool, floats, floats, codes, False),
+        "max_route: below": (emu.f32.max_route, pool, floats, codes, False, floats),
+        "window_sum: y": (emu.f32.window_sum, pool, emu.Divisor.none, floats, floats),
+        "window_spread: below": (emu.f32.window_spread, pool, floats, floats),
+        "lrn: y": (emu.f32.lrn, emu.Lrn(0, 4, 4, 5, 0.1, 0.75, 1.0), floats, floats),
+        "conv_normalizer: z": (emu.f32.conv_normalizer, conv, floats, floats, floats),
+        "conv_sweep: below": (emu.f32.conv_sweep, conv, floats, floats, floats),
+    }
+    args = {"source": floats, "weight": floats, "to": floats}
+    schedule = emu.Schedule(emu.Method.simt, emu.Loads.single, False, 1)
+    calls["contraction: the result"] = (emu.contraction, emu.contraction_up(conv, strides), schedule, args)
+    for empty, (launch, *arguments) in calls.items():
+        with pytest.raises(emu.Fault, match=f"{empty} is empty"):
+            launch(*arguments)
 
 
 def kernels_in(source):

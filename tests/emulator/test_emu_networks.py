@@ -81,7 +81,7 @@ def test_a_trained_network_gives_the_map_of_the_cpu(used: set[str], monkeypatch:
 
 @pytest.mark.parametrize("dtype", ["fp32", "tf32"])
 def test_what_kernels_do_together(used: set[str], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gates and sums in sweeps, normalisers beside forward convolutions: see test_fusion.py."""
+    """Gates and sums in sweeps, normalizers beside forward convolutions: see test_fusion.py."""
     torch.manual_seed(5)
     module, x = fusion.Inception().eval(), torch.rand(2, 3, 13, 11)
     emulated = fusion.method(module, True, "caffe", dtype, "point").run(x, [[0, 3], [1, 4]])

@@ -14,7 +14,7 @@ SPECIAL = [0x00000000, 0x80000000, 0x7F800000, 0xFF800000, 0x7F7FFFFF, 0xFF7FFFF
 
 
 def patterns():
-    """Bits of numbers of every exponent, with the halves and their neighbours that decide how a rounding works."""
+    """Bits of numbers of every exponent, with the halves and their neighbors that decide how a rounding works."""
     free = RNG.integers(0, 2**32, 200_000, dtype=np.uint64).astype(np.uint32)
     edges = [
         (free[:20_000] & ~np.uint32(2**cut - 1)) + np.uint32(2 ** (cut - 1) + step)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ebp_cuda import ShapeError
 from ebp_cuda.ops.kernels import contraction_kernel
@@ -91,9 +92,23 @@ def test_it_is_what_the_bindings_choose(precision: str) -> None:
     assert len(seen) >= 3
 
 
+def test_it_traces_and_needs_no_values() -> None:
+    """The op itself: under fake tensors, on the CPU and without memory it says the same."""
+    arguments = ([1, 1], [1, 1, 1, 1], [1, 1], 1, None, False, "tf32", 90)
+    op = torch.ops.ebp_cuda.contraction_kernel.default
+    meta = tensors((1, 8, 14, 14), (8, 8, 3, 3))
+    real = [torch.zeros_like(t, device="cpu") for t in meta]
+    assert op(*meta, *arguments) == op(*real, *arguments) == ("mma", [128, 64, 1, 2, 10])
+    with FakeTensorMode() as mode:
+        assert op(*map(mode.from_tensor, real), *arguments)[0] == "mma"
+
+
 def test_refusals() -> None:
     source, weight = tensors((1, 8, 5, 5), (8, 8, 3, 3))
     with pytest.raises(ShapeError, match=r"contraction_kernel: source is \[1, 8, 5, 5\], wanted \[N, 8, 3, 3\]"):
         contraction_kernel(source, weight, (1, 1), (0, 0, 0, 0), (1, 1), 1, in_size=(5, 5))
     with pytest.raises(ShapeError, match="precision='int8'"):
         contraction_kernel(source, weight, *SAME, 1, precision="int8")
+    bare = torch.ops.ebp_cuda.contraction_kernel
+    with pytest.raises(RuntimeError, match="contraction_kernel: precision must be fp32, tf32 or bf16, got 'int8'"):
+        bare(source, weight, [1, 1], [1, 1, 1, 1], [1, 1], 1, None, False, "int8", 90)

@@ -49,11 +49,12 @@ def contract(
 ) -> Tensor:
     """W source (plus an addend like `to`, times the gate of the row's image), in a tensor like `to`."""
     result = torch.empty_like(to)
-    columns = 1 if gate is None else to.shape[0] // gate.shape[0]
-    gates = (None, emulator().Strides(0, 0, 0, 0)) if gate is None else (memory(gate), _strides(gate))
-    partial = partial_of(problem, schedule, 1)
-    more = (None if addend is None else memory(addend), *gates, columns)
-    emulator().contraction(problem, schedule, memory(source), memory(w), *more, memory(result), partial)
+    args = {"source": memory(source), "weight": memory(w), "to": memory(result)}
+    if addend is not None:
+        args["addend"] = memory(addend)
+    if gate is not None:
+        args |= {"gate": memory(gate), "gate_at": _strides(gate), "columns": to.shape[0] // gate.shape[0]}
+    emulator().contraction(problem, schedule, {**args, "partial": partial_of(problem, schedule, 1)})
     return result
 
 
@@ -65,14 +66,21 @@ def excite(
     relu: bool,
     gates: bool,
 ) -> tuple[Tensor, Tensor]:
-    """y = W x + bias, through a ReLU or not, and its normaliser z = W+ x, or the gate y / z."""
+    """y = W x + bias, through a ReLU or not, and its normalizer z = W+ x, or the gate y / z."""
     x, w, w_plus, bias = tensors
     y, side = torch.empty_like(to), torch.empty_like(to)
-    more = (None if bias is None else memory(bias), relu, gates)
-    partial = partial_of(problem, schedule, 2)
-    emulator().excitation(
-        problem, schedule, memory(x), memory(w), memory(w_plus), *more, memory(y), memory(side), partial
-    )
+    args = {
+        "source": memory(x),
+        "weight": memory(w),
+        "weight_plus": memory(w_plus),
+        "bias": None if bias is None else memory(bias),
+        "relu": relu,
+        "side_is_gate": gates,
+        "to": memory(y),
+        "side": memory(side),
+        "partial": partial_of(problem, schedule, 2),
+    }
+    emulator().excitation(problem, schedule, args)
     return y, side
 
 

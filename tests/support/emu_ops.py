@@ -62,7 +62,7 @@ def in_all_orders(call: Callable[[], Result]) -> Result:
 
 
 def _rows(column: Tensor, shared: Tensor) -> Any:
-    """Elements lie in runs of neighbours: the channels of a pixel, or a whole row where there are no gaps."""
+    """Elements lie in runs of neighbors: the channels of a pixel, or a whole row where there are no gaps."""
     emu, row = emulator(), column[0].numel()
     run = column.shape[1] if channels_last(column) else row
     apart = [emu.Distances(t.stride(0), t.stride(3) if channels_last(column) else run) for t in (column, shared)]

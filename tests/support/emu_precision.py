@@ -47,7 +47,7 @@ class Precision:
     split: bool = False
     """The relevance r that goes down is the sum of two rounded numbers, for two products instead of one."""
     consistent: bool = False
-    """p = x * t is formed with the same rounded x that the normaliser saw."""
+    """p = x * t is formed with the same rounded x that the normalizer saw."""
     forward: str = "fp32"
     """Format of the operands of the forward pass."""
 
