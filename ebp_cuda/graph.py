@@ -61,7 +61,8 @@ class Graph:
     An activation asked by that name is the last one; the relevance is that of the first one, because a
     backward sweep overwrites an in-place blob in the opposite order."""
     meta: dict[str, Any] = field(default_factory=dict)
-    """What the model file says about itself: "origin" (path), "labels" (list of str), "preprocess" (dict)."""
+    """What the model file says about itself: "origin" (path), "labels" (list of str), "preprocess" (dict); from torch
+    also "example_shapes" (by input) and "size_conditions" (importers/torch/sizes.py)."""
 
     def __post_init__(self) -> None:
         self.producer: dict[str, int] = {}

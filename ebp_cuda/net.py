@@ -99,14 +99,27 @@ class Net:
         for name in wanted:
             if name not in x:
                 raise InputError(f"{self.graph.origin}: input '{name}' was not given")
-        return {name: self._checked(name, x[name]) for name in wanted}
+        inputs = {name: self._checked(name, x[name]) for name in wanted}
+        shapes = {name: tensor.shape for name, tensor in inputs.items()}
+        for condition in self.graph.meta.get("size_conditions", ()):
+            if not condition.holds(shapes):
+                raise ShapeError(
+                    f"{self.graph.origin}: inputs of {', '.join(str(list(shape)) for shape in shapes.values())}: the "
+                    f"module does something else for these than for its example, for which {condition}; import it "
+                    "with an example of this size"
+                )
+        return inputs
 
-    def _checked(self, name: str, given: ArrayLike) -> torch.Tensor:
+    def _checked(self, name: str, array: ArrayLike) -> torch.Tensor:
         where, shape = f"{self.graph.origin}: input '{name}'", self.graph.inputs[name]
         try:
-            tensor = to_tensor(given)
+            tensor = to_tensor(array)
         except (TypeError, ValueError, RuntimeError, BufferError) as error:
             raise ShapeError(f"{where}: cannot be read as an array: {error}") from None
+        if tensor.is_meta or tensor.layout is not torch.strided or tensor.is_quantized:
+            kinds = [("on the meta device, without numbers", tensor.is_meta), ("quantized", tensor.is_quantized)]
+            kind = next((name for name, holds in kinds if holds), f"sparse ({tensor.layout})")
+            raise InputError(f"{where} is {kind}; wanted a dense tensor of numbers")
         if tensor.is_complex() or tensor.dtype == torch.bool:
             raise ShapeError(f"{where} has dtype {tensor.dtype}, wanted real numbers")
         text = "[" + ", ".join("N" if i == 0 else "any" if n is None else str(n) for i, n in enumerate(shape)) + "]"

@@ -51,7 +51,7 @@ class Choice:
 def choice_of(target: Target, images: int) -> Choice:
     """A target as ExcitationBackprop.attribute takes it, for a batch of `images`. Raises InputError."""
     if isinstance(target, str):
-        match = re.fullmatch(r"top(\d+)", target)
+        match = re.fullmatch(r"top(\d{1,9})", target)
         if target != "all" and match is None:
             raise InputError(f"target='{target}': wanted an index, 'all' or 'topN'")
         return Choice("top", int(match[1])) if match else Choice("all", 0)
@@ -95,7 +95,7 @@ def parse_targets(text: str, labels: Sequence[str] | None, classes: int) -> list
     text = text.strip()
     if text == "all":
         return list(range(classes))
-    if top := re.fullmatch(r"top(\d+)", text):
+    if top := re.fullmatch(r"top(\d{1,9})", text):
         if not 1 <= int(top[1]) <= classes:
             raise InputError(f"target '{text}': the model has {classes} classes")
         return text

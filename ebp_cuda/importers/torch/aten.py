@@ -6,6 +6,7 @@ counterpart. What it cannot express it refuses, with the reason; the importer co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -42,6 +43,10 @@ class Call:
     outs: tuple[Activation | None, ...]
     """Shape and dtype of each output; the value names are empty."""
     new_value: Callable[[], str]
+    of_planes: Callable[[tuple[Any, ...]], str | None] = lambda sizes: None
+    """(sizes) -> the name of a value [N, C, *sizes], if there is one: what a size that varies can be read off."""
+    one_image: bool = False
+    """Whether the user's example was a batch of one."""
     nodes: list[Node] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> Any:
@@ -91,7 +96,14 @@ class Call:
     def emit_many(
         self, op: str, count: int, *inputs: str, params: Mapping[str, Any] | None = None, **attrs: Any
     ) -> tuple[str, ...]:
-        """As `emit`, for a node with `count` outputs."""
+        """As `emit`, for a node with `count` outputs.
+
+        Raises:
+            Refusal: where an attribute varies with the size of the input, which no graph can say.
+        """
+        for name, value in attrs.items():
+            if not _is_plain(value):
+                raise Refusal(f"its {name} depends on the size of the input")
         held = {name: tensor.detach() for name, tensor in (params or {}).items() if tensor is not None}
         values = tuple(self.new_value() for _ in range(count))
         source = self.op.replace("::", ".") if "::" in self.op else f"aten.{self.op}"
@@ -113,6 +125,13 @@ class Call:
         return self.emit("reshape", x.value, shape=tuple(n if isinstance(n, int) else -1 for n in sizes))
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether an attribute is made of Python's own numbers and strings."""
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str, torch.dtype))
+
+
 Converter = Callable[[Call], Result]
 CONVERTERS: dict[str, Converter] = {}
 
@@ -129,10 +148,15 @@ def converts(*ops: str) -> Callable[[Converter], Converter]:
 
 def spatial(x: Activation, rank: int | None = None) -> int:
     """Number of spatial axes of [N, C, ...]; `rank` is what the layer needs."""
-    found = len(x.shape) - 2
-    if found < 1 or (rank is not None and found != rank):
+    axes = len(x.shape) - 2
+    if axes < 1 or (rank is not None and axes != rank):
         raise Refusal(f"its input has {len(x.shape)} dims, wanted a batch [N, C, ...]")
-    return found
+    return axes
+
+
+def rank_in_name(op: str) -> int:
+    """Number of spatial axes that an operation's name tells: 2 for "adaptive_avg_pool2d"."""
+    return int(re.findall(r"(\d)d", op)[-1])
 
 
 def own_layer(c: Call) -> Result:

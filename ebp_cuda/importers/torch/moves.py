@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .aten import Activation, Call, Refusal, Result, converts, spatial
+from .aten import Activation, Call, Refusal, Result, converts, rank_in_name, spatial
 
 
 @converts("cat", "concat", "stack")
@@ -110,9 +110,21 @@ def unbind(c: Call) -> Result:
     return tuple(c.reshape(Activation(one, shape), out.shape) for one, out in zip(ones, c.outs, strict=True) if out)
 
 
-@converts("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as")
+@converts("view", "reshape", "_unsafe_view", "flatten", "unflatten", "unsqueeze", "view_as", "reshape_as")
 def reshape(c: Call) -> Result:
     return c.reshape(c.activation("self"), c.out.shape)
+
+
+@converts("squeeze")
+def squeeze(c: Call) -> Result:
+    x, dims = c.activation("self"), c.args.get("dim")
+    drops_batch = dims is None or any(d % len(x.shape) == 0 for d in ([dims] if isinstance(dims, int) else dims))
+    if c.one_image and drops_batch:
+        raise Refusal(
+            "drops the batch axis too where a batch holds one image, as the example does: give an example of two "
+            "images, or name the axes (squeeze(2), flatten(1))"
+        )
+    return c.reshape(x, c.out.shape)
 
 
 @converts("expand", "expand_as", "repeat", "tile", "broadcast_to")
@@ -267,8 +279,15 @@ def pad_by_copies(c: Call) -> Result:
 @converts("upsample_nearest1d", "upsample_nearest2d", "upsample_linear1d", "upsample_bilinear2d")
 def resize(c: Call) -> Result:
     x = c.activation("input" if "input" in c.args else "self")
-    spatial(x)
+    spatial(x, rank_in_name(c.op))
     mode = "nearest" if "nearest" in c.op else "linear"
-    factors = c.args.get("scale_factors")
-    attrs: dict[str, Any] = {"scale": tuple(map(float, factors))} if factors else {"size": tuple(c.out.shape[2:])}
-    return c.emit("resize", x.value, mode=mode, align_corners=bool(c.args.get("align_corners")), **attrs)
+    attrs: dict[str, Any] = {"mode": mode, "align_corners": bool(c.args.get("align_corners"))}
+    factors, sizes = c.args.get("scale_factors"), c.out.shape[2:]
+    if factors:
+        return c.emit("resize", x.value, scale=tuple(map(float, factors)), **attrs)
+    if all(isinstance(n, int) for n in sizes):
+        return c.emit("resize", x.value, size=sizes, **attrs)
+    like = c.of_planes(sizes)
+    if like is None:
+        raise Refusal(f"resizes to {list(sizes)}, which no other value has")
+    return c.emit("resize", x.value, like, **attrs)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .aten import CONVERTERS, Activation, Call, Refusal, Result, converts, spatial
+from .aten import CONVERTERS, Activation, Call, Refusal, Result, converts, rank_in_name, spatial
 
 
 def _window(c: Call, rank: int) -> dict[str, Any]:
@@ -22,14 +22,14 @@ def _window(c: Call, rank: int) -> dict[str, Any]:
 @converts("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
 def max_pool(c: Call) -> Result:
     x = c.activation("self")
-    value = c.emit("max_pool", x.value, **_window(c, spatial(x)))
+    value = c.emit("max_pool", x.value, **_window(c, spatial(x, rank_in_name(c.op))))
     return (value, None) if len(c.outs) == 2 else value
 
 
 @converts("avg_pool1d", "avg_pool2d", "avg_pool3d")
 def avg_pool(c: Call) -> Result:
     x = c.activation("self")
-    window, divisor = _window(c, spatial(x)), c.args.get("divisor_override")
+    window, divisor = _window(c, spatial(x, rank_in_name(c.op))), c.args.get("divisor_override")
     whole = bool(c["count_include_pad"]) or divisor is not None
     if divisor is not None and window["ceil_mode"]:
         raise Refusal("has a divisor of its own (divisor_override) for windows that may be cut (ceil_mode)")
@@ -52,16 +52,17 @@ def _whole_plane(c: Call, op: str, x: Activation) -> str:
 def adaptive_pool(c: Call) -> Result:
     x, out = c.activation("self"), c.out
     op = "max_pool" if "max" in c.op else "avg_pool"
-    rank = spatial(x)
-    sizes, wanted = x.shape[2:], out.shape[2:]
-    if all(n == 1 for n in wanted):
+    rank = spatial(x, rank_in_name(c.op))
+    sizes, outputs = x.shape[2:], out.shape[2:]
+    if all(n == 1 for n in outputs):
         value = _whole_plane(c, op, x)
-    elif sizes == wanted:
+    elif sizes == outputs:
         value = c.emit("identity", x.value)
-    elif not all(isinstance(n, int) and n % m == 0 for n, m in zip(sizes, wanted, strict=True)):
-        value = c.emit(f"adaptive_{op}", x.value, size=tuple(m if isinstance(m, int) else None for m in wanted))
+    elif not all(isinstance(n, int) and n % m == 0 for n, m in zip(sizes, outputs, strict=True)):
+        as_many = tuple(None if m == n else m for n, m in zip(sizes, outputs, strict=True))
+        value = c.emit(f"adaptive_{op}", x.value, size=outputs if all(isinstance(m, int) for m in outputs) else as_many)
     else:
-        kernel = tuple(n // m for n, m in zip(sizes, wanted, strict=True))
+        kernel = tuple(n // m for n, m in zip(sizes, outputs, strict=True))
         none = (0,) * rank
         attrs: dict[str, Any] = {"kernel": kernel, "stride": kernel, "padding": none, "padding_end": none}
         extra: dict[str, Any] = {"count_include_pad": True} if op == "avg_pool" else {}

@@ -10,29 +10,33 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.node import map_arg
 
 from ...errors import ModelError, UnsupportedError
 from ...graph import Graph
 from ...rules import OPERATIONS
 from . import moves, norms, pointwise, pools  # noqa: F401  (each enters its converters)
-from .aten import CONVERTERS, OF_TWO, Activation, Call, Refusal, own_layer
+from .aten import CONVERTERS, Activation, Call, Refusal, own_layer
 from .lrn import LocalResponse, bound_args, local_response, op_name
+from .messages import FROM_VALUES, first_line, line_of_call
 from .names import Converted, finish
+from .refusals import Refusals
 
 
-def read_program(program: ExportedProgram, origin: str) -> Graph:
+def read_program(program: ExportedProgram, origin: str, one_image: bool = False) -> Graph:
     """The graph of a program that holds no in-place operations.
 
-    Raises UnsupportedError that lists every ATen call without a counterpart, with the module it happened in.
+    Args:
+        program: what torch.export gave.
+        origin: what messages call the module.
+        one_image: whether the user's example was a batch of one; the program was then traced with two images.
+
+    Raises:
+        UnsupportedError: lists every ATen call without a counterpart, with the module it happened in.
+        ModelError: where no output depends on the input.
     """
-    return _Reader(program, origin).graph()
-
-
-def first_line(error: BaseException) -> str:
-    """Kind and first line of an error of torch's, whose messages run over many."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    return _Reader(program, origin, one_image).graph()
 
 
 _FILLED = {"zeros": 0.0, "ones": 1.0, "full": None}
@@ -44,24 +48,24 @@ _LIKE = {
 """What takes only shape and dtype of a tensor, and the number that it fills in; None where it is an argument."""
 _BROADCAST = ("expand", *_FILLED)
 """What makes a constant that is the same for every image of a batch, whatever its size."""
+_SIZES = (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 class _Reader:
     """Walks an exported program once, call by call."""
 
-    def __init__(self, program: ExportedProgram, origin: str) -> None:
-        self.program, self.origin = program, origin
+    def __init__(self, program: ExportedProgram, origin: str, one_image: bool) -> None:
+        self.program, self.origin, self.one_image = program, origin, one_image
         self.held: dict[fx.Node, Any] = {}
         """What each node of the program stands for: Activation, constant tensor, or a tuple of them."""
         self.inputs: dict[str, tuple[int | None, ...]] = {}
         self.converted: list[Converted] = []
-        self.refusals: list[tuple[str, str, str]] = []
-        """(operator, module path, reason) of every call without a counterpart."""
+        self.refusals = Refusals()
         self.count = 0
         self.patterns: dict[fx.Node, LocalResponse] = {}
         for node in program.graph.nodes:
-            if node.op == "call_function" and (found := local_response(node)):
-                self.patterns[node] = found
+            if node.op == "call_function" and (pattern := local_response(node)):
+                self.patterns[node] = pattern
 
     def graph(self) -> Graph:
         signature = self.program.graph_signature
@@ -75,15 +79,15 @@ class _Reader:
             if node.op == "call_function" and node in live:
                 self._call(node)
         if self.refusals:
-            raise UnsupportedError(self._refused())
-        outputs = [held.value for node in tops if isinstance(held := self.held[node], Activation)]
+            raise UnsupportedError(self.refusals.message(self.origin))
+        outputs = [held.value for node in tops if isinstance(held := self.held.get(node), Activation)]
         if not outputs:
             raise ModelError(f"{self.origin}: no output depends on the input")
         values = {node: held.value for node in nodes if isinstance(held := self.held.get(node), Activation)}
         return finish(self.converted, values, live, self.inputs, outputs, self.origin)
 
     def _live(self, tops: Sequence[fx.Node]) -> set[fx.Node]:
-        """Nodes that the outputs depend on; of a normalisation only what it normalises."""
+        """Nodes that the outputs depend on; of a local response normalization only what it normalizes."""
         live: set[fx.Node] = set()
         queue = list(tops)
         while queue:
@@ -117,8 +121,11 @@ class _Reader:
                 self._refuse(node, "uses an output besides the first, which has no counterpart")
         elif node in self.patterns:
             self._lrn(node, self.patterns[node])
-        elif isinstance(node.meta.get("val"), (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)):
+        elif isinstance(node.meta.get("val"), _SIZES):
             return  # sizes: read off the shapes where they are used
+        elif any(_is_from_values(source) for source in node.all_input_nodes):
+            line = line_of_call(node)
+            self._refuse(node, f"{line}: {FROM_VALUES}" if line else FROM_VALUES)
         elif op_name(node) in _LIKE:
             self._filled(node)
         elif not any(isinstance(part, Activation) for part in self._tensors(node)):
@@ -130,8 +137,7 @@ class _Reader:
         return [self.held.get(source) for source in node.all_input_nodes]
 
     def _constant(self, node: fx.Node) -> None:
-        """Runs a call that no input reaches (weight normalisation, a mask made on the fly)."""
-        given = (node.args, node.kwargs)
+        """Runs a call that no input reaches (weight normalization, a mask made on the fly)."""
         one_for_all = op_name(node) in _BROADCAST
 
         def known(source: fx.Node) -> Any:
@@ -139,7 +145,7 @@ class _Reader:
                 return 1  # the batch: one row that all images share
             return self.held.get(source, source.meta["val"])
 
-        args, kwargs = map_arg(given, known)
+        args, kwargs = map_arg((node.args, node.kwargs), known)
         try:
             with torch.no_grad():
                 self.held[node] = node.target(*args, **kwargs)  # type: ignore[operator]
@@ -160,7 +166,7 @@ class _Reader:
             more = " (an operator of your own: register_operation and register_rule)" if "::" in name else ""
             return self._refuse(node, f"no counterpart{more}")
         args: Any = map_arg(bound_args(node), lambda source: self.held.get(source, _number_of(source.meta["val"])))
-        call = Call(name, args, outs, self._new_value)
+        call = Call(name, args, outs, self._new_value, self._of_planes, self.one_image)
         try:
             result = convert(call)
             made = result if isinstance(result, tuple) else (result,)
@@ -168,17 +174,24 @@ class _Reader:
                 raise Refusal("moves or mixes the batch axis")
         except Refusal as refusal:
             return self._refuse(node, str(refusal))
+        except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
+            return self._refuse(node, f"its arguments are of a kind that is not known here ({first_line(error)})")
         self._hold(node, made, outs)
         self.converted.append(Converted(node, call.nodes))
 
     def _batch(self, node: fx.Node) -> tuple[Any, ...]:
         return next(part.shape[:1] for part in self._tensors(node) if isinstance(part, Activation))
 
-    def _lrn(self, node: fx.Node, found: LocalResponse) -> None:
+    def _of_planes(self, sizes: tuple[Any, ...]) -> str | None:
+        """A value [N, C, *sizes], if there is one."""
+        held = (part for part in self.held.values() if isinstance(part, Activation))
+        return next((part.value for part in held if part.shape[2:] == sizes), None)
+
+    def _lrn(self, node: fx.Node, pattern: LocalResponse) -> None:
         outs = _described_outputs(node)
         call = Call("local_response_norm", {}, outs, self._new_value)
-        attrs = {name: getattr(found, name) for name in ("size", "alpha", "beta", "k", "region")}
-        self._hold(node, (call.emit("lrn", self.held[found.x].value, **attrs),), outs)
+        attrs = {name: getattr(pattern, name) for name in ("size", "alpha", "beta", "k", "region")}
+        self._hold(node, (call.emit("lrn", self.held[pattern.x].value, **attrs),), outs)
         self.converted.append(Converted(node, call.nodes))
 
     def _hold(self, node: fx.Node, made: Sequence[str | None], outs: Sequence[Activation | None]) -> None:
@@ -186,32 +199,20 @@ class _Reader:
         self.held[node] = tuple(held) if isinstance(node.meta.get("val"), (tuple, list)) else held[0]
 
     def _refuse(self, node: fx.Node, reason: str) -> None:
-        """Notes the refusal and goes on, with outputs of the shape that torch found, to find the others too."""
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        path = stack[-1][0] if stack and stack[-1][0] else "the module itself"
-        self.refusals.append((str(node.target), path, reason))
+        """Notes the refusal and goes on, with outputs of the shape that torch says, to meet the others too."""
+        self.refusals.add(node, reason)
         outs = _described_outputs(node)
         self._hold(node, tuple(self._new_value() if out else None for out in outs), outs)
-
-    def _refused(self) -> str:
-        """Every reason once, with the modules that it was found in."""
-        calls = "1 ATen call" if len(self.refusals) == 1 else f"{len(self.refusals)} ATen calls"
-        found: dict[tuple[str, str], list[str]] = {}
-        for target, path, reason in self.refusals:
-            found.setdefault((target, reason), []).append(path)
-        attends = any("attention" in target or reason is OF_TWO for target, reason in found)
-        why = ": attention multiplies activations with one another, and no rule shares that" if attends else ""
-        lines = [f"{self.origin}: no counterpart for {calls}{why}"]
-        for (target, reason), paths in found.items():
-            count = f" ({len(paths)} times)" if len(paths) > 1 else ""
-            others = len(set(paths)) - 1
-            more = f" and {others} more module{'s' if others > 1 else ''}" if others else ""
-            lines.append(f"{target} in '{paths[0]}'{more}{count}: {reason}")
-        return "\n  ".join(lines)
 
     def _new_value(self) -> str:
         self.count += 1
         return f"%{self.count}"
+
+
+def _is_from_values(node: fx.Node) -> bool:
+    """Whether a node is a number that torch knows only once the image is there."""
+    number = node.meta.get("val")
+    return isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) and bool(free_unbacked_symbols(number))
 
 
 def _dims(fake: torch.Tensor) -> tuple[Any, ...]:
@@ -220,7 +221,7 @@ def _dims(fake: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _number_of(n: Any) -> Any:
-    return n.node.expr if isinstance(n, torch.SymInt) else n
+    return n.node.expr if isinstance(n, (torch.SymInt, torch.SymFloat, torch.SymBool)) else n
 
 
 def _described_outputs(node: fx.Node) -> tuple[Activation | None, ...]:

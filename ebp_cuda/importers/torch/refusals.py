@@ -1,0 +1,40 @@
+"""The calls of one program that have no counterpart, and the one message about all of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from torch import fx
+
+from .aten import OF_TWO
+
+
+class Refusals:
+    """Collects refusals while the reader goes on, so that the message names every call that is in the way."""
+
+    def __init__(self) -> None:
+        self._paths: dict[tuple[str, str], list[str]] = defaultdict(list)
+        """(operator, reason) -> the module path of every such call."""
+
+    def __bool__(self) -> bool:
+        return bool(self._paths)
+
+    def add(self, node: fx.Node, reason: str) -> None:
+        """Notes that a call has no counterpart."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        path = stack[-1][0] if stack and stack[-1][0] else "the module itself"
+        self._paths[str(node.target), reason].append(path)
+
+    def message(self, origin: str) -> str:
+        """Every reason once, with the modules that it was met in."""
+        count = sum(map(len, self._paths.values()))
+        calls = "1 ATen call" if count == 1 else f"{count} ATen calls"
+        attends = any("attention" in target or reason is OF_TWO for target, reason in self._paths)
+        why = ": attention multiplies activations with one another, and no rule shares that" if attends else ""
+        lines = [f"{origin}: no counterpart for {calls}{why}"]
+        for (target, reason), paths in self._paths.items():
+            times = f" ({len(paths)} times)" if len(paths) > 1 else ""
+            others = len(set(paths)) - 1
+            more = f" and {others} more module{'s' if others > 1 else ''}" if others else ""
+            lines.append(f"{target} in '{paths[0]}'{more}{times}: {reason}")
+        return "\n  ".join(lines)
