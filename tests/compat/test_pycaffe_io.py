@@ -31,6 +31,37 @@ def test_load_image(tmp_path):
         caffe.io.load_image(tmp_path / "none.png")
 
 
+def test_load_image_scales_whole_numbers_by_their_type_and_leaves_floats(tmp_path):
+    draw = np.random.RandomState(2)
+    wide = draw.randint(0, 65536, (5, 7)).astype(np.uint16)
+    real = (draw.rand(5, 7) * 3 - 1).astype(np.float32)
+    long = draw.randint(0, 2**31 - 1, (5, 7)).astype(np.int32)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    Image.fromarray(wide).save(tmp_path / "wide.tif")
+    Image.fromarray(real).save(tmp_path / "real.tif")
+    Image.fromarray(long).save(tmp_path / "long.tif")
+    wanted = {"wide.png": wide / 65535, "wide.tif": wide / 65535, "real.tif": real, "long.tif": long / (2**31 - 1)}
+    for name, plane in wanted.items():
+        photo, grey = caffe.io.load_image(tmp_path / name), caffe.io.load_image(tmp_path / name, color=False)
+        assert photo.dtype == grey.dtype == np.float32
+        assert photo.shape == (5, 7, 3) and grey.shape == (5, 7, 1)
+        np.testing.assert_allclose(photo, np.repeat(plane[:, :, None], 3, 2), atol=1e-6)
+        np.testing.assert_array_equal(grey[:, :, 0], photo[:, :, 1])
+
+
+def test_load_image_leaves_a_photo_as_it_is_stored_whatever_its_exif_says(tmp_path):
+    pixels = np.random.RandomState(3).randint(0, 256, (4, 6, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_allclose(caffe.io.load_image(tmp_path / "turned.png"), pixels / 255, atol=1e-6)
+
+
+def test_the_messages_are_there_under_caffe_io_as_well():
+    assert caffe.io.caffe_pb2 is caffe.proto.caffe_pb2 is caffe.caffe_pb2
+    assert caffe.io.caffe_pb2.BlobProto is caffe_pb2.BlobProto
+
+
 def test_resize_image_is_bilinear_between_pixel_centres():
     im = noise(8, 6, 3) * 5 - 2
     halved = caffe.io.resize_image(im, (4, 3))
@@ -66,6 +97,12 @@ def test_transformer_there_and_back():
         lambda t: t.set_transpose("image", (2, 0, 1)),
         lambda t: t.set_transpose("data", (1, 0)),
         lambda t: t.set_channel_swap("data", (1, 0)),
+        lambda t: t.set_channel_swap("data", (3, 2, 1)),
+        lambda t: t.set_channel_swap("data", 2),
+        lambda t: t.set_transpose("data", (2, 2, 1)),
+        lambda t: t.set_raw_scale("data", (255, 255, 255)),
+        lambda t: t.set_input_scale("data", 0),
+        lambda t: t.set_mean("data", "mean.npy"),
         lambda t: t.set_mean("data", np.zeros(4)),
         lambda t: t.set_mean("data", np.zeros((3, 5, 8))),
     ],
@@ -143,6 +180,13 @@ def test_classifier_averages_over_crops(tmp_path):
     assert not np.allclose(one[0], one[1])
     np.testing.assert_allclose(found[1], np.mean(one, 0), atol=1e-6)
     assert classifier.predict(photos, oversample=False).shape == (2, 5)
+    with pytest.raises(ShapeError, match=r"photo 1 has shape \[8, 9\]; wanted \[H, W, 3\]"):
+        classifier.predict([photos[0], photos[1][:, :, 0]])
+    with pytest.raises(InputError, match="no photos"):
+        classifier.predict([])
+    for dims in (caffe.TEST, "256", (8,), (8, 9, 3), (5, 9), (8.0, 9.0)):
+        with pytest.raises(InputError, match=r"image_dims=.*\(height, width\).*phase"):
+            caffe.Classifier(*files, dims)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float64])

@@ -7,12 +7,13 @@ from typing import Any
 
 from ...importers.caffe.data_layers import DATA_TYPES
 from ...importers.caffe.layers import KINDS
-from . import io, proto
+from . import coord_map, draw, io, proto
 from .classifier import Classifier
 from .modes import (
     TEST,
     TRAIN,
     set_device,
+    set_gpu_fallback,
     set_mode_cpu,
     set_mode_dc_cpu,
     set_mode_dc_gpu,
@@ -48,6 +49,8 @@ __all__ = [
     "Net",
     "NetSpec",
     "caffe_pb2",
+    "coord_map",
+    "draw",
     "fold_negative_scales",
     "io",
     "layer_type_list",
@@ -55,6 +58,7 @@ __all__ = [
     "params",
     "proto",
     "set_device",
+    "set_gpu_fallback",
     "set_mode_cpu",
     "set_mode_dc_cpu",
     "set_mode_dc_gpu",

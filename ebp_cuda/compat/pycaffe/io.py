@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import InputError, ShapeError, nearest_names
-from .proto.caffe_pb2 import BlobProto, Datum
+from .proto import caffe_pb2
 
 Array = npt.NDArray[Any]
 
@@ -22,13 +22,39 @@ _LUMA = np.array([0.2125, 0.7154, 0.0721], np.float32)  # ITU-R BT.709, as sciki
 
 
 def load_image(filename: str | Path, color: bool = True) -> Array:
-    """A photo as float32 [H, W, 3] RGB, or [H, W, 1] grey, in 0..1. Raises InputError where it cannot be read."""
+    """A photo as pycaffe loads it (scikit-image's img_as_float of the stored pixels).
+
+    Whole numbers are divided by the largest of their type (255, 65535), floats stay as they are, transparency is cut
+    off, and an EXIF orientation is not followed. Pillow reads colour at 8 bits, whatever the file has.
+
+    Args:
+        filename: any image that Pillow reads.
+        color: three channels, grey repeated; otherwise one, colour weighted by ITU-R BT.709.
+
+    Returns:
+        float32 [H, W, 3] RGB, or [H, W, 1].
+
+    Raises:
+        InputError: the file cannot be read as an image.
+    """
     try:
         with Image.open(filename) as photo:
-            rgb = np.asarray(photo.convert("RGB"), np.float32) / np.float32(255)
-    except (OSError, UnidentifiedImageError) as error:
+            pixels = _as_float(photo)
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"{filename}: cannot be read as an image: {error}") from None
-    return rgb if color else (rgb @ _LUMA)[:, :, np.newaxis]
+    if pixels.ndim == 2:
+        return np.repeat(pixels[:, :, np.newaxis], 3 if color else 1, axis=2)
+    return pixels if color else (pixels @ _LUMA)[:, :, np.newaxis]
+
+
+def _as_float(photo: Image.Image) -> Array:
+    """float32 [H, W] of a grey image with more than 8 bits, [H, W, 3] of any other."""
+    if photo.mode == "F":
+        return np.asarray(photo, np.float32)
+    if photo.mode.startswith("I"):  # some versions of Pillow say "I" for a PNG of 16 bits, which has no 32
+        wide = photo.mode == "I" and photo.format != "PNG"
+        return (np.asarray(photo, np.float64) / (2**31 - 1 if wide else 2**16 - 1)).astype(np.float32)
+    return np.asarray(photo.convert("RGB"), np.float32) / np.float32(255)
 
 
 def resize_image(im: Array, new_dims: Sequence[int], interp_order: int = 1) -> Array:
@@ -114,24 +140,24 @@ class Transformer:
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
         """Order of axes, (2, 0, 1) from [H, W, C] to [C, H, W]."""
-        if len(order) != len(self._shape(in_)) - 1:
-            raise ShapeError(f"set_transpose('{in_}', {tuple(order)}): wanted {len(self.inputs[in_]) - 1} axes")
-        self.transpose[in_] = tuple(order)
+        self.transpose[in_] = _permutation("set_transpose", in_, order, len(self._shape(in_)) - 1, "axes")
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
         """Order of channels, (2, 1, 0) from RGB to BGR."""
-        if len(order) != self._shape(in_)[1]:
-            raise ShapeError(f"set_channel_swap('{in_}', {tuple(order)}): wanted {self.inputs[in_][1]} channels")
-        self.channel_swap[in_] = tuple(order)
+        self.channel_swap[in_] = _permutation("set_channel_swap", in_, order, self._shape(in_)[1], "channels")
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
         """Factor before the mean is taken: 255 for photos in 0..1."""
         self._shape(in_)
-        self.raw_scale[in_] = scale
+        self.raw_scale[in_] = _factor("set_raw_scale", in_, scale)
 
     def set_mean(self, in_: str, mean: Array) -> None:
         """Mean to subtract: one number for each channel, or an array [C, H, W] (or [H, W]) of the input's size."""
-        shape, mean = self._shape(in_), np.asarray(mean, np.float32)
+        shape = self._shape(in_)
+        try:
+            mean = np.asarray(mean, np.float32)
+        except (TypeError, ValueError):
+            raise InputError(f"set_mean('{in_}', {mean!r}): wanted an array of numbers") from None
         if mean.ndim == 1 and mean.shape[0] == shape[1]:
             mean = mean[:, np.newaxis, np.newaxis]
         elif mean.ndim not in (2, 3) or (1, *mean.shape)[-3:] != shape[1:]:
@@ -141,7 +167,24 @@ class Transformer:
     def set_input_scale(self, in_: str, scale: float) -> None:
         """Factor after the mean is taken."""
         self._shape(in_)
-        self.input_scale[in_] = scale
+        self.input_scale[in_] = _factor("set_input_scale", in_, scale)
+
+
+def _permutation(setter: str, in_: str, order: Any, count: int, of: str) -> tuple[int, ...]:
+    places = list(order) if isinstance(order, (list, tuple, np.ndarray)) else []
+    if not all(isinstance(place, (int, np.integer)) for place in places) or sorted(places) != list(range(count)):
+        raise ShapeError(f"{setter}('{in_}', {order!r}): wanted an order of {count} {of}, such as {list(range(count))}")
+    return tuple(int(place) for place in places)
+
+
+def _factor(setter: str, in_: str, scale: Any) -> float:
+    try:
+        factor = float(scale)
+    except (TypeError, ValueError):
+        factor = 0.0
+    if factor == 0 or not np.isfinite(factor):
+        raise InputError(f"{setter}('{in_}', {scale!r}): wanted a number other than 0")
+    return factor
 
 
 def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
@@ -157,7 +200,7 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
 
 def array_to_blobproto(arr: Array, diff: Array | None = None) -> Any:
     """An array, and a diff of its shape if there is one, as a BlobProto."""
-    blob = BlobProto()
+    blob = caffe_pb2.BlobProto()
     blob.shape.dim.extend(arr.shape)
     blob.data.extend(np.asarray(arr, np.float32).ravel().tolist())
     if diff is not None:
@@ -171,7 +214,7 @@ def array_to_datum(arr: Array, label: int | None = None) -> Any:
     """An array [channels, height, width], uint8 or float, as a Datum, the record of Caffe's databases."""
     if arr.ndim != 3:
         raise ShapeError(f"array_to_datum: array {list(arr.shape)}; wanted three axes")
-    datum = Datum(channels=arr.shape[0], height=arr.shape[1], width=arr.shape[2])
+    datum = caffe_pb2.Datum(channels=arr.shape[0], height=arr.shape[1], width=arr.shape[2])
     if arr.dtype == np.uint8:
         datum.data = arr.tobytes()
     else:

@@ -82,10 +82,13 @@ class Net:
         self.layer_dict = OrderedDict((layer.name, layer) for layer in self.layers)
         self.top_names = OrderedDict((layer.name, list(layer.tops)) for layer in self.layers)
         self.bottom_names = OrderedDict((layer.name, list(layer.bottoms)) for layer in self.layers)
-        self.inputs = list(self._network.net.inputs)
+        fed = {**self._network.input_shapes, **self._network.unread_shapes}
+        self.inputs = [top for layer in self.layers for top, value in zip(layer.tops, layer.outputs, strict=True)
+                       if layer.entry is None and value in fed and layer.type != "Split"]  # fmt: skip
         read = {blob for layer in self.layers for blob in layer.bottoms}
         copies = {top for layer in self.layers if layer.type == "Split" for top in layer.tops}
-        self.outputs = sorted(blob for blob in self.blobs if blob not in read and blob not in copies)
+        idle = {*read, *copies, *self._network.unread_shapes}
+        self.outputs = sorted(blob for blob in self.blobs if blob not in idle)
 
     def _make_blobs(self) -> None:
         for layer in self.layers:
@@ -96,6 +99,26 @@ class Net:
                 elif top not in self.blobs:
                     self.blobs[top] = Blob(top, self._network.shapes[value])
 
+    # --- what pycaffe's own modules and older scripts reach into ---
+
+    @property
+    def _blobs(self) -> list[Blob]:
+        return list(self.blobs.values())
+
+    @property
+    def _inputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.inputs]
+
+    @property
+    def _outputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.outputs]
+
+    def _bottom_ids(self, index: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self.layers[index].bottoms]
+
+    def _top_ids(self, index: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self.layers[index].tops]
+
     # --- running ----------------------------------------------------------------------------------------------------
 
     def forward(
@@ -103,7 +126,8 @@ class Net:
     ) -> Arrays:
         """Run the layers from `start` to `end`, both included, and return blobs by name.
 
-        inputs: data for the network's inputs, by blob name, all of them or none. Returned are the tops of `end` (the
+        inputs: data for the network's inputs, by blob name, all of them or none; those that no layer here reads, such
+        as a label, may be missing. Returned are the tops of `end` (the
         network's outputs where it is not given) and the `blobs` asked for. Raises InputError for unknown names.
         """
         first = 0 if start is None else self._place(start, "start")
@@ -113,7 +137,7 @@ class Net:
         if inputs:
             self._feed(inputs, self.inputs, "data")
         if first == 0:
-            self._follow_inputs()
+            self._follow_inputs(last)
         plan = self._runner.plan()
         with torch.no_grad():
             for index in range(first, last + 1):
@@ -165,11 +189,14 @@ class Net:
                 raise InputError(f"{argument}: no blob '{name}'{nearest_names(name, self.blobs)}")
         return names or ()
 
-    def _feed(self, given: Mapping[str, Any], wanted: Sequence[str], side: str) -> None:
-        if set(given) != set(wanted):
-            raise InputError(f"got arrays for {', '.join(given)}; wanted one for each of {', '.join(wanted)}")
-        for name, array in given.items():
+    def _feed(self, arrays: Mapping[str, Any], names: Sequence[str], side: str) -> None:
+        unread = self._network.unread_shapes
+        if not set(names).difference(unread) <= set(arrays) <= set(names):
+            raise InputError(f"got arrays for {', '.join(arrays)}; wanted one for each of {', '.join(names)}")
+        for name, array in arrays.items():
             blob, array = self.blobs[name], np.asarray(array)
+            if name in unread and array.ndim and array.size:
+                blob.reshape(*array.shape)  # nothing reads it: any size will do
             if array.ndim == 0 or array.shape[0] != blob.shape[0]:
                 raise ShapeError(f"'{name}': got shape {list(array.shape)}, wanted the batch of {list(blob.shape)}")
             try:
@@ -177,16 +204,23 @@ class Net:
             except ValueError:
                 raise ShapeError(f"'{name}': got shape {list(array.shape)}, wanted {list(blob.shape)}") from None
 
-    def _follow_inputs(self) -> None:
-        if any(self.blobs[name].shape != shape for name, shape in self._network.input_shapes.items()):
-            self.reshape()
+    def _follow_inputs(self, last: int) -> None:
+        """As in Caffe, where layers take their shape when they run, those behind layer `last` are not asked."""
+        network = self._network
+        entry = max((layer.entry.index for layer in self.layers[: last + 1] if layer.entry), default=-1)
+        if entry > network.last_shaped or any(self.blobs[n].shape != s for n, s in network.input_shapes.items()):
+            self._reshape(entry)
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the inputs' present ones. Raises ShapeError, ModelError."""
-        shapes = self._network.reshape({name: self.blobs[name].shape for name in self.inputs})
+        self._reshape(len(self._network.net.layers) - 1)
+
+    def _reshape(self, last: int) -> None:
+        inputs = {name: self.blobs[name].shape for name in self._network.input_shapes}
+        shapes = self._network.reshape(inputs, last)
         for layer in self.layers:
             for top, value in zip(layer.tops, layer.outputs, strict=True):
-                if layer.type not in ("Split", "Input"):
+                if layer.type not in ("Split", "Input") and value in shapes:
                     self.blobs[top].values.reshape(shapes[value])
 
     def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, np.ndarray]:

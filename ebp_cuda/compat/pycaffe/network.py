@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ...errors import ModelError, UnsupportedError, nearest_names
 from ...graph import Graph
 from ...importers.caffe import CaffeNet, ImportReport, infer_shapes, split_blob_names
 from ...importers.caffe import Layer as Entry
-from ...importers.caffe.data_layers import DATA_TYPES
+from ...importers.caffe.data_layers import DATA_TYPES, input_shape
 from ...importers.caffe.layers import KINDS
 from ...importers.caffe.net import build_net
 from ...importers.caffe.parameters import parameters
@@ -67,10 +67,17 @@ class Network:
         _check(self.net)
         self.message = message
         self.input_shapes = _input_shapes(self.net)
-        self.shapes = infer_shapes(self.net, self.input_shapes)
+        self.unread_shapes = _unread_shapes(self.net)
+        """Shapes of inputs that no layer here reads: labels, whose losses are left out."""
+        self.shapes = {**self.unread_shapes, **infer_shapes(self.net, self.input_shapes)}
+        self.last_shaped = len(self.net.layers) - 1
+        """Index of the last entry of the file for which `shapes` are those of `input_shapes`."""
         self.report = ImportReport()
-        arrays = parameters(self.net, self.shapes, weights, not settings.strict, settings.seed, self.report)
-        self.layers = _listed(self.net)
+        arrays = parameters(
+            self.net, self.shapes, weights, not settings.strict, settings.seed, self.report,
+            allowed_by="caffe.set_strict(False)",
+        )  # fmt: skip
+        self.layers = _listed(self.net, {**self.input_shapes, **self.unread_shapes})
         self._make_params({entry.index: found for entry, found in arrays})
         self.graph = self._make_graph()
         _mark_backward(self.net, self.layers, bool(message.force_backward))
@@ -151,13 +158,17 @@ class Network:
             else:
                 self.graph.nodes[place] = replace(old, attrs=node.attrs)
 
-    def reshape(self, inputs: Shapes) -> Shapes:
-        """Shapes of all values for other input shapes; settings that depend on them follow."""
-        shapes = infer_shapes(self.net, inputs)
-        if shapes != self.shapes:
-            self.shapes, self.input_shapes = shapes, dict(inputs)
+    def reshape(self, inputs: Shapes, last: int) -> Shapes:
+        """Shapes for other input shapes of all values up to entry `last` of the file; settings that depend on them
+        follow. What lies behind keeps its shape, and need not fit."""
+        shapes = infer_shapes(self.net, inputs, last)
+        before, self.shapes = self.shapes, {**self.shapes, **shapes}
+        self.input_shapes, self.last_shaped = dict(inputs), last
+        if before != self.shapes:
             for layer in self.layers:
-                if layer.entry and KINDS[layer.type].bakes_size(site(self.net, layer.entry, shapes)):
+                entry = layer.entry
+                reached = entry is not None and entry.index <= last
+                if reached and entry and KINDS[layer.type].bakes_size(site(self.net, entry, shapes)):
                     self.refresh(layer, params=False)
         return shapes
 
@@ -192,7 +203,21 @@ def _input_shapes(net: CaffeNet) -> Shapes:
     return found
 
 
-def _listed(net: CaffeNet) -> list[Layer]:
+def _unread_shapes(net: CaffeNet) -> Shapes:
+    """Shapes of the tops of data layers that nothing reads; a label of unknown size has one number an image."""
+    batch = next((shape[0] for shape in net.inputs.values() if shape), 1)
+    found: Shapes = {}
+    for layer in net.layers:
+        if layer.type not in (*DATA_TYPES, "Input"):
+            continue
+        for top, value in enumerate(layer.outputs):
+            if value not in net.inputs:
+                shape = input_shape(layer.proto, top, len(layer.tops)) or (batch,)
+                found[value] = tuple(max(1, n) for n in shape)
+    return found
+
+
+def _listed(net: CaffeNet, fed: Container[str]) -> list[Layer]:
     """The layers that compute, the inputs, and a Split behind every top that several layers read."""
     kept = {entry.index for entry in net.kept()}
     reading = {entry.name for entry in net.kept()}
@@ -206,9 +231,7 @@ def _listed(net: CaffeNet) -> list[Layer]:
         is_input = entry.type in (*DATA_TYPES, "Input")
         if entry.index not in kept and not is_input:
             continue
-        tops = [(t, v) for t, v in zip(entry.tops, entry.outputs, strict=True) if not is_input or v in net.inputs]
-        if is_input and not tops:
-            continue
+        tops = [(t, v) for t, v in zip(entry.tops, entry.outputs, strict=True) if not is_input or v in fed]
         bottoms = [splits.get((entry.name, i), ("", blob))[1] for i, blob in enumerate(entry.bottoms)]
         layer = Layer(entry.name, entry.type, bottoms, [t for t, _ in tops], list(entry.inputs), [v for _, v in tops])
         layer.entry = None if is_input else entry

@@ -13,6 +13,15 @@ def is_data(kind: str, bottoms: Collection[str]) -> bool:
     return kind in DATA_TYPES or (not bottoms and (kind.endswith("Data") or kind == "Python"))
 
 
+def input_shape(proto: Any, top: int, count: int) -> tuple[int, ...] | None:
+    """Shape that the file gives for one of the `count` tops of an Input or data layer, None where it gives none."""
+    if proto.type != "Input":
+        return data_shape(proto, top)
+    shapes = proto.input_param.shape
+    place = 0 if len(shapes) == 1 and count > 1 else top  # one shape may serve all tops
+    return tuple(int(n) for n in shapes[place].dim) if place < len(shapes) else None
+
+
 def data_shape(proto: Any, top: int = 0) -> tuple[int, ...] | None:
     """Shape of a top of a data layer (LayerParameter) where crop_size or explicit sizes tell, else None."""
     if proto.type == "MemoryData":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, ModelError, nearest_names
-from .data_layers import data_shape
+from .data_layers import input_shape
 from .layer import Layer
 from .reading import parse_scanned, scanned_prototxt
 from .schema import enum_name
@@ -234,17 +234,10 @@ def _value_name(blob: str, layer: Layer, writers: Sequence[Layer], taken: Collec
 
 
 def _collect_inputs(net: CaffeNet) -> None:
+    """An input that only feeds a loss, such as a label, has gone with it."""
     read = {value for layer in net.kept() for value in layer.inputs}
     for layer in net.layers:
-        if layer.type == "Input":
-            shapes = [tuple(int(n) for n in shape.dim) for shape in layer.proto.input_param.shape]
-            if len(shapes) == 1:
-                shapes = shapes * len(layer.tops)
-            for index, value in enumerate(layer.outputs):
-                # an input that only feeds a loss, such as a label, has gone with it
-                if value in read:
-                    net.inputs[value] = shapes[index] if index < len(shapes) else None
-        elif layer.brings_data:
+        if layer.brings_data:
             for index, value in enumerate(layer.outputs):
                 if value in read:
-                    net.inputs[value] = data_shape(layer.proto, index)
+                    net.inputs[value] = input_shape(layer.proto, index, len(layer.tops))

@@ -49,11 +49,12 @@ def parameters(
     seed: int,
     report: ImportReport,
     weights: Weights | None = None,
+    allowed_by: str = "allow_missing=True",
 ) -> Iterator[tuple[Layer, list[np.ndarray]]]:
     """The layers that compute, in file order, each with the arrays of its parameters, from the file or the fillers.
 
     weights: what the file holds, where it has been read already. Everything is checked before the first layer comes;
-    made-up parameters are drawn when their layer does.
+    made-up parameters are drawn when their layer does. allowed_by: what a message says to do for allow_missing.
     """
     if weights is None and caffemodel is not None:
         weights = read_weights(caffemodel)
@@ -64,7 +65,7 @@ def parameters(
     missing, room = [], MAX_FILLED
     for layer in net.kept():
         params = wanted[layer.index]
-        if weights is not None and params and layer.name in weights:
+        if weights is not None and params and weights.get(layer.name):
             stored[layer.index] = _stored(layer, params, weights, f"{caffemodel} does not fit {net.where(layer)}")
         elif params:
             missing.append(layer.name)
@@ -72,7 +73,9 @@ def parameters(
             if room < 0:
                 raise _too_many(net, layer, MAX_FILLED - room)
     if weights is not None:
-        _report_misfits(net, caffemodel, weights, missing, allow_missing, report)
+        if missing and not allow_missing:
+            raise _missing(net, caffemodel, weights, missing, allowed_by)
+        _report_misfits(net, weights, missing, report)
     rng = np.random.default_rng(seed)
     owners: dict[str, tuple[str, np.ndarray]] = {}
     for layer in net.kept():
@@ -92,19 +95,17 @@ def _too_many(net: CaffeNet, layer: Layer, count: int) -> ModelError:
     )
 
 
-def _report_misfits(
-    net: CaffeNet,
-    caffemodel: str | Path | None,
-    weights: Weights,
-    missing: list[str],
-    allow_missing: bool,
-    report: ImportReport,
-) -> None:
-    if missing and not allow_missing:
-        raise ModelError(
-            f"{caffemodel}: no parameters for layer '{missing[0]}' of {net.origin}"
-            f"{f' and {len(missing) - 1} more' if missing[1:] else ''}{nearest_names(missing[0], weights)}"
-        )
+def _missing(
+    net: CaffeNet, caffemodel: str | Path | None, weights: Weights, missing: list[str], allowed_by: str
+) -> ModelError:
+    more = f" and {len(missing) - 1} more" if missing[1:] else ""
+    return ModelError(
+        f"{caffemodel}: no parameters for layer '{missing[0]}' of {net.origin}{more}"
+        f"{nearest_names(missing[0], weights)}; {allowed_by} lets them keep what their fillers make up"
+    )
+
+
+def _report_misfits(net: CaffeNet, weights: Weights, missing: list[str], report: ImportReport) -> None:
     report.missing += missing
     known = {layer.name for layer in net.layers}
     report.unused += [name for name, blobs in weights.items() if blobs and name not in known]

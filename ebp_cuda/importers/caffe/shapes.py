@@ -21,15 +21,18 @@ def site(net: CaffeNet, layer: Layer, shapes: Shapes) -> Site:
     return Site(net, layer, tuple(shapes[value] for value in layer.inputs))
 
 
-def infer_shapes(net: CaffeNet, inputs: Mapping[str, Sequence[int]]) -> Shapes:
+def infer_shapes(net: CaffeNet, inputs: Mapping[str, Sequence[int]], last: int | None = None) -> Shapes:
     """Shape of every value of `net.kept()` for the given input shapes, by Caffe's rules.
 
+    last: index of the last layer that is asked; those behind it need not fit.
     Raises ModelError, ShapeError, UnsupportedError that name the first layer that does not fit.
     """
     shapes: Shapes = {value: tuple(shape) for value, shape in inputs.items()}
     for value, shape in shapes.items():
         _check_size(shape, f"{net.origin}: input '{value}'")
     for layer in net.kept():
+        if last is not None and layer.index > last:
+            break
         here = site(net, layer, shapes)
         for value, shape in zip(layer.outputs, KINDS[layer.type].shape(here), strict=True):
             _check_size(shape, here.where)
