@@ -23,6 +23,10 @@ _KEEP_THE_FACTOR = operations("conv", "max_pool", "avg_pool", "concat", "flatten
 """Layers that hand down a relevance whose factor is their input itself."""
 
 
+_FEW = 8
+"""Input channels below which tensor cores and matrix tiles stay empty."""
+
+
 class Planned(Protocol):
     """What is asked of a plan."""
 
@@ -36,30 +40,41 @@ class Planned(Protocol):
 
 
 def fused_forwards(
-    plan: Planned, needed: Sequence[int], keep: Collection[str], visited: Collection[int]
+    plan: Planned,
+    needed: Sequence[int],
+    keep: Collection[str],
+    visited: Collection[int],
+    divided: Collection[int] | None = None,
 ) -> dict[int, Forward]:
-    """By node, what runs in place of its forward in a float32 pass over the nodes `needed`."""
-    found: dict[int, Forward] = {}
+    """By node, what runs in place of its forward in a float32 pass over the nodes `needed`.
+
+    divided: see `Plan.stages`.
+    """
+    together: dict[int, Forward] = {}
     readers = Counter(value for index in needed for value in plan.graph.nodes[index].inputs)
     by_input = {value: index for index in needed for value in plan.graph.nodes[index].inputs[:1]}
     for index in needed:
         value = plan.graph.nodes[index].outputs[0]
-        follower = by_input.get(value)
-        if index not in visited or readers[value] != 1 or value in keep or follower is None:
+        if index not in (visited if divided is None else divided) or not _shares_plainly(plan, index):
             continue
-        relu = plan.graph.nodes[follower]
-        if relu.op == "relu" and follower in visited and _shares_plainly(plan, index):
-            found[index] = _together(plan, index, _divides_by_gate(plan, index, relu.outputs[0], visited))
-            found[follower] = hand_on_forward
-    return found
+        follower = by_input.get(value) if readers[value] == 1 and value not in keep else None
+        if follower is not None and follower in visited and plan.graph.nodes[follower].op == "relu":
+            rectified = plan.graph.nodes[follower].outputs[0]
+            together[index] = _together(plan, index, _divides_by_gate(plan, index, rectified, visited))
+            together[follower] = hand_on_forward
+        elif divided is not None:
+            together[index] = _beside(plan, index)
+    return together
 
 
 def _shares_plainly(plan: Planned, index: int) -> bool:
     """Whether the layer's normaliser is W+ x, and worth computing beside its output."""
     node, rule = plan.graph.nodes[index], plan.rule(plan.graph.nodes[index])
-    if node.op != "conv" or rule is None or node.inputs[0] in plan.graph.inputs:
+    if node.op != "conv" or rule is None:
         return False
     weight = node.params["weight"]
+    if weight.shape[1] < _FEW:  # images, mostly
+        return False
     alone = rule.down is share_excitation or (rule.down is share_conserving and node.inputs[0] in plan.non_negative)
     small, strided = set(weight.shape[2:]) == {1}, max(node.attrs["stride"]) > 1
     worth = (small or strided) if plan.fused else not strided and tiles.filled(*weight.shape[:2])
@@ -78,3 +93,9 @@ def _divides_by_gate(plan: Planned, index: int, value: str, visited: Collection[
 def _together(plan: Planned, index: int, as_gate: bool) -> Forward:
     packed = plan.packer(index)
     return lambda node, params, xs, saved: forward_with_normalizer(node, params, xs, saved, packed, as_gate)
+
+
+def _beside(plan: Planned, index: int) -> Forward:
+    """The forward with the normaliser beside it, and no ReLU."""
+    packed = plan.packer(index)
+    return lambda node, params, xs, saved: forward_with_normalizer(node, params, xs, saved, packed, False, relu=False)

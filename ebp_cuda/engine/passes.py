@@ -12,7 +12,7 @@ from ..errors import InputError, ShapeError, UnsupportedError, is_out_of_memory
 from ..graph import Node
 from ..ops.modes import exact
 from ..ops.waiting import HostRead
-from ..rules import Step
+from ..rules import Rule, Step
 from ..rules.deferred import add
 from ..rules.relevance import Relevance
 from .plan import Plan, Route, Stage
@@ -27,7 +27,18 @@ class Trace:
     shapes: dict[str, torch.Size] = field(default_factory=dict)
     """Shape of every value that was computed."""
     saved: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """By node: winner codes from the forward, normalisers from the first sweep."""
+    """By node: winner codes from the forward, normalizers from the first sweep."""
+
+    def begin(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Enters values, already placed, from which a pass goes on."""
+        self.values.update(values)
+        self.shapes.update({name: tensor.shape for name, tensor in values.items()})
+
+    def forget_normalizers(self) -> None:
+        """To be called where weights were written to between the forward and a sweep."""
+        for saved in self.saved.values():
+            for key in [key for key in saved if key.startswith(("normalizer", "gate"))]:
+                del saved[key]
 
 
 Phase = Literal["forward", "sweep"]
@@ -64,14 +75,20 @@ def forward(
     `visited`: nodes that a sweep will visit, whose winner codes and the like are kept too.
     """
     trace = Trace()
-    for name, tensor in inputs.items():
-        trace.values[name], trace.shapes[name] = plan.place(tensor), tensor.shape
+    trace.begin({name: plan.place(tensor) for name, tensor in inputs.items()})
     with exact(plan.device):
         for stage in plan.stages(keep, visited):
             _run(plan, trace, stage, observer)
             for value in stage.done:
                 del trace.values[value]
     return trace
+
+
+def advance(plan: Plan, trace: Trace, stages: Iterable[Stage]) -> None:
+    """A slice of a forward pass: computes the outputs of `stages` from the values in the trace, and drops none."""
+    with exact(plan.device):
+        for stage in stages:
+            _run(plan, trace, stage, UNOBSERVED)
 
 
 def _run(plan: Plan, trace: Trace, stage: Stage, observer: Observer) -> None:
@@ -100,6 +117,11 @@ def _named(plan: Plan, node: Node, shapes: Iterable[torch.Size], error: Exceptio
     return ShapeError(f"{layer}: {reason}")
 
 
+RuleOf = Callable[[Node], Rule | None]
+Edges = dict[tuple[int, int], Relevance]
+"""What each consumer handed to its inputs, by (node index, input index)."""
+
+
 def sweep(
     plan: Plan,
     trace: Trace,
@@ -108,76 +130,95 @@ def sweep(
     wanted: Iterable[str],
     *,
     negated: Collection[int] = (),
-    edges: dict[tuple[int, int], Relevance] | None = None,
+    edges: Edges | None = None,
     observer: Observer = UNOBSERVED,
 ) -> dict[str, Relevance]:
-    """Carries `seeds` (relevance by value) down `route` and returns the relevance of the `wanted` values.
+    """Takes `seeds` (relevance by value) down `route` and returns the relevance of the `wanted` values.
 
     negated: nodes that stand for their negated weights, for the contrast's second half.
-    edges: filled with what each consumer handed to its inputs, by (node index, input index).
-    Raises InputError where a wanted value gets no relevance.
+    edges: filled, if it is there. Raises InputError where a wanted value gets no relevance.
     """
-    pending: dict[str, list[Relevance]] = {value: [seed] for value, seed in seeds.items()}
-    wanted = tuple(wanted)
-    summed: dict[str, Relevance] = {}
-
-    def collect(value: str) -> Relevance | None:
-        parts = pending.pop(value, None)
-        if parts is None:
-            return summed.get(value)
-        total = add(parts)
-        if value in wanted:
-            summed[value] = total
-        return total
-
-    with exact(plan.device):
-        for index in route.nodes:
-            node = plan.graph.nodes[index]
-            above = [collect(value) for value in node.outputs]
-            if all(rel is None for rel in above):
-                continue
-            below = _down(plan, trace, index, above, -1 if index in negated else 1, observer)
-            for place, (value, rel) in enumerate(zip(node.inputs, below, strict=True)):
-                if rel is not None:
-                    pending.setdefault(value, []).append(rel)
-                    if edges is not None:
-                        edges[index, place] = rel
-        for value in wanted:
-            if collect(value) is None:
-                raise InputError(f"{plan.graph.origin}: no relevance reaches '{value}' from {', '.join(seeds)}")
-    return summed
+    return Sweep(plan, trace, plan.rule, plan.non_negative, negated, observer).run(route.nodes, seeds, wanted, edges)
 
 
-def _down(
-    plan: Plan, trace: Trace, index: int, above: Sequence[Relevance | None], sign: int, observer: Observer
-) -> Sequence[Relevance | None]:
-    """One layer of a sweep: the relevances of its inputs from those of its outputs."""
-    node, step = plan.graph.nodes[index], _step(plan, trace, index, sign)
-    rule = plan.rule(node)
-    assert rule is not None  # Plan.route refused the way otherwise
-    try:
-        return observer.run("sweep", index, lambda: rule.down(step, above))
-    except (RuntimeError, HostRead) as error:
-        shapes = [rel.s.shape for rel in above if rel is not None]
-        raise _named(plan, node, shapes, error, "fewer images or classes") from error
+@dataclass(frozen=True)
+class Sweep:
+    """How relevance goes down through the layers of one forward pass, or of a slice of it."""
 
+    plan: Plan
+    trace: Trace
+    rule_of: RuleOf
+    """The plan's rules, or others: the pycaffe face has two more backward passes."""
+    non_negative: Collection[str]
+    """The values that cannot be below zero."""
+    negated: Collection[int] = ()
+    observer: Observer = UNOBSERVED
 
-def _step(plan: Plan, trace: Trace, index: int, sign: int) -> Step:
-    node, rule = plan.graph.nodes[index], plan.rule(plan.graph.nodes[index])
-    assert rule is not None
-    return Step(
-        node=node,
-        inputs=[trace.values[value] for value in node.inputs] if "x" in rule.needs else (),
-        outputs=[trace.values[value] for value in node.outputs] if "y" in rule.needs else (),
-        saved=trace.saved[index],
-        params=plan.params(index),
-        packed=plan.packer(index),
-        non_negative=[value in plan.non_negative for value in node.inputs],
-        shapes=[trace.shapes[value] for value in node.inputs],
-        precision=plan.precision,
-        fused=plan.fused,
-        sign=sign,
-    )
+    def run(
+        self,
+        nodes: Iterable[int],
+        seeds: Mapping[str, Relevance],
+        wanted: Iterable[str] = (),
+        edges: Edges | None = None,
+    ) -> dict[str, Relevance]:
+        """Takes `seeds` down through `nodes`, last first; see `sweep`."""
+        graph = self.plan.graph
+        pending: dict[str, list[Relevance]] = {value: [seed] for value, seed in seeds.items()}
+        wanted = tuple(wanted)
+        summed: dict[str, Relevance] = {}
+
+        def collect(value: str) -> Relevance | None:
+            parts = pending.pop(value, None)
+            if parts is None:
+                return summed.get(value)
+            total = add(parts)
+            if value in wanted:
+                summed[value] = total
+            return total
+
+        with exact(self.plan.device):
+            for index in nodes:
+                node = graph.nodes[index]
+                above = [collect(value) for value in node.outputs]
+                if all(rel is None for rel in above):
+                    continue
+                below = self._down(index, node, above)
+                for place, (value, rel) in enumerate(zip(node.inputs, below, strict=True)):
+                    if rel is not None:
+                        pending.setdefault(value, []).append(rel)
+                        if edges is not None:
+                            edges[index, place] = rel
+            for value in wanted:
+                if collect(value) is None:
+                    raise InputError(f"{graph.origin}: no relevance reaches '{value}' from {', '.join(seeds)}")
+        return summed
+
+    def _down(self, index: int, node: Node, above: Sequence[Relevance | None]) -> Sequence[Relevance | None]:
+        """The relevances of a layer's inputs from those of its outputs."""
+        rule = self.rule_of(node)
+        assert rule is not None  # Plan.route refused the way otherwise
+        step = self._step(index, node, rule)
+        try:
+            return self.observer.run("sweep", index, lambda: rule.down(step, above))
+        except (RuntimeError, HostRead) as error:
+            shapes = [rel.s.shape for rel in above if rel is not None]
+            raise _named(self.plan, node, shapes, error, "fewer images or classes") from error
+
+    def _step(self, index: int, node: Node, rule: Rule) -> Step:
+        plan, trace = self.plan, self.trace
+        return Step(
+            node=node,
+            inputs=[trace.values[value] for value in node.inputs] if "x" in rule.needs else (),
+            outputs=[trace.values[value] for value in node.outputs] if "y" in rule.needs else (),
+            saved=trace.saved[index],
+            params=plan.params(index),
+            packed=plan.packer(index),
+            non_negative=[value in self.non_negative for value in node.inputs],
+            shapes=[trace.shapes[value] for value in node.inputs],
+            precision=plan.precision,
+            fused=plan.fused,
+            sign=-1 if index in self.negated else 1,
+        )
 
 
 def contrastive_sweep(

@@ -100,7 +100,7 @@ class Plan:
         self._placed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
         self._packed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
         self._routes: dict[tuple[tuple[str, ...], tuple[str, ...]], Route] = {}
-        self._stages: dict[tuple[frozenset[str], frozenset[int]], tuple[Stage, ...]] = {}
+        self._stages: dict[tuple[frozenset[str], frozenset[int], frozenset[int] | None], tuple[Stage, ...]] = {}
         self._known = registrations()
         self._classifiers: dict[str, frozenset[int]] = {}
         self.non_negative = non_negative_values(graph)
@@ -207,22 +207,30 @@ class Plan:
                 queue.extend(node.inputs)
         return frozenset(found)
 
-    def stages(self, keep: Iterable[str], visited: Iterable[int]) -> tuple[Stage, ...]:
-        """The layers of a forward pass that computes `keep`, and saves for a sweep over the nodes `visited`."""
-        key = frozenset(keep), frozenset(visited)
+    def stages(
+        self, keep: Iterable[str], visited: Iterable[int], divided: Iterable[int] | None = None
+    ) -> tuple[Stage, ...]:
+        """The layers of a forward pass that computes `keep`, and saves for a sweep over the nodes `visited`.
+
+        divided: the nodes whose normalizers may be computed beside their outputs, whether a ReLU follows or not; where
+        not given, those of `visited` that a ReLU follows.
+        """
+        key = frozenset(keep), frozenset(visited), None if divided is None else frozenset(divided)
         self._refresh()
         stages = self._stages
         if key not in stages:
             stages[key] = tuple(self._find_stages(*key))
         return stages[key]
 
-    def _find_stages(self, keep: frozenset[str], visited: frozenset[int]) -> Iterator[Stage]:
+    def _find_stages(
+        self, keep: frozenset[str], visited: frozenset[int], divided: frozenset[int] | None
+    ) -> Iterator[Stage]:
         needed = sorted(self.graph.ancestors(keep))
         readers = Counter(value for index in needed for value in self.graph.nodes[index].inputs)
         left = Counter(readers)
         float32 = (self.dtype, self.precision) == (torch.float32, "fp32")  # a rounded normaliser is a sum of its own
         fused = self.fused or (self.device.type == "cpu" and tiles.available())
-        together = fused_forwards(self, needed, keep, visited) if fused and float32 else {}
+        together = fused_forwards(self, needed, keep, visited, divided) if fused and float32 else {}
         for index in needed:
             node = self.graph.nodes[index]
             entry = operation_of(self.graph, node)

@@ -164,14 +164,15 @@ def forward_with_normalizer(
     saved: dict[str, Any],
     packed: Callable[[str], torch.Tensor],
     as_gate: bool,
+    relu: bool = True,
 ) -> Tensors:
-    """The forward of a convolution on planes and of the ReLU behind it, saving its normaliser z, or the gate y / z."""
-    found = forward_on_tiles(node, params, xs, saved, as_gate, relu=True)
+    """The forward of a convolution on planes, and of the ReLU behind it, saving its normaliser z, or the gate y / z."""
+    found = forward_on_tiles(node, params, xs, saved, as_gate, relu=relu)
     if found is not None:
         return found
     weight, weight_plus, bias = params["weight"], packed("weight+"), params.get("bias")
     window = Window(node, weight).geometry
-    y, side = ops.conv2d_excitation(xs[0], weight, weight_plus, bias, *window, relu=True, as_gate=as_gate)
+    y, side = ops.conv2d_excitation(xs[0], weight, weight_plus, bias, *window, relu=relu, as_gate=as_gate)
     return with_normalizer(saved, y, side, as_gate)
 
 

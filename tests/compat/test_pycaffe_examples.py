@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import paths
-from support.golden_data import GOLDEN, difference, floor, load, seeded_weights
+from support.golden_data import difference, floor, load, seeded_weights
 
 import ebp_cuda
 from ebp_cuda import caffe, models
@@ -83,7 +83,7 @@ def test_the_native_api_agrees(coco):
 
 
 def small_resnet(folder):
-    text = (GOLDEN.parent / "pycaffe_resnet.prototxt").read_text()
+    text = (paths.TESTS / "support" / "pycaffe_resnet.prototxt").read_text()
     (folder / "net.prototxt").write_text(text)
     net = caffe.Net(str(folder / "net.prototxt"), caffe.TEST)
     draw = np.random.RandomState(5)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ... import ops
+from ...graph import Node
 from ...rules import OPERATIONS, Rule, Step
 from ...rules.contraction import adjoint
 from ...rules.pooling import Windows
@@ -25,13 +26,13 @@ GRADIENT: dict[str, Rule] = {}
 """Operations whose derivative is not what the "caffe" rule set has for them."""
 
 
-def rule_of(op: str, backward: str) -> Rule | None:
-    """The rule of an operation in the backward mode "eb", "gradient" or "dc"; None where there is none."""
-    entry = OPERATIONS.get(op)
-    found = entry.rules.get("caffe") if entry else None
-    if backward == "dc" and op == "relu":
+def backward_rule(node: Node, mode: str) -> Rule | None:
+    """The rule of a layer in the backward mode "eb", "gradient" or "dc"; None where there is none."""
+    entry = OPERATIONS.get(node.op)
+    excitation = entry.rules.get("caffe") if entry else None
+    if mode == "dc" and node.op == "relu":
         return _DECONVOLUTION
-    return found if backward == "eb" else GRADIENT.get(op, found)
+    return excitation if mode == "eb" else GRADIENT.get(node.op, excitation)
 
 
 def derivative(*names: str, needs: str = "") -> Callable[[Derivative], Derivative]:
@@ -121,5 +122,5 @@ def _by_autograd(step: Step, p: torch.Tensor) -> list[torch.Tensor]:
     with torch.enable_grad():
         xs = [x.detach().requires_grad_() for x in step.inputs]
         y = OPERATIONS[step.node.op].forward(step.node, step.params, xs, {})[0]
-        found = torch.autograd.grad(y, xs, p, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for g, x in zip(found, xs, strict=True)]
+        gradients = torch.autograd.grad(y, xs, p, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, xs, strict=True)]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from google.protobuf import text_format
 
 from ...errors import InputError, ModelError, ShapeError, nearest_names
@@ -138,10 +137,7 @@ class Net:
             self._feed(inputs, self.inputs, "data")
         if first == 0:
             self._follow_inputs(last)
-        plan = self._runner.plan()
-        with torch.no_grad():
-            for index in range(first, last + 1):
-                self._runner.forward(index, plan, last)
+        self._runner.forward(first, last)
         return Arrays(self.blobs, wanted, "data")
 
     def backward(
@@ -160,10 +156,7 @@ class Net:
         if tops:
             self._feed(tops, self.outputs, "diff")
         self._check_backward(first, last)
-        plan = self._runner.plan()
-        with torch.no_grad():
-            for index in range(first, last - 1, -1):
-                self._runner.backward(index, plan)
+        self._runner.backward(first, last)
         return Arrays(self.blobs, wanted, "diff")
 
     def _check_backward(self, first: int, last: int) -> None:

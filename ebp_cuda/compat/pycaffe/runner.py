@@ -1,41 +1,37 @@
-"""Runs single layers of a network up and down, from blob to blob, with the engine's plan and rules."""
+"""Runs the layers of one network from blob to blob: every layer is a slice of the engine's two passes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
-from ...engine.plan import Plan, operation_of
+from ...engine.passes import Edges, Sweep, Trace, advance
+from ...engine.plan import Plan, Stage
 from ...engine.signs import non_negative_values
-from ...errors import InputError, ShapeError, UnsupportedError
-from ...graph import Node
-from ...rules import Rule
-from ...rules.contraction import share_excitation
+from ...errors import InputError, UnsupportedError
 from ...rules.deferred import add
 from ...rules.relevance import Relevance
-from ...rules.tiled import forward_on_tiles
 from .blob import Blob
-from .gradients import rule_of
-from .layer_sweep import UNTOUCHED, LayerSweep, State, Versions
+from .gradients import backward_rule
 from .modes import device, settings
 from .network import Layer, Network
-from .storage import Diff, Lazy, known
+from .storage import Content, Diff, Lazy, known
 
 _OVERWRITABLE = frozenset(("conv", "conv_transpose", "linear"))
 """Operations whose output belongs to nobody else and is asked for by no rule of their own."""
 
-
-Tensors = Sequence[torch.Tensor]
+Versions = tuple[tuple[int, int], ...]
+"""Where each parameter of a layer lies and how often it may have been written to."""
 
 
 def _versions(layer: Layer) -> Versions:
     return tuple([(blob.tensor.data_ptr(), blob.version()) for blob in layer.blobs])
 
 
-class Wires:
-    """What a layer is connected to, looked up once for all passes."""
+class LayerBlobs:
+    """The blobs that a layer reads and writes, looked up once for all passes."""
 
     def __init__(self, layer: Layer, network: Network, blobs: dict[str, Blob], signs: Collection[str]) -> None:
         net = network.net
@@ -54,8 +50,8 @@ class Wires:
         self.is_node = [(list(n.inputs), list(n.outputs)) for n in nodes] == [(layer.inputs, layer.outputs)]
         """Whether the layer is one node of the engine, with the same connections."""
 
-    def bottom_tensors(self, device: torch.device, up: bool = False) -> dict[str, torch.Tensor]:
-        return {value: data.tensor(device, anew=up and is_input) for value, data, is_input in self.reads}
+    def bottom_tensors(self, where: torch.device, up: bool = False) -> dict[str, torch.Tensor]:
+        return {value: data.tensor(where, anew=up and is_input) for value, data, is_input in self.reads}
 
     @property
     def sound(self) -> bool:
@@ -66,24 +62,31 @@ class Wires:
         return True
 
 
+@dataclass
+class LayerTrace(Trace):
+    """What a layer's last forward read and left."""
+
+    versions: Versions = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
 class Runner:
     """The layers of one network over its blobs."""
 
     def __init__(self, network: Network, blobs: dict[str, Blob]) -> None:
         self.network, self.blobs = network, blobs
         self._plans: dict[torch.device, Plan] = {}
-        self._states: dict[int, State] = {}
-        self._divided: dict[int, str] = {}
-        """Nodes where a sweep has divided since their last forward: by a "normalizer", or multiplied by a "gate"."""
-        self._rectified: torch.Tensor | None = None
-        """The last output that went through its ReLU already."""
+        self._traces: dict[int, LayerTrace] = {}
+        self._swept: set[int] = set()
+        """Nodes that an excitation sweep has visited since their last forward."""
         self._read = {layer.name: _versions(layer) for layer in network.layers if not layer.shared}
         """What the engine's copies of parameters were made from, where it has copies."""
-        self._overwriting = frozenset(self._find_overwriting())
-        self._before_relu = [self._hands_to_relu(place) for place in range(len(network.layers))]
-        """By layer: whether the next one is an in-place ReLU over its output."""
-        signs = non_negative_values(network.graph)
-        self._wires = [Wires(layer, network, blobs, signs) for layer in network.layers]
+        graph = network.graph
+        self._rectified = [self._in_place_relu(place) for place in range(len(network.layers))]
+        hidden = {value for values in self._rectified for value in values}
+        self._shown = frozenset((*graph.inputs, *graph.producer)).difference(hidden)
+        signs = non_negative_values(graph)
+        self._layers = [LayerBlobs(layer, network, blobs, signs) for layer in network.layers]
 
     def plan(self) -> Plan:
         """The plan for the present device; to be asked for before each pass."""
@@ -95,20 +98,18 @@ class Runner:
             self._plans[where] = Plan(self.network.graph, "caffe", where, torch.float32)
         return self._plans[where]
 
-    def _find_overwriting(self) -> list[int]:
-        """In-place ReLUs over a value that only they read."""
-        graph, found = self.network.graph, []
+    def _in_place_relu(self, place: int) -> list[str]:
+        """The outputs of a layer that nobody sees but an in-place ReLU right behind it, which writes over them."""
+        graph, layers = self.network.graph, self.network.layers
+        layer, after = layers[place], layers[place + 1 : place + 2]
+        if not after or not after[0].nodes or graph.nodes[after[0].nodes[0]].op != "relu":
+            return []
+        if after[0].bottoms != after[0].tops or after[0].inputs != layer.outputs:
+            return []
         readers = [value for node in graph.nodes for value in node.inputs]
-        for layer in self.network.layers:
-            if layer.nodes and layer.bottoms == layer.tops and graph.nodes[layer.nodes[0]].op == "relu":
-                source = graph.producer.get(layer.inputs[0])
-                if source is not None and graph.nodes[source].op in _OVERWRITABLE:
-                    found += [layer.nodes[0]] * (readers.count(layer.inputs[0]) == 1)
-        return found
-
-    def _hands_to_relu(self, place: int) -> bool:
-        layer, after = self.network.layers[place], self.network.layers[place + 1 : place + 2]
-        return any(relu.inputs == layer.outputs and self._overwriting & set(relu.nodes) for relu in after)
+        (value,) = after[0].inputs
+        alone = readers.count(value) == 1 and graph.nodes[graph.producer[value]].op in _OVERWRITABLE
+        return [value] if alone else []
 
     def _sync(self, layer: Layer) -> Versions:
         """Versions of the layer's parameters; brings the engine up to date with what scripts wrote to them."""
@@ -122,130 +123,131 @@ class Runner:
 
     # --- up ---------------------------------------------------------------------------------------------------------
 
-    def forward(self, index: int, plan: Plan, last: int) -> None:
-        """Reads the bottoms of layer `index` and writes its tops, in a pass that ends with layer `last`."""
+    def forward(self, first: int, last: int) -> None:
+        """Runs the layers `first` to `last`: each reads its bottoms and writes its tops."""
+        plan = self.plan()
+        layers = self.network.layers[first : last + 1]
+        nodes = {node for layer in layers for node in layer.nodes}
+        # a pass that ends between a layer and its in-place ReLU shows what the ReLU has not seen
+        stages = self._stages(plan, self._shown.union(self._rectified[last]), frozenset(self._swept & nodes))
+        for index in range(first, last + 1):
+            if self.network.layers[index].nodes:  # not an input; nor a Split, whose tops share the data of its bottom
+                self._forward(index, plan, stages)
+        self._swept -= nodes
+
+    def _stages(self, plan: Plan, keep: frozenset[str], divided: frozenset[int]) -> dict[int, Stage]:
+        """By node: how it runs; where the last forward was followed by a sweep, with what that divided by beside it."""
+        return {stage.index: stage for stage in plan.stages(keep, range(len(plan.graph.nodes)), divided)}
+
+    def _forward(self, index: int, plan: Plan, stages: dict[int, Stage]) -> None:
+        own = self._layers[index]
+        trace = self._run(index, own.bottom_tensors(plan.device, up=True), plan, stages)
+        sound = own.sound
+        for value, data in own.writes:
+            data.put(trace.values[value], sound)
+
+    def _run(
+        self, index: int, bottoms: dict[str, torch.Tensor], plan: Plan, stages: dict[int, Stage] | None = None
+    ) -> LayerTrace:
+        """The trace of the layer's forward over these bottoms."""
         layer = self.network.layers[index]
-        if not layer.nodes:
-            return  # an input; or a Split, whose tops share the data of its bottom
-        wires = self._wires[index]
-        bottoms = wires.bottom_tensors(plan.device, up=True)
-        self._states[index] = state = self._state(layer, bottoms, plan, index < last and self._before_relu[index])
-        sound = wires.sound
-        for value, data in wires.writes:
-            data.put(state.values[value], sound)
-
-    def _state(self, layer: Layer, bottoms: dict[str, torch.Tensor], plan: Plan, through: bool = False) -> State:
         versions = self._sync(layer)
-        state = State(dict(bottoms), {}, versions, plan.device)
-        for index in layer.nodes:
-            node = plan.graph.nodes[index]
-            xs = [state.values[value] for value in node.inputs]
-            saved: dict[str, Any] = {"overwrite": index in self._overwriting}
-            try:
-                ys = self._ahead(node, index, plan, xs, saved, through)
-                if ys is None:
-                    ys = operation_of(plan.graph, node).forward(node, plan.params(index), xs, saved)
-            except RuntimeError as error:
-                shapes = ", ".join(str(list(x.shape)) for x in xs)
-                where = f"{plan.graph.origin}: layer '{layer.name}' ({layer.type})"
-                raise ShapeError(f"{where} on {shapes}: {str(error).splitlines()[0]}") from error
-            state.saved[index] = saved
-            state.values.update(zip(node.outputs, ys, strict=False))
-        return state
-
-    def _ahead(
-        self, node: Node, index: int, plan: Plan, xs: Tensors, saved: dict[str, Any], through: bool
-    ) -> Tensors | None:
-        """A convolution's forward with its normaliser, or the gate, beside it, where the last forward was followed by a
-        sweep that asked for that and matrix tiles make both; `through` its in-place ReLU, which then has nothing to do.
-        """
-        if node.op == "relu" and xs[0] is self._rectified:
-            return xs
-        divided = self._divided.pop(index, None)
-        if divided is None:
-            return None
-        ys = forward_on_tiles(node, plan.params(index), xs, saved, as_gate=through and divided == "gate", relu=through)
-        self._rectified = None if ys is None or not through else ys[0]
-        return ys
+        if stages is None:
+            stages = self._stages(plan, self._shown.union(self._rectified[index]), frozenset())
+        trace = self._traces[index] = LayerTrace(versions=versions, device=plan.device)
+        trace.begin(bottoms)
+        advance(plan, trace, [stages[node] for node in layer.nodes])
+        return trace
 
     # --- down -------------------------------------------------------------------------------------------------------
 
-    def backward(self, index: int, plan: Plan) -> None:
-        """Reads the diffs of the tops of layer `index` and writes those of its bottoms."""
-        layer, wires = self.network.layers[index], self._wires[index]
-        if wires.idle:
-            return
-        above = [blob.signal() for blob in wires.tops]
-        if layer.type == "Split":
-            self._write(index, [_sum_later(above, plan.device)])
-            return
-        rules = self._rules(layer) if layer.nodes else None
-        if rules is None:
-            return
-        rels = [signal.relevance(plan.device) for signal in above]
-        if not any(rels):
-            self._write(index, [None] * len(layer.bottoms))
-            return
-        state = self._seen(index, plan)
-        signs = plan.non_negative if wires.sound else frozenset()
-        if wires.is_node and rules[0].down is share_excitation and rels[0] is not None:
-            own = rels[0].factor is state.values[layer.outputs[0]]
-            self._divided[layer.nodes[0]] = "gate" if own else "normalizer"
-        sweep = LayerSweep(plan, layer, state, signs, rules, wires.is_node)
-        if layer.blobs or len(layer.bottoms) > 1:
-            self._write(index, sweep.run(rels))
-        else:  # perhaps nobody reads it: then nobody works it out
-            self._write(index, [Lazy(lambda: _zero_if_untouched(sweep.run(rels)[0]))])
+    def backward(self, first: int, last: int) -> None:
+        """Runs the layers `first` down to `last`: each reads the diffs of its tops and writes those of its bottoms."""
+        plan = self.plan()
+        for index in range(first, last - 1, -1):
+            self._backward(index, plan)
 
-    def _rules(self, layer: Layer) -> list[Rule] | None:
-        """The rule of each node of a layer, last first; None where the original's layer writes no diffs."""
-        graph = self.network.graph
-        rules = [rule_of(graph.nodes[place].op, settings.backward) for place in reversed(layer.nodes)]
-        found = [rule for rule in rules if rule is not None]
-        if len(found) == len(rules):
-            return found
+    def _backward(self, index: int, plan: Plan) -> None:
+        layer, own, mode = self.network.layers[index], self._layers[index], settings.backward
+        if own.idle:
+            return
+        signals = [blob.signal() for blob in own.tops]
+        if layer.type == "Split":
+            self._write(index, {0: _sum_later(signals, plan.device)})
+            return
+        if not layer.nodes or not self._has_rules(layer, mode):
+            return
+        above = [signal.relevance(plan.device) for signal in signals]
+        if not any(above):
+            self._write(index, dict.fromkeys(range(len(layer.bottoms))))
+            return
+        if mode == "eb":
+            self._swept.update(layer.nodes)
+        signs = plan.non_negative if own.sound else frozenset()
+        sweep = Sweep(plan, self._current(index, plan), lambda node: backward_rule(node, mode), signs)
+        seeds = {value: rel for value, rel in zip(layer.outputs, above, strict=True) if rel is not None}
+        if layer.blobs or len(layer.bottoms) > 1:
+            self._write(index, dict(self._below(index, sweep, seeds)))
+        else:  # perhaps nobody reads it: then nobody computes it
+            self._write(index, {0: Lazy(lambda: self._below(index, sweep, seeds).get(0))})
+
+    def _below(self, index: int, sweep: Sweep, seeds: dict[str, Relevance]) -> dict[int, Relevance]:
+        """The layer's slice of the sweep: by place among its bottoms, the relevance of those that get one."""
+        layer = self.network.layers[index]
+        edges: Edges = {}
+        sweep.run(reversed(layer.nodes), seeds, edges=edges)
+        if self._layers[index].is_node:
+            return {place: rel for (_, place), rel in edges.items()}
+        parts: dict[str, list[Relevance]] = {}
+        for (node, place), rel in edges.items():
+            parts.setdefault(sweep.plan.graph.nodes[node].inputs[place], []).append(rel)
+        below = {}
+        for place, value in enumerate(layer.inputs):
+            shared_back = parts.get(value, [])
+            if layer.inputs.count(value) > 1 and len(shared_back) > 1:
+                below[place] = shared_back.pop(0)  # a layer that reads one value twice answers once for each
+            elif shared_back:
+                below[place] = add(shared_back)
+        return below
+
+    def _has_rules(self, layer: Layer, mode: str) -> bool:
+        """Whether the layer has a backward pass; False where the original's layer writes no diffs."""
+        if all(backward_rule(self.network.graph.nodes[place], mode) is not None for place in layer.nodes):
+            return True
         if not settings.strict and layer.type == "Eltwise":
-            return None  # the original's product leaves the diffs of its bottoms as they are
+            return False  # the original's product leaves the diffs of its bottoms as they are
         raise UnsupportedError(
             f"{self.network.net.origin}: layer '{layer.name}' ({layer.type}) has no backward pass in mode "
-            f"'{settings.backward}': the original {'leaves stale diffs' if layer.type == 'Eltwise' else 'aborts'}"
+            f"'{mode}': the original {'leaves stale diffs' if layer.type == 'Eltwise' else 'aborts'}"
         )
 
-    def _seen(self, index: int, plan: Plan) -> State:
-        """The layer's last forward, brought up to date with what has been written to its bottoms since."""
-        layer, wires = self.network.layers[index], self._wires[index]
-        state = self._states.get(index)
-        if state is None:
-            if settings.strict:
-                where = f"{plan.graph.origin}: layer '{layer.name}'"
-                raise InputError(f"{where}: backward before any forward through it; the original would use zeros")
-            state = self._states[index] = self._state(layer, wires.bottom_tensors(plan.device), plan)
-        now = {} if wires.in_place else wires.bottom_tensors(plan.device)
-        if any(now[value] is not state.values[value] for value in now):
-            state = self._states[index] = self._state(layer, now, plan)
-        if state.device != plan.device:
-            state = self._states[index] = self._state(
-                layer, {v: state.values[v].to(plan.device) for v in layer.inputs}, plan
-            )
-        for value, data in wires.final:  # what a script has written to a top counts
-            state.values[value] = data.tensor(state.device)
+    def _current(self, index: int, plan: Plan) -> LayerTrace:
+        """The trace of the layer's last forward, brought up to date with what scripts have written since."""
+        layer, own = self.network.layers[index], self._layers[index]
+        trace = self._traces.get(index)
+        if trace is None and settings.strict:
+            where = f"{plan.graph.origin}: layer '{layer.name}'"
+            raise InputError(f"{where}: backward before any forward through it; the original would use zeros")
+        # of a layer in place the bottom holds its own output, and nothing can be compared with what it read
+        now = own.bottom_tensors(plan.device) if trace is None or not own.in_place else {}
+        if trace is None or any(now[value] is not trace.values[value] for value in now):
+            trace = self._run(index, now, plan)
+        elif trace.device != plan.device:
+            trace = self._run(index, {value: trace.values[value].to(plan.device) for value in layer.inputs}, plan)
+        for value, data in own.final:  # what a script has written to a top counts
+            trace.values[value] = data.tensor(plan.device)
         versions = self._sync(layer)
-        if versions != state.versions:
-            for saved in state.saved.values():
-                for key in [key for key in saved if key.startswith(("normalizer", "gate"))]:
-                    del saved[key]
-            state.versions = versions
-        return state
+        if versions != trace.versions:
+            trace.forget_normalizers()
+            trace.versions = versions
+        return trace
 
-    def _write(self, index: int, contents: Sequence[Any]) -> None:
-        propagates = self.network.layers[index].propagates
-        for blob, content, wanted in zip(self._wires[index].bottoms, contents, propagates, strict=True):
-            if wanted and content is not UNTOUCHED:
+    def _write(self, index: int, contents: Mapping[int, Content]) -> None:
+        """Diffs of the layer's bottoms, by place; None stands for zeros. The others stay as they are."""
+        for place, content in contents.items():
+            if self.network.layers[index].propagates[place]:
+                blob = self._layers[index].bottoms[place]
                 blob.signal().put(content, blob.shape)
-
-
-def _zero_if_untouched(content: Any) -> Relevance | None:
-    return None if content is UNTOUCHED else content
 
 
 def _sum_later(signals: Sequence[Diff], where: torch.device) -> Lazy:
