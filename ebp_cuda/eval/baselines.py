@@ -42,6 +42,20 @@ def gradient(module: GraphModule) -> Maps:
     return _for_each_class(lambda x, target: saliency.attribute(x, target=target).amax(1))
 
 
+def input_x_gradient(module: GraphModule) -> Maps:
+    """Input times d score / d input, summed over the colors (Shrikumar et al., 2017)."""
+    method = captum_attr().InputXGradient(module)
+    return _for_each_class(lambda x, target: method.attribute(x, target=target).sum(1))
+
+
+def integrated_gradients(module: GraphModule, steps: int = 32) -> Maps:
+    """Integrated gradients from the zero input, summed over the colors (Sundararajan et al., 2017)."""
+    method = captum_attr().IntegratedGradients(module)
+    return _for_each_class(
+        lambda x, target: method.attribute(x, target=target, n_steps=steps, internal_batch_size=8).sum(1)
+    )
+
+
 def deconvolution(module: GraphModule) -> Maps:
     """Largest |signal| over the colours, ReLUs passing the positive signal (Zeiler and Fergus, 2014)."""
     deconv = captum_attr().Deconvolution(module)
