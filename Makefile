@@ -1,4 +1,4 @@
-# Each word sets up what it needs in .venv: make demo | test | test-emu | lint | check-cuda | bench | docs | clean
+# Each word sets up what it needs in .venv: make demo | test | test-emu | test-ptx | lint | check-cuda | bench | docs | clean
 #
 #   PYTHON   the interpreter that .venv is made from: make test PYTHON=python3.12
 #   TORCH    what pip installs where .venv has no torch yet: make demo TORCH=torch for the newest one,
@@ -15,7 +15,7 @@ ARGS ?=
 # What the adapters and the zoo are tested against; left to themselves they would bring another torch.
 ADAPTED := torchvision==0.28.0 timm==1.0.29 torchray==1.0.0.2 grad-cam==1.5.7 ttach==0.0.3 zennit==0.5.1
 
-.PHONY: demo test test-emu lint check-cuda bench docs clean
+.PHONY: demo test test-emu test-ptx lint check-cuda bench docs clean
 
 demo: $(VENV)/.demo
 	$(PY) -m ebp_cuda demo $(ARGS)
@@ -26,6 +26,10 @@ test: $(VENV)/.test
 # The CUDA kernels on the CPU, by the emulator in csrc/emu; part of `make test` too.
 test-emu: $(VENV)/.test
 	$(PY) -m pytest tests -m emu $(ARGS)
+
+# What nvcc makes of them, on the CPU too, by the executor in tests/ptx.
+test-ptx: $(VENV)/.base
+	$(PY) tests/ptx/run.py $(ARGS)
 
 lint: $(VENV)/.lint
 	$(PY) -m ruff check .
