@@ -1,4 +1,6 @@
-# Each word sets up what it needs in .venv: make demo | test | test-emu | test-ptx | lint | check-cuda | bench | docs | clean
+# Each word sets up what it needs in .venv:
+#
+#   make demo | test | test-emu | test-ptx | lint | check-cuda | bench | docs | wheel | wheel-matrix | clean
 #
 #   PYTHON   the interpreter that .venv is made from: make test PYTHON=python3.12
 #   TORCH    what pip installs where .venv has no torch yet: make demo TORCH=torch for the newest one,
@@ -15,7 +17,7 @@ ARGS ?=
 # What the adapters and the zoo are tested against; left to themselves they would bring another torch.
 ADAPTED := torchvision==0.28.0 timm==1.0.29 torchray==1.0.0.2 grad-cam==1.5.7 ttach==0.0.3 zennit==0.5.1
 
-.PHONY: demo test test-emu test-ptx lint check-cuda bench docs clean
+.PHONY: demo test test-emu test-ptx lint check-cuda bench docs wheel wheel-matrix clean
 
 demo: $(VENV)/.demo
 	$(PY) -m ebp_cuda demo $(ARGS)
@@ -44,6 +46,11 @@ bench: $(VENV)/.bench
 # The pages of docs/ as a site in build/site; a warning is an error.
 docs: $(VENV)/.docs
 	$(PY) -m mkdocs build -q $(ARGS)
+
+# The source archive and the wheel in dist/, tried in a fresh environment; by hand in several, one after the other:
+# make wheel-matrix ARGS="--python python3.10 python3.13 --torch torch==2.10.0 torch"
+wheel wheel-matrix: $(VENV)/.base
+	$(PY) tools/make_wheel.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build ebp_cuda/*.so *.egg-info

@@ -70,7 +70,7 @@ def open_network(drawing: Drawing, weights: Path | None) -> GridNetwork:
             for size in (drawing.tile, side)
         )
         how = Preprocess.from_dict(efficientnet_lite0.PREPROCESS)
-        return GridNetwork(small, large, how, ("blocks.5", "blocks.8", "blocks.10", "blocks.15"), "pool", "conserving")
+        return GridNetwork(small, large, how, ("blocks.5", "blocks.10", "blocks.15"), "pool", "conserving")
     if model == DIGITS:
         net = digits.load()
         if side != digits.scenes.SIZE:

@@ -10,6 +10,7 @@ import torch
 
 from ..api import ExcitationBackprop
 from ..errors import UnsupportedError
+from ..images.maps import resize_maps
 from ..images.preprocess import Preprocess
 from ..net import Net
 from . import baselines
@@ -20,7 +21,7 @@ from .grid_photos import prepared
 from .methods import Layers, last_plane
 from .records import Records, Row
 
-METHODS = ("c-mwp", "mwp", "gradient", "input-x-gradient", "integrated", "guided", "grad-cam", "lrp")
+METHODS = ("c-mwp", "c-mwp-sum", "mwp", "gradient", "input-x-gradient", "integrated", "guided", "grad-cam", "lrp")
 """The methods that are compared, by name; "all" on the command line."""
 
 
@@ -60,6 +61,9 @@ def grid_methods(
         try:
             if name in ("c-mwp", "mwp"):
                 methods += _excitation(net, name, layers, contrast, rule_sets)
+            elif name == "c-mwp-sum":
+                read = _excitation(net, "c-mwp", layers, contrast, rule_sets[:1])
+                methods.append(GridMethod(name, "+".join(layers), sum_of_layers([method.maps for method in read])))
             else:
                 methods.append(_compared(net, name, layers[0], contrast))
         except UnsupportedError as error:
@@ -75,6 +79,18 @@ def _excitation(
         for layer in layers:
             eb = ExcitationBackprop(net, layer, contrast if name == "c-mwp" else None, rules=rules)
             yield GridMethod(shown, layer, eb.attribute)
+
+
+def sum_of_layers(maps: Sequence[Maps]) -> Maps:
+    """The mean of the maps of several layers, each divided by its own mass and brought to the size of the largest."""
+
+    def summed(x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        planes = [one(x, classes) for one in maps]
+        height, width = (max(plane.shape[axis] for plane in planes) for axis in (2, 3))
+        scaled = [plane / plane.abs().sum((2, 3), keepdim=True).clamp_min(1e-30) for plane in planes]
+        return torch.stack([resize_maps(plane, (height, width), "bilinear") for plane in scaled]).mean(0)
+
+    return summed
 
 
 def _compared(net: Net, name: str, layer: str, contrast: str) -> GridMethod:
