@@ -85,10 +85,12 @@ def forward(
 
 
 def advance(plan: Plan, trace: Trace, stages: Iterable[Stage]) -> None:
-    """A slice of a forward pass: computes the outputs of `stages` from the values in the trace, and drops none."""
-    with exact(plan.device):
-        for stage in stages:
-            _run(plan, trace, stage, UNOBSERVED)
+    """A slice of a forward pass: computes the outputs of `stages` from the values in the trace, and drops none.
+
+    To be called under `ops.modes.exact`.
+    """
+    for stage in stages:
+        _run(plan, trace, stage, UNOBSERVED)
 
 
 def _run(plan: Plan, trace: Trace, stage: Stage, observer: Observer) -> None:
@@ -138,7 +140,9 @@ def sweep(
     negated: nodes that stand for their negated weights, for the contrast's second half.
     edges: filled, if it is there. Raises InputError where a wanted value gets no relevance.
     """
-    return Sweep(plan, trace, plan.rule, plan.non_negative, negated, observer).run(route.nodes, seeds, wanted, edges)
+    with exact(plan.device):
+        way = Sweep(plan, trace, plan.rule, plan.non_negative, negated, observer)
+        return way.run(route.nodes, seeds, wanted, edges)
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ class Sweep:
         wanted: Iterable[str] = (),
         edges: Edges | None = None,
     ) -> dict[str, Relevance]:
-        """Takes `seeds` down through `nodes`, last first; see `sweep`."""
+        """Takes `seeds` down through `nodes`, last first; see `sweep`. To be called under `ops.modes.exact`."""
         graph = self.plan.graph
         pending: dict[str, list[Relevance]] = {value: [seed] for value, seed in seeds.items()}
         wanted = tuple(wanted)
@@ -176,21 +180,20 @@ class Sweep:
                 summed[value] = total
             return total
 
-        with exact(self.plan.device):
-            for index in nodes:
-                node = graph.nodes[index]
-                above = [collect(value) for value in node.outputs]
-                if all(rel is None for rel in above):
-                    continue
-                below = self._down(index, node, above)
-                for place, (value, rel) in enumerate(zip(node.inputs, below, strict=True)):
-                    if rel is not None:
-                        pending.setdefault(value, []).append(rel)
-                        if edges is not None:
-                            edges[index, place] = rel
-            for value in wanted:
-                if collect(value) is None:
-                    raise InputError(f"{graph.origin}: no relevance reaches '{value}' from {', '.join(seeds)}")
+        for index in nodes:
+            node = graph.nodes[index]
+            above = [collect(value) for value in node.outputs]
+            if all(rel is None for rel in above):
+                continue
+            below = self._down(index, node, above)
+            for place, (value, rel) in enumerate(zip(node.inputs, below, strict=True)):
+                if rel is not None:
+                    pending.setdefault(value, []).append(rel)
+                    if edges is not None:
+                        edges[index, place] = rel
+        for value in wanted:
+            if collect(value) is None:
+                raise InputError(f"{graph.origin}: no relevance reaches '{value}' from {', '.join(seeds)}")
         return summed
 
     def _down(self, index: int, node: Node, above: Sequence[Relevance | None]) -> Sequence[Relevance | None]:

@@ -208,7 +208,7 @@ def joined_classes(parts: Sequence[Measured]) -> Measured:
 
 def _joined(parts: Sequence[Measured], axis: int) -> Measured:
     groups = [torch.cat(group, axis) for group in zip(*(part.tensors[:-1] for part in parts), strict=True)]
-    return Measured.of((*groups, torch.stack([part.status for part in parts]).amax(0)))
+    return Measured.of((*groups, torch.cat([part.status for part in parts])))
 
 
 def images_of(inputs: Mapping[str, torch.Tensor]) -> int:

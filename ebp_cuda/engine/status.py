@@ -1,13 +1,13 @@
 """One status per call: what may be wrong with its inputs, targets and results, in one small tensor of the pass itself.
 
-    [highest target, -lowest target, -least mass left, largest mass left, result not finite, input 1 not finite, ...]
+    [least mass left, largest mass left, lowest target, highest target, and of every input: its least, its largest]
 
-Every entry is larger the worse it is, so the status of a call in parts is the maximum over its parts. Nothing here
-waits for a device: who reads the tensor decides when.
+A call in parts has one such row for each. Nothing here waits for a device: who reads the tensor decides when.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,30 +22,32 @@ from .capture import Arrival, arrival_of
 
 Request = TypeVar("Request")
 
-_KINDS = ("", "infinite values", "NaN")
-"""What an input may hold, by its code."""
-
 
 @dataclass(frozen=True)
 class Status:
     """A status tensor, read."""
 
-    highest: float
-    lowest: float
-    """Of the targets that lay on the device; 0 where none did."""
     least_mass: float
     """The least mass left that is not 0; 1 where there is none."""
     largest_mass: float
-    finite: bool
-    """Whether all relevance that was read out is finite."""
+    lowest: float
+    """Of the caller's targets; 0 where there are none."""
+    highest: float
     inputs: tuple[str, ...]
     """By input: "", "NaN" or "infinite values"."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether all relevance that was read out is finite: its mass is a sum of absolute values."""
+        return math.isfinite(self.largest_mass)
 
     @classmethod
     def of(cls, status: torch.Tensor) -> Status:
         """Waits for the device that holds it."""
-        highest, lowest, least, largest, bad, *inputs = status.tolist()
-        return cls(highest, -lowest, -least, largest, bad == 0, tuple(_KINDS[int(code)] for code in inputs))
+        least, largest, lowest, highest, *ends = zip(*status.tolist(), strict=True)
+        kinds = tuple(_kind((*low, *high)) for low, high in zip(ends[::2], ends[1::2], strict=True))
+        largest_mass = math.nan if any(map(math.isnan, largest)) else max(largest)
+        return cls(min(least), largest_mass, min(lowest), max(highest), kinds)
 
     def check_inputs(self, graph: Graph) -> None:
         """Raises InputError for the first input that is not finite."""
@@ -54,26 +56,31 @@ class Status:
                 raise InputError(f"{graph.origin}: input '{name}' holds {kind}")
 
 
+def _kind(ends: Sequence[float]) -> str:
+    """What an input holds, by its least and largest elements: both are NaN where any element is."""
+    if any(map(math.isnan, ends)):
+        return "NaN"
+    return "infinite values" if any(map(math.isinf, ends)) else ""
+
+
 def status_of(
     inputs: Sequence[torch.Tensor], targets: torch.Tensor | None = None, masses: Sequence[torch.Tensor] = ()
 ) -> torch.Tensor:
-    """The status, float64 [5 + inputs], of what lies on one device.
+    """The status, [1, 4 + 2 * inputs] in the inputs' dtype, of what lies on one device.
 
     inputs: placed, [N, ...]. targets: int64 [N, K], None where they are no choice of the caller's. masses: the mass
     left of every column, by layer.
     """
-    zero = inputs[0].new_zeros((), dtype=torch.float64)
-    entries = [zero, zero] if targets is None else [targets.amax(), -targets.amin()]
-    left = torch.cat([mass.flatten() for mass in masses]) if masses else zero.reshape(1)
-    least = torch.where(left > 0, left, 1.0).amin()
-    entries += [-least, left.amax(), ~left.isfinite().all(), *map(_code, inputs)]
-    return torch.stack([entry.to(torch.float64) for entry in entries])
-
-
-def _code(x: torch.Tensor) -> torch.Tensor:
-    """The place in _KINDS: the smallest element and the largest are NaN if any is."""
-    low, high = torch.aminmax(x)
-    return 2 * low.isnan() + (low.isinf() | high.isinf())
+    none = inputs[0].new_zeros(())
+    entries = [none, none, none, none]
+    if masses:
+        left = masses[0] if len(masses) == 1 else torch.cat([mass.flatten() for mass in masses])
+        entries[:2] = torch.where(left > 0, left, 1.0).amin(), left.amax()
+    if targets is not None:
+        entries[2:] = (end.to(none.dtype) for end in torch.aminmax(targets))
+    for x in inputs:
+        entries += torch.aminmax(x)
+    return torch.stack(entries).unsqueeze(0)
 
 
 KEPT = 8

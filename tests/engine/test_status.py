@@ -74,9 +74,9 @@ def test_an_input_is_finite_infinite_or_nan(x: torch.Tensor, kind: str) -> None:
 def test_a_status_holds_targets_masses_and_whether_all_is_finite() -> None:
     targets, masses = torch.tensor([[3, -2], [7, 0]]), [torch.tensor([[0.5, 0.0]]), torch.tensor([[0.25, 4.0]])]
     read = Status.of(status_of([torch.ones(1)], targets, masses))
-    assert read == Status(highest=7, lowest=-2, least_mass=0.25, largest_mass=4, finite=True, inputs=("",))
-    assert not Status.of(status_of([torch.ones(1)], None, [torch.tensor([NAN, 1])])).finite
-    assert not Status.of(status_of([torch.ones(1)], None, [torch.tensor([INFINITY, 1])])).finite
+    assert read == Status(least_mass=0.25, largest_mass=4, lowest=-2, highest=7, inputs=("",)) and read.finite
+    for bad in (NAN, INFINITY):
+        assert not Status.of(status_of([torch.ones(1)], None, [torch.tensor([bad, 1])])).finite
 
 
 def test_the_status_of_a_call_in_parts_is_the_worst_of_its_parts() -> None:
@@ -84,15 +84,16 @@ def test_the_status_of_a_call_in_parts_is_the_worst_of_its_parts() -> None:
         status_of([torch.tensor([value])], torch.tensor([[target]]), [torch.tensor([[mass]])])
         for value, target, mass in [(1.0, 3, 0.5), (INFINITY, 9, 0.25), (1.0, -1, 0.75)]
     ]
-    read = Status.of(torch.stack(parts).amax(0))
-    assert read == Status(9, -1, 0.25, 0.75, True, ("infinite values",))
+    assert Status.of(torch.cat(parts)) == Status(0.25, 0.75, -1, 9, ("infinite values",))
+    parts.append(status_of([torch.tensor([NAN])], None, [torch.tensor([NAN])]))
+    assert Status.of(torch.cat(parts)).inputs == ("NaN",) and not Status.of(torch.cat(parts)).finite
 
 
 @pytest.mark.parametrize("where", ["cpu", "meta"])
 def test_a_status_is_made_without_asking_the_device(where: str) -> None:
     x, targets, masses = (torch.ones(2, 3, device=where) for _ in range(3))
     with NoHostReads():
-        assert status_of([x], targets.long(), [masses]).shape == (6,)
+        assert status_of([x], targets.long(), [masses]).shape == (1, 6)
 
 
 def test_no_call_waits_and_a_later_one_tells(device: Deferred) -> None:

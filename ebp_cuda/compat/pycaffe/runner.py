@@ -11,6 +11,7 @@ from ...engine.passes import Edges, Sweep, Trace, advance
 from ...engine.plan import Plan, Stage
 from ...engine.signs import non_negative_values
 from ...errors import InputError, UnsupportedError
+from ...ops.modes import exact
 from ...rules.deferred import add
 from ...rules.relevance import Relevance
 from .blob import Blob
@@ -130,9 +131,10 @@ class Runner:
         nodes = {node for layer in layers for node in layer.nodes}
         # a pass that ends between a layer and its in-place ReLU shows what the ReLU has not seen
         stages = self._stages(plan, self._shown.union(self._rectified[last]), frozenset(self._swept & nodes))
-        for index in range(first, last + 1):
-            if self.network.layers[index].nodes:  # not an input; nor a Split, whose tops share the data of its bottom
-                self._forward(index, plan, stages)
+        with exact(plan.device):
+            for index in range(first, last + 1):
+                if self.network.layers[index].nodes:  # no input; no Split, whose tops share the data of its bottom
+                    self._forward(index, plan, stages)
         self._swept -= nodes
 
     def _stages(self, plan: Plan, keep: frozenset[str], divided: frozenset[int]) -> dict[int, Stage]:
@@ -164,8 +166,9 @@ class Runner:
     def backward(self, first: int, last: int) -> None:
         """Runs the layers `first` down to `last`: each reads the diffs of its tops and writes those of its bottoms."""
         plan = self.plan()
-        for index in range(first, last - 1, -1):
-            self._backward(index, plan)
+        with exact(plan.device):
+            for index in range(first, last - 1, -1):
+                self._backward(index, plan)
 
     def _backward(self, index: int, plan: Plan) -> None:
         layer, own, mode = self.network.layers[index], self._layers[index], settings.backward
@@ -189,7 +192,7 @@ class Runner:
         if layer.blobs or len(layer.bottoms) > 1:
             self._write(index, dict(self._below(index, sweep, seeds)))
         else:  # perhaps nobody reads it: then nobody computes it
-            self._write(index, {0: Lazy(lambda: self._below(index, sweep, seeds).get(0))})
+            self._write(index, {0: Lazy(lambda: self._only_below(index, sweep, seeds))})
 
     def _below(self, index: int, sweep: Sweep, seeds: dict[str, Relevance]) -> dict[int, Relevance]:
         """The layer's slice of the sweep: by place among its bottoms, the relevance of those that get one."""
@@ -209,6 +212,11 @@ class Runner:
             elif shared_back:
                 below[place] = add(shared_back)
         return below
+
+    def _only_below(self, index: int, sweep: Sweep, seeds: dict[str, Relevance]) -> Relevance | None:
+        """The same for the only bottom, whenever it is asked for."""
+        with exact(sweep.plan.device):
+            return self._below(index, sweep, seeds).get(0)
 
     def _has_rules(self, layer: Layer, mode: str) -> bool:
         """Whether the layer has a backward pass; False where the original's layer writes no diffs."""
