@@ -12,6 +12,7 @@ from .engine.budget import Chunks, bytes_of
 from .engine.calls import Calls, Request
 from .engine.capture import Recordings, recorder_of
 from .engine.run import Measured, ReadOut, Walk, images_of
+from .engine.shared_weights import checked_weights
 from .errors import InputError, UnsupportedError
 from .interop import goes_to_the_host, like
 from .net import ArrayLike, Net, as_net
@@ -49,6 +50,8 @@ class ExcitationBackprop:
         False: never. After weights were written to, a recording is made anew (docs/gpu.md).
     max_memory: bytes, or such as "2GB", that a call may take beside the weights and its result; larger ones run in
         parts of fewer images, or of fewer classes of one image (`chunks` says how). None: all at once.
+    check_weights: "sampled" or "all", how closely calls look for changed weights of a torch module (see `from_torch`).
+        None: as the network does.
 
     Raises InputError (unknown name, a layer that does not lie below the top) and UnsupportedError that lists every
     layer on the way without a rule.
@@ -65,7 +68,9 @@ class ExcitationBackprop:
         top: str | None = None,
         graphs: bool | str = "auto",
         max_memory: int | str | None = None,
+        check_weights: str | None = None,
     ) -> None:
+        self.check_weights = None if check_weights is None else checked_weights(check_weights)
         self.net, self.layer, self.contrast_layer, self.top = net, layer, contrast_layer, top
         self.plan = net.plan(rules, device, dtype)
         graph = self.plan.graph
@@ -109,7 +114,7 @@ class ExcitationBackprop:
 
     def request(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target, readout: ReadOut = "maps") -> Request:
         """What a call with these arguments asks of `calls`. Raises InputError and ShapeError."""
-        inputs = self.net.check_inputs(x)
+        inputs = self.net.check_inputs(x, self.check_weights)
         return Request(inputs, choice_of(target, images_of(inputs)), readout)
 
     def check(self) -> None:
@@ -120,6 +125,7 @@ class ExcitationBackprop:
         Raises InputError or NumericError that says which call it was.
         """
         self.calls.log.check()
+        self.net.check()
 
     def chunks(self, shape: Sequence[int] | Mapping[str, Sequence[int]], classes: int) -> Chunks:
         """How a call for an input of this shape [N, C, H, W] (a dict by name, where there are several) and for so many

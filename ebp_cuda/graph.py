@@ -10,9 +10,10 @@ operation cannot be made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakMethod
 
 import torch
 
@@ -48,6 +49,22 @@ class Node:
             object.__setattr__(self, "attrs", complete)  # the class is frozen; nobody holds the node yet
 
 
+class Weights(Protocol):
+    """Weights that a graph shares with their owner, who may write to them (engine/shared_weights.py)."""
+
+    followers: list[WeakMethod[Callable[[], None]]]
+    """What is to be done as well when weights were taken over."""
+
+    def update(self, check: str = "sampled") -> bool:
+        """Takes over what was written since the last call; whether anything was."""
+
+    def refresh(self) -> None:
+        """Takes over the present weights."""
+
+    def check(self) -> None:
+        """Waits for what a GPU still compares."""
+
+
 @dataclass
 class Graph:
     """A network: nodes in topological order, and the names by which people ask for its values."""
@@ -62,7 +79,10 @@ class Graph:
     backward sweep overwrites an in-place blob in the opposite order."""
     meta: dict[str, Any] = field(default_factory=dict)
     """What the model file says about itself: "origin" (path), "labels" (list of str), "preprocess" (dict); from torch
-    also "example_shapes" (by input) and "size_conditions" (importers/torch/sizes.py)."""
+    also "example_shapes" (by input), "size_conditions" (importers/torch/sizes.py), "not_finite" (names of weights)."""
+
+    weights: Weights | None = None
+    """What watches weights that belong to somebody else, a torch module; None where they are the graph's own."""
 
     def __post_init__(self) -> None:
         self.producer: dict[str, int] = {}

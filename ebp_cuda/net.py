@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakMethod
 
 import torch
 
 from . import engine
 from .engine.fold import fold
 from .engine.plan import Plan, device_of, dtype_of
+from .engine.shared_weights import checked_weights, copy_params
 from .engine.status import CallLog, status_of
 from .errors import InputError, ModelError, ShapeError, nearest_names
 from .graph import Graph
 from .interop import to_tensor
 from .rules import OPERATIONS, RULE_SETS, rule_of
 from .vocabulary import operations
+
+ExampleInput = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 
 ArrayLike = Any
 """A torch tensor, a NumPy or CuPy array, or whatever NumPy makes an array of."""
@@ -27,8 +31,8 @@ _SCORING = operations("softmax", "log", "sigmoid", "identity")
 class Net:
     """A network with its weights. Made by `load` and `from_torch`; never edits what it was made from."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, check_weights: str = "sampled") -> None:
+        self.graph, self.check_weights = graph, checked_weights(check_weights)
         self._folded: Graph | None = None
         self._plans: dict[tuple[str, torch.device, torch.dtype, str], Plan] = {}
         self.log: CallLog[None] = CallLog()
@@ -50,6 +54,8 @@ class Net:
         if key not in self._plans:
             if rules == "conserving" and self._folded is None:
                 self._folded = fold(self.graph)
+                if self.graph.weights is not None:
+                    self.graph.weights.followers.append(WeakMethod(self._fold_again))
             graph = self._folded if rules == "conserving" and self._folded is not None else self.graph
             self._plans[key] = Plan(graph, *key)
         return self._plans[key]
@@ -79,15 +85,37 @@ class Net:
         trace = engine.forward(plan, inputs, set(values.values()))
         return {name: trace.values[value].contiguous() for name, value in values.items()}
 
+    def refresh(self) -> None:
+        """Takes over the module's present weights: needed after single elements were written by `.data` or NumPy.
+
+        Every other change is seen at the next call by itself (docs/backend.md, "Weights that change").
+        """
+        if self.graph.weights is not None:
+            self.graph.weights.refresh()
+
+    def _fold_again(self) -> None:
+        if self._folded is not None:
+            copy_params(self._folded, fold(self.graph))
+
     def check(self) -> None:
         """Waits for all calls of `forward` and of the adapters so far, and raises what was wrong with one of them.
 
         Needed on a GPU only (see `ExcitationBackprop.check`). Raises InputError or NumericError.
         """
         self.log.check()
+        if self.graph.weights is not None:
+            self.graph.weights.check()
 
-    def check_inputs(self, x: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, torch.Tensor]:
-        """The inputs as tensors by name, checked for shape and dtype; whether they are finite is in a call's status."""
+    def check_inputs(
+        self, x: ArrayLike | Mapping[str, ArrayLike], check_weights: str | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The inputs as tensors by name, checked for shape and dtype; whether they are finite is in a call's status.
+
+        The first step of every call: weights that a torch module has changed since the last one are taken over here.
+        check_weights: how closely it looks for them; None: as this network does.
+        """
+        if self.graph.weights is not None:
+            self.graph.weights.update(check_weights or self.check_weights)
         wanted = self.graph.inputs
         if not isinstance(x, Mapping):
             if len(wanted) != 1:
@@ -207,19 +235,29 @@ def load(path: str | Path, weights: str | Path | None = None, **options: Any) ->
     raise ModelError(f"{path}: wanted a .onnx file, or a .prototxt with its .caffemodel")
 
 
-def from_torch(module: torch.nn.Module, example_input: torch.Tensor, **options: Any) -> Net:
+def from_torch(
+    module: torch.nn.Module, example_input: ExampleInput, *, check_weights: str = "sampled", **options: Any
+) -> Net:
     """A network from a torch module in evaluation mode (whatever mode it is in), read through torch.export; the module
     stays as it is.
 
-    The network shares the module's weights: what is written to them later is seen under rules="caffe", while
-    "conserving" has folded them together with batch norm as they were at its first use.
+    The network shares the module's weights, and what changes in them is seen at the next call (docs/backend.md,
+    "Weights that change").
 
-    options: labels (list of class names), preprocess (dict), any_size (True: images of other heights and widths too).
-    Raises UnsupportedError that lists every operator without a converter.
+    Args:
+        module: any module whose operations have counterparts.
+        example_input: float tensor [N, C, ...], a sequence of tensors for several inputs, or a dict of them by name.
+        check_weights: "sampled": single elements that were written by `.data` or NumPy, which torch does not count, are
+            seen after `Net.refresh`. "all": they too are seen at every call, which reads all weights for that.
+        **options: labels (list of class names), preprocess (dict), any_size (True: images of other heights and widths).
+
+    Raises:
+        UnsupportedError: lists every operator without a converter; for its other reasons and other errors see
+            `ebp_cuda.importers.torch.from_module`.
     """
     from .importers.torch import from_module
 
-    return Net(from_module(module, example_input, **options))
+    return Net(from_module(module, example_input, **options), check_weights)
 
 
 def as_net(model: Net | torch.nn.Module, x: ArrayLike) -> Net:

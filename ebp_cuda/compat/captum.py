@@ -77,7 +77,7 @@ class ExcitationBackprop(_Excitation, Attribution):
         Raises InputError (target, layer) and UnsupportedError (a layer without rule, arguments that are no tensors).
         """
         given = _arguments(inputs, additional_forward_args)
-        net = network(self.forward_func, given, self.rules)
+        net = network(self.forward_func, given)
         count = 1 if isinstance(inputs, Tensor) else len(inputs)
         names = list(net.graph.inputs)[:count]
         found = self._propagate(net, given, target, names)
@@ -110,7 +110,7 @@ class LayerExcitationBackprop(_Excitation, LayerAttribution):
     ) -> Tensor:
         """Relevance of the layer's output, or of its input; the rest is as for `ExcitationBackprop.attribute`."""
         given = _arguments(inputs, additional_forward_args)
-        net = network(self.forward_func, given, self.rules)
+        net = network(self.forward_func, given)
         value = value_of(net, self.forward_func, self.layer, "layer")
         if attribute_to_layer_input:
             value = _input_of(net, self.forward_func, self.layer, value)

@@ -97,7 +97,7 @@ class ExcitationBackpropCAM:
 
     def _look(self, input_tensor: Tensor, targets: Sequence[Target] | None) -> tuple[Picture, Tensor]:
         """The pictures, and what the model gave."""
-        net = network(self.model, [input_tensor], self.rules)
+        net = network(self.model, [input_tensor])
         values = [value_of(net, self.model, layer, "target_layers") for layer in self.target_layers]
         contrast = self.contrast_layer
         at = None if contrast is None else value_of(net, self.model, contrast, "contrast_layer")

@@ -1,7 +1,7 @@
 """The networks of torch modules that an adapter was called with: imported once, forgotten with their module.
 
-A network shares its module's weights, so what is written to them in place is seen without another import. What the
-import looked at besides (layers, their settings, which tensors they hold) is compared at every call.
+A network follows its module's weights by itself. What an import looked at besides (layers, their settings, the shapes
+of weights) is compared at every call.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,59 +26,38 @@ _SIZES = 8
 """Input sizes that are kept per module, the last ones used."""
 
 
-class _Imported:
-    """A network, and the state of the weights that it or its folded form has computed something from."""
-
-    def __init__(self, net: Net, module: nn.Module) -> None:
-        self.net = net
-        self.written = _written(module)
-        shared = {tensor.untyped_storage().data_ptr() for tensor in _tensors(module)}
-        held = (param for node in net.graph.nodes for param in node.params.values())
-        self.sees_writes = all(param.untyped_storage().data_ptr() in shared for param in held)
-
-
 class _Networks:
     """The networks of one module, by input sizes."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.structure: Key = ()
-        self.imported: OrderedDict[Key, _Imported] = OrderedDict()
+        self.imported: OrderedDict[Key, Net] = OrderedDict()
 
-    def network(self, module: nn.Module, inputs: Sequence[torch.Tensor], rules: str) -> Net:
+    def network(self, module: nn.Module, inputs: Sequence[torch.Tensor]) -> Net:
         with self.lock:
             if (structure := _structure(module)) != self.structure:
                 self.imported.clear()
                 self.structure = structure
             keys = [_key(inputs, free_batch) for free_batch in (True, False)]
             key = next((key for key in keys if key in self.imported), None)
-            if key is not None and not self._is_current(self.imported[key], module, rules):
-                self.imported.clear()
-                key = None
             if key is None:
                 key = self._enter(module, inputs)
             self.imported.move_to_end(key)
             while len(self.imported) > _SIZES:
                 self.imported.popitem(last=False)
-            return self.imported[key].net
-
-    def _is_current(self, held: _Imported, module: nn.Module, rules: str) -> bool:
-        if (held.sees_writes and rules != "conserving") or held.written == (written := _written(module)):
-            return True
-        if held.sees_writes:  # only what was folded is out of date
-            held.net, held.written = Net(held.net.graph), written
-        return held.sees_writes
+            return self.imported[key]
 
     def _enter(self, module: nn.Module, inputs: Sequence[torch.Tensor]) -> Key:
         net = Net(from_module(module, [tensor.detach() for tensor in inputs]))
         free_batch = all(sizes[:1] == (None,) for sizes in net.graph.inputs.values())
         key = _key(inputs, free_batch)
         for other in self.imported.values():
-            if _alike(other.net.graph, net.graph):
-                _accept_both(other.net.graph, net.graph)
+            if _alike(other.graph, net.graph):
+                _accept_both(other.graph, net.graph)
                 self.imported[key] = other
                 return key
-        self.imported[key] = _Imported(net, module)
+        self.imported[key] = net
         return key
 
 
@@ -91,7 +70,7 @@ def uncompiled(model: Net | nn.Module) -> Net | nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
-def network(model: Net | nn.Module, inputs: Sequence[torch.Tensor], rules: str) -> Net:
+def network(model: Net | nn.Module, inputs: Sequence[torch.Tensor]) -> Net:
     """The network of a torch module for inputs [N, ...] of these sizes, in evaluation mode; a Net is itself.
 
     Raises InputError for another kind of model, UnsupportedError as `ebp_cuda.from_torch` does.
@@ -106,7 +85,7 @@ def network(model: Net | nn.Module, inputs: Sequence[torch.Tensor], rules: str) 
             raise UnsupportedError(f"input {i} is a {type(tensor).__name__}; a torch module is imported from tensors")
     with _LOCK:
         held = _NETWORKS.setdefault(model, _Networks())
-    return held.network(model, inputs, rules)
+    return held.network(model, inputs)
 
 
 def value_of(net: Net, model: Net | nn.Module, layer: str | nn.Module, argument: str) -> str:
@@ -144,45 +123,46 @@ def nodes_with(net: Net, weight: torch.Tensor) -> frozenset[int]:
     return frozenset(index for index, node in enumerate(net.graph.nodes) if uses(node))
 
 
-def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
+def _structure(module: nn.Module) -> Key:
+    """What an import depends on besides the numbers in the weights: modules, settings, the kinds of their tensors.
 
-
-def _written(module: nn.Module) -> Key:
-    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in _tensors(module))
+    Asked at every call, so it goes through the modules by hand: named_modules takes several times as long.
+    """
+    entries: list[Any] = []
+    waiting, met = [module], set[int]()
+    while waiting:
+        part = waiting.pop()
+        entries += (id(part), type(part))
+        if id(part) not in met:
+            met.add(id(part))
+            entries += _settings(part)
+            entries += _kinds_of_tensors(part)
+            entries += part._modules
+            waiting += [child for child in part._modules.values() if child is not None]
+    return tuple(entries)
 
 
 _PLAIN = frozenset((int, float, str, bool, type(None)))
+
+
+def _settings(part: nn.Module) -> list[Any]:
+    """A module's attributes that are plain values, and a forward or hooks of its own."""
+    state = part.__dict__
+    entries: list[Any] = [item for item in state.items() if _is_plain(item[1]) and item[0] != "training"]
+    if "forward" in state:  # an instance may have its own
+        entries.append(id(getattr(state["forward"], "__func__", state["forward"])))
+    entries += part._forward_hooks
+    entries += part._forward_pre_hooks
+    return entries
 
 
 def _is_plain(value: Any) -> bool:
     return type(value) in _PLAIN or (type(value) is tuple and _PLAIN.issuperset(map(type, value)))
 
 
-def _structure(module: nn.Module) -> Key:
-    """What an import depends on besides the numbers in the weights: layers, settings, and where the weights lie.
-
-    Asked at every call, so it goes through the modules by hand: named_modules takes several times as long.
-    """
-    found: list[Any] = []
-    waiting = [module]
-    seen: set[int] = set()
-    while waiting:
-        part = waiting.pop()
-        found += (id(part), type(part))
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        state = part.__dict__
-        found += [item for item in state.items() if _is_plain(item[1]) and item[0] != "training"]
-        if "forward" in state:  # an instance may have its own
-            found.append(id(getattr(state["forward"], "__func__", state["forward"])))
-        for tensors in (part._parameters, part._buffers):
-            found += [(name, t.data_ptr(), t.shape, t.dtype) for name, t in tensors.items() if t is not None]
-        found += part._modules
-        waiting += [child for child in part._modules.values() if child is not None]
-    return tuple(found)
+def _kinds_of_tensors(part: nn.Module) -> list[Any]:
+    tables = (part._parameters, part._buffers)
+    return [(name, t.shape, t.dtype, t.device) for table in tables for name, t in table.items() if t is not None]
 
 
 def _key(inputs: Sequence[torch.Tensor], free_batch: bool) -> Key:

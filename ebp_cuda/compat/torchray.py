@@ -155,7 +155,7 @@ def _run(
     debug: bool,
 ) -> tuple[Tensor, OrderedDict[str, Probe] | None]:
     """The layer's activation with its relevance in `grad`, and a probe per module where they are wanted."""
-    net = network(model, [input], "caffe")
+    net = network(model, [input])
     value = value_of(net, model, layer, "saliency_layer")
     contrast = value_of(net, model, contrast_layer, "contrast_layer") if contrast_layer is not None else None
     negated = _negated(net, model, classifier_layer) if contrast_layer is not None else None

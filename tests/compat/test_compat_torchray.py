@@ -162,13 +162,13 @@ def test_one_network_serves_all_image_sizes_and_goes_with_its_module() -> None:
 
     net = FullyConvolutional()
     sizes = [images(1, size) for size in (24, 31, 40)]
-    found = {id(network(net, [x], "caffe")) for x in sizes}
+    found = {id(network(net, [x])) for x in sizes}
     assert len(found) == 1
     for x in sizes:
         assert_close(
             ours.excitation_backprop(net, x, 1, "features.2"), theirs.excitation_backprop(net, x, 1, "features.2"), 1e-5
         )
-    gone = weakref.ref(net), weakref.ref(network(net, sizes[:1], "caffe"))
+    gone = weakref.ref(net), weakref.ref(network(net, sizes[:1]))
     del net
     assert gone[0]() is None and gone[1]() is None
 

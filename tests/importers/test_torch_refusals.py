@@ -151,6 +151,16 @@ def test_quantized_modules_are_named() -> None:
         from_module(quantized, X)
 
 
+def test_weights_that_are_not_finite_are_reported() -> None:
+    module = small()
+    with torch.no_grad():
+        module[0].weight[1, 2, 0, 0] = float("nan")
+        module[4].bias[0] = -float("inf")
+    with pytest.warns(UserWarning, match=r"NaN or infinite numbers in '0.weight', '4.bias'"):
+        graph = from_module(module, X)
+    assert graph.meta["not_finite"] == ["0.weight", "4.bias"]
+
+
 # Values that only the image knows
 
 

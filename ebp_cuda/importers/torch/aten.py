@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from ...engine.shared_weights import own_view
 from ...graph import Node
 
 
@@ -104,7 +105,7 @@ class Call:
         for name, value in attrs.items():
             if not _is_plain(value):
                 raise Refusal(f"its {name} depends on the size of the input")
-        held = {name: tensor.detach() for name, tensor in (params or {}).items() if tensor is not None}
+        held = {name: own_view(tensor.detach()) for name, tensor in (params or {}).items() if tensor is not None}
         values = tuple(self.new_value() for _ in range(count))
         source = self.op.replace("::", ".") if "::" in self.op else f"aten.{self.op}"
         self.nodes.append(Node("", op, inputs, values, attrs, held, source))

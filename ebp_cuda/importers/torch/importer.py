@@ -21,6 +21,7 @@ from ..gates import gates_last
 from .inplace import reads_as_functional, refuse_written_state
 from .messages import first_line, why_not_traced
 from .program import read_program
+from .shared import share_weights
 from .shared_copy import shared_copy
 from .sizes import size_conditions
 from .tracing import Example, trace, trace_free
@@ -61,21 +62,28 @@ def from_module(
         ModelError: where the module cannot be copied, or has weights without numbers.
         UnsupportedError: where torch.export cannot trace the module, where a forward writes the module's own weights,
             where a hook may change values, and listing every ATen operation that has no counterpart.
+
+    Warns of weights that hold NaN or infinite numbers; Graph.meta has their names as "not_finite".
     """
     origin = f"torch module {type(module).__name__}"
     with _TRACING, torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # torch.export sets off its own
         example = _checked_example(module, example_input)
-        twin = shared_copy(getattr(module, "_orig_mod", module), origin)  # what torch.compile wraps
-        graph, reason = _of_any_size(twin, example, origin) if any_size else (None, "")
+        module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+        twin = shared_copy(module, origin)
+        graph, reason = _of_any_size(module, twin, example, origin) if any_size else (None, "")
         if graph is None:
             if any_size:
                 warnings.warn(f"{origin}: the image size is fixed to the example's: {reason}", stacklevel=2)
             program, reason = trace(twin, example, origin)
-            graph = _read(program, origin, example.one_image)
+            graph = _read(module, program, origin, example.one_image)
     if reason:
         fixed = ", ".join(f"{name}: {list(shape)}" for name, shape in graph.inputs.items())
         warnings.warn(f"{origin}: the batch size is fixed ({fixed}): {reason}", stacklevel=2)
+    if spoiled := graph.meta.get("not_finite"):
+        few = ", ".join(f"'{name}'" for name in spoiled[:5])
+        more = f" and {len(spoiled) - 5} more" if len(spoiled) > 5 else ""
+        warnings.warn(f"{origin}: NaN or infinite numbers in {few}{more}", stacklevel=2)
     if labels is not None:
         graph.meta["labels"] = [str(label) for label in labels]
     if preprocess is not None:
@@ -107,11 +115,11 @@ def _checked_example(module: nn.Module, example: ExampleInput) -> Example:
     return Example((), plain) if by_name else Example(tuple(plain.values()), {})
 
 
-def _of_any_size(twin: nn.Module, example: Example, origin: str) -> tuple[Graph | None, str]:
+def _of_any_size(module: nn.Module, twin: nn.Module, example: Example, origin: str) -> tuple[Graph | None, str]:
     """The graph with batch, height and width free, or None and the reason."""
     try:
         program = trace_free(twin, example, image_size=True)
-        graph = _read(program, origin, example.one_image)
+        graph = _read(module, program, origin, example.one_image)
     except Exception as error:  # as in trace, and what the converters refuse
         return None, first_line(error)
     sizes = zip(graph.inputs, example.tensors, strict=False)
@@ -119,10 +127,11 @@ def _of_any_size(twin: nn.Module, example: Example, origin: str) -> tuple[Graph 
     return graph, ""
 
 
-def _read(program: ExportedProgram, origin: str, one_image: bool) -> Graph:
-    """The graph of a program, with the conditions on sizes that it was traced under."""
+def _read(module: nn.Module, program: ExportedProgram, origin: str, one_image: bool) -> Graph:
+    """The graph of a program, with the weights that it shares and the conditions on sizes that it was traced under."""
     refuse_written_state(program, origin)
-    graph = gates_last(_converted(program, origin, one_image))
+    graph, program = _converted(program, origin, one_image)
+    share_weights(graph, module, program, lambda: gates_last(read_program(program, origin, one_image)))
     features = {node.params["weight"].shape[1] for node in graph.nodes if node.op == "linear"}
     conditions = size_conditions(program, features)
     if conditions:
@@ -130,12 +139,12 @@ def _read(program: ExportedProgram, origin: str, one_image: bool) -> Graph:
     return graph
 
 
-def _converted(program: ExportedProgram, origin: str, one_image: bool) -> Graph:
+def _converted(program: ExportedProgram, origin: str, one_image: bool) -> tuple[Graph, ExportedProgram]:
     """The program as it was exported; decomposed only where that is needed, since it takes long."""
     refused: UnsupportedError | None = None
     if reads_as_functional(program.graph):
         try:
-            return read_program(program, origin, one_image)
+            return gates_last(read_program(program, origin, one_image)), program
         except UnsupportedError as error:  # composite operations may consist of known ones
             refused = error
     try:
@@ -145,6 +154,6 @@ def _converted(program: ExportedProgram, origin: str, one_image: bool) -> Graph:
         reason = f"{origin}: torch.export cannot decompose it: {why_not_traced(error)}"
         raise (refused or UnsupportedError(reason)) from error
     try:
-        return read_program(program, origin, one_image)
+        return gates_last(read_program(program, origin, one_image)), program
     except UnsupportedError as error:
         raise (refused or error) from None  # the first names operations as the module calls them
