@@ -8,6 +8,11 @@ from torch import fx
 
 from .aten import OF_TWO
 
+ATTENTION = (
+    "attention multiplies activations with one another, and no rule shares that; in vision transformers c-MWP stays "
+    "near chance where AttnLRP and Grad-CAM do not (docs/evaluation.md, Transformers)"
+)
+
 
 class Refusals:
     """Collects refusals while the reader goes on, so that the message names every call that is in the way."""
@@ -26,12 +31,13 @@ class Refusals:
         self._paths[str(node.target), reason].append(path)
 
     def message(self, origin: str) -> str:
-        """Every reason once, with the modules that it was met in."""
+        """Every reason once, with the modules that it was met in; for a transformer, only why it is refused."""
         count = sum(map(len, self._paths.values()))
         calls = "1 ATen call" if count == 1 else f"{count} ATen calls"
         attends = any("attention" in target or reason is OF_TWO for target, reason in self._paths)
-        why = ": attention multiplies activations with one another, and no rule shares that" if attends else ""
-        lines = [f"{origin}: no counterpart for {calls}{why}"]
+        if attends:
+            return f"{origin}: {ATTENTION}"
+        lines = [f"{origin}: no counterpart for {calls}"]
         for (target, reason), paths in self._paths.items():
             times = f" ({len(paths)} times)" if len(paths) > 1 else ""
             others = len(set(paths)) - 1
