@@ -27,6 +27,39 @@ def check_writable(path: str | Path) -> Path:
     return path
 
 
+_KINDS = {
+    b"version https://git-lfs": "a Git LFS pointer in place of the file (`git lfs pull` fetches that)",
+    b"\x1f\x8b": "a gzip archive (.gz); unpack it first",
+    b"BZh": "a bzip2 archive; unpack it first",
+    b"\xfd7zXZ": "an xz archive; unpack it first",
+    b"7z\xbc\xaf": "a 7z archive; unpack it first",
+    b"Rar!": "a RAR archive; unpack it first",
+    b"PK\x03\x04": "a zip archive, or what torch.save writes",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x80\x02": "a Python pickle",
+    b"\x80\x03": "a Python pickle",
+    b"\x80\x04": "a Python pickle",
+    b"\x80\x05": "a Python pickle",
+}
+_PAGES = (b"<!doctype html", b"<html", b"<?xml", b"<head", b"<script")
+
+
+def kind_of_content(head: bytes) -> str:
+    """What a file is that somebody took for a model, by its first bytes: "an HTML page ...", "text" for other readable
+    text, "" where they tell nothing."""
+    for magic, kind in _KINDS.items():
+        if head.startswith(magic):
+            return kind
+    if head[257:262] == b"ustar":
+        return "a tar archive; unpack it first"
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGES):
+        return "an HTML page in place of the file (did its download want a click or a login?)"
+    start = head[:512]
+    readable = all(byte >= 32 or byte in b"\t\n\r" for byte in start)
+    return "text" if start and readable and b"\x7f" not in start else ""
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary name beside `path`; renamed to `path` when the block ends well, removed when it raises.

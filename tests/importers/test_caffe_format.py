@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import pickle
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.caffe_nets import layer, net
 from support.golden_data import GOLDEN, load, under
 
+import ebp_cuda
+from ebp_cuda import caffe as pycaffe
 from ebp_cuda.errors import InputError, ModelError, UnsupportedError
 from ebp_cuda.importers import caffe
 from ebp_cuda.importers.caffe import wire
@@ -212,6 +218,15 @@ def test_every_truncation_is_refused_or_misses_layers(tmp_path: Path) -> None:
         (b"\x0a\x03net", "holds no layers"),
         (b"\x89HDF\r\n\x1a\n" + b"\x00" * 100, "HDF5"),
         (bytes(range(256)) * 8, "no caffemodel"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64, "Git LFS pointer"),
+        (b"\n <!DOCTYPE html><html><body>Virus scan warning</body></html>", "HTML page"),
+        (b'name: "net"\nlayer { name: "ip" blobs { data: 1 } }\n', "text caffemodel"),
+        (b"\n\n# weights\nlayers { }", "text caffemodel"),
+        (gzip.compress(b"\xa2\x06"), "gzip archive (.gz); unpack it first"),
+        (bz2.compress(b"\xa2\x06"), "bzip2 archive"),
+        (b"PK\x03\x04" + b"\x00" * 40, "zip archive, or what torch.save writes"),
+        (pickle.dumps({"ip": [1.0]}), "Python pickle"),
+        (b"\x93NUMPY\x01\x00", "NumPy array"),
     ],
 )
 def test_garbage_is_no_weights_file(tmp_path: Path, content: bytes, message: str) -> None:
@@ -220,6 +235,29 @@ def test_garbage_is_no_weights_file(tmp_path: Path, content: bytes, message: str
     with pytest.raises(ModelError, match=re.escape(str(path))) as error:
         caffe.read_weights(path)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x0a\x03net"])
+def test_a_network_without_parameters_takes_an_empty_weights_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.caffemodel").write_bytes(content)
+    (tmp_path / "net.prototxt").write_text(net((1, 3, 4, 4), layer("y", "ReLU")))
+    loaded = ebp_cuda.load(tmp_path / "net.prototxt", tmp_path / "w.caffemodel")
+    assert loaded.forward(-np.ones((1, 3, 4, 4)))["y"].max() == 0
+    assert pycaffe.Net(tmp_path / "net.prototxt", tmp_path / "w.caffemodel", pycaffe.TEST).outputs == ["y"]
+    learns = layer("y", "InnerProduct", "inner_product_param { num_output: 2 }")
+    (tmp_path / "net.prototxt").write_text(net((1, 3), learns))
+    with pytest.raises(ModelError, match=r"w\.caffemodel: empty, or without layers"):
+        ebp_cuda.load(tmp_path / "net.prototxt", tmp_path / "w.caffemodel", allow_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"), (b"<html></html>", "HTML page")],
+)
+def test_what_lies_in_place_of_a_prototxt_is_named(tmp_path: Path, content: bytes, kind: str) -> None:
+    (tmp_path / "net.prototxt").write_bytes(content)
+    with pytest.raises(ModelError, match=rf"net\.prototxt: an? {kind}.*wanted a text prototxt"):
+        caffe.read_net(tmp_path / "net.prototxt")
 
 
 def test_a_blob_shorter_than_its_shape_is_named(tmp_path: Path) -> None:

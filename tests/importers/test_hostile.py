@@ -6,6 +6,7 @@ tests/corpus holds what fuzzing found (see fuzz_import.py), by target: prototxt-
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from support.caffe_nets import BLOCK, MODEL, layer, net
 
 from ebp_cuda.errors import EBPError, ModelError
 from ebp_cuda.importers import caffe
+from ebp_cuda.importers.caffe import wire
 from ebp_cuda.importers.onnx import load_onnx
 
 CORPUS = sorted((paths.TESTS / "corpus").iterdir())
@@ -113,6 +115,48 @@ def test_what_says_too_much_is_refused_soon(tmp_path: Path, text: str) -> None:
     assert growth(refused) < 1e9
     assert time.process_time() - start < 10
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_hdf5_datasets_that_name_the_same_bytes_count_by_their_sum(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "shared.caffemodel.h5"
+    size = 1_000_003
+    with h5py.File(path, "w") as file:
+        place = file.create_dataset("data/conv/0", data=np.ones(size, np.uint8)).id.get_offset()
+        for index in range(1, 200):
+            file.create_dataset(f"data/conv/{index}", (size,), np.uint8)
+    # a dataset that nobody has written to lies nowhere: let all of them lie where the first one does
+    nowhere, tail = b"\xff" * 8, size.to_bytes(8, "little")
+    path.write_bytes(path.read_bytes().replace(nowhere + tail, place.to_bytes(8, "little") + tail))
+
+    def refused() -> None:
+        with pytest.raises(ModelError, match=rf"{re.escape(str(path))}: with 'conv/\d+', .* more than 16 times"):
+            caffe.read_weights(path)
+
+    assert growth(refused) < 2e8
+
+
+def test_hdf5_weights_that_compress_well_are_read(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "sparse.caffemodel.h5"
+    draw = np.random.RandomState(0).rand(1000, 2000).astype(np.float32)
+    draw[:, 100:] = 0
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data/ip/0", data=draw, compression="gzip", chunks=(100, 2000))
+    (blob,) = caffe.read_weights(path)["ip"]
+    np.testing.assert_array_equal(blob.data, draw)
+
+
+@pytest.mark.parametrize("dims", [(0, 1 << 62), (1 << 40, 0), (0, (1 << 64) - 1), (0, 1 << 31, 1 << 31, 1 << 31)])
+def test_blobs_of_nothing_times_very_much_are_refused(tmp_path: Path, dims: tuple[int, ...]) -> None:
+    def varint(value: int) -> bytes:
+        return bytes([value & 127 | 128]) + varint(value >> 7) if value > 127 else bytes([value])
+
+    blob = wire.bytes_field(7, wire.bytes_field(1, b"".join(map(varint, dims))))
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(wire.bytes_field(100, wire.bytes_field(1, b"ip") + wire.bytes_field(7, blob)))
+    with pytest.raises(ModelError, match="layer 'ip', blob 0"):
+        caffe.read_weights(path)
 
 
 @pytest.mark.slow  # 5 s and 640 MB of disk

@@ -7,11 +7,13 @@ write_caffemodel, write_hdf5    {layer: [arrays]} -> weights file
 schema.NetParameter       the message itself
 """
 
+from .blobs import WeightBlob
+from .hdf5 import write_hdf5
 from .importer import import_file, to_onnx
 from .layer import Layer
 from .net import CaffeNet, network_layers, parse_net, read_net, split_blob_names
 from .parameters import ImportReport
-from .reading import WeightBlob, parse_prototxt, read_prototxt, read_weights, write_caffemodel, write_hdf5
+from .reading import parse_prototxt, read_prototxt, read_weights, write_caffemodel
 from .saving import save
 from .schema import NetParameter
 from .shapes import infer_shapes

@@ -74,7 +74,7 @@ def to_onnx(
         net.restrict(outputs)
     check(net, ignore_unknown)
     report.batch_statistics += [layer.name for layer in net.kept() if _takes_batch_statistics(layer)]
-    weights = read_weights(caffemodel) if caffemodel is not None else None
+    weights = read_weights(caffemodel, may_be_empty=True) if caffemodel is not None else None
     inputs = _input_shapes(net, input_shapes)
     shapes = infer_shapes(net, inputs)
     free = free_axes(net, inputs)

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ModelError, nearest_names
+from .blobs import Weights
 from .fillers import fill
 from .layer import Layer
 from .layers import KINDS, Param
 from .net import CaffeNet
-from .reading import Weights, read_weights
+from .reading import read_weights
 from .shapes import Shapes, site
 
 MAX_FILLED = 160_000_000
@@ -57,7 +58,7 @@ def parameters(
     made-up parameters are drawn when their layer does. allowed_by: what a message says to do for allow_missing.
     """
     if weights is None and caffemodel is not None:
-        weights = read_weights(caffemodel)
+        weights = read_weights(caffemodel, may_be_empty=True)
     for layer in net.layers:
         layer.stored = tuple(blob.data.size for blob in (weights or {}).get(layer.name, ()))
     wanted = {layer.index: KINDS[layer.type].params(site(net, layer, shapes)) for layer in net.kept()}
@@ -73,6 +74,8 @@ def parameters(
             if room < 0:
                 raise _too_many(net, layer, MAX_FILLED - room)
     if weights is not None:
+        if missing and not weights:
+            raise ModelError(f"{caffemodel}: empty, or without layers; wanted the parameters of {net.origin}")
         if missing and not allow_missing:
             raise _missing(net, caffemodel, weights, missing, allowed_by)
         _report_misfits(net, weights, missing, report)

@@ -1,10 +1,9 @@
-"""Prototxt, caffemodel and HDF5 files -> messages and arrays. Every unreadable file is a ModelError that names it."""
+"""Prototxt and caffemodel files -> messages and arrays. Every unreadable file is a ModelError that names it."""
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,41 +11,28 @@ from typing import Any
 import numpy as np
 from google.protobuf import text_format
 
-from ...errors import ModelError, UnsupportedError, nearest_names
-from ...files import atomic_path
-from . import wire
+from ...errors import ModelError, nearest_names
+from ...files import atomic_path, kind_of_content
+from . import hdf5, wire
+from .blobs import WeightBlob, Weights
 from .schema import NetParameter
 from .text import Scan, scan
+
+_TEXT = (
+    "text; if it is a text caffemodel, google.protobuf.text_format reads it into caffe_pb2.NetParameter, whose "
+    "SerializeToString() is a binary one"
+)
+
+_MAX_DIM = (1 << 31) - 1
 
 MAX_TEXT = 8_000_000
 """Bytes of a prototxt."""
 
+_HEAD = 1024
+"""Bytes by which a weights file is told from what else people have under its name."""
+
 MAX_LAYERS = 10_000
 """Layers that a prototxt may have: the longest of any use has a few thousand."""
-
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class WeightBlob:
-    """One parameter blob of a weights file: float32 `data` in `shape`.
-
-    `legacy` marks the old num/channels/height/width header, which pads every shape to four axes with ones in front.
-    """
-
-    data: np.ndarray
-    shape: tuple[int, ...]
-    legacy: bool
-
-    def fits(self, wanted: Sequence[int]) -> bool:
-        """Whether Caffe would load this blob into a parameter of shape `wanted`."""
-        if self.legacy and len(wanted) <= 4:
-            wanted = (*(1,) * (4 - len(wanted)), *wanted)
-        return self.shape == tuple(wanted)
-
-
-Weights = dict[str, list[WeightBlob]]
-"""Layer name -> its parameter blobs. Layers without parameters are present with an empty list."""
 
 
 def read_prototxt(path: str | Path) -> Any:
@@ -63,6 +49,9 @@ def scanned_prototxt(path: str | Path) -> tuple[Any, Scan]:
     path = Path(path)
     with _open(path) as file:
         raw = file.read(MAX_TEXT + 1)
+    kind = kind_of_content(raw)
+    if kind and kind != "text":
+        raise ModelError(f"{path}: {kind}; wanted a text prototxt")
     if len(raw) > MAX_TEXT and b"\0" not in raw:
         raise ModelError(f"{path}: more than {MAX_TEXT} bytes of text; wanted a prototxt")
     if b"\0" in raw:
@@ -97,26 +86,33 @@ def parse_scanned(text: str, origin: str = "prototxt") -> tuple[Any, Scan]:
     return net, found
 
 
-def read_weights(path: str | Path) -> Weights:
+def read_weights(path: str | Path, *, may_be_empty: bool = False) -> Weights:
     """The parameters in a caffemodel (binary, current or V1) or in Caffe's HDF5 file (told apart by the content).
 
-    Arrays of a binary file are read-only views of the mapped file: nothing is copied.
+    Arrays of a binary file are read-only views of the mapped file: nothing is copied. may_be_empty: a file without
+    layers is {}, for networks without parameters.
     Raises ModelError: missing, truncated or no weights file at all; UnsupportedError: HDF5 without h5py installed.
     """
     path = Path(path)
     with _open(path) as file:
-        head = file.read(len(HDF5_MAGIC))
-        if head == HDF5_MAGIC:
-            return _read_hdf5(path)
+        head = file.read(_HEAD)
+        if head.startswith(hdf5.MAGIC):
+            return hdf5.read_hdf5(path)
         if not head:
+            if may_be_empty:
+                return {}
             raise ModelError(f"{path}: empty file; wanted a caffemodel")
         view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    kind = kind_of_content(head)
+    if kind == "text":
+        kind = _TEXT
     try:
         weights = _binary_weights(view, path)
     except wire.WireError as error:
-        raise ModelError(f"{path}: no caffemodel, or a truncated one: {error}") from None
-    if not weights:
-        raise ModelError(f"{path}: holds no layers; wanted a caffemodel")
+        reason = f"but {kind}" if kind else f"or a truncated one: {error}"
+        raise ModelError(f"{path}: no caffemodel, {reason}") from None
+    if not weights and (kind or not may_be_empty):
+        raise ModelError(f"{path}: {f'no caffemodel, but {kind}' if kind else 'holds no layers; wanted a caffemodel'}")
     return weights
 
 
@@ -204,7 +200,7 @@ def _blob(view: memoryview, start: int, end: int, where: str) -> WeightBlob:
     legacy = shape is None
     if shape is None:
         shape = tuple(header)
-    if data.size != prod(shape):
+    if data.size != prod(shape) or max(shape, default=0) > _MAX_DIM:
         raise ModelError(f"{where}: shape {list(shape)} wants {prod(shape)} numbers, the file holds {data.size}")
     return WeightBlob(np.asarray(data, np.float32).reshape(shape), shape, legacy)
 
@@ -219,56 +215,3 @@ def _dims(view: memoryview, start: int, end: int) -> tuple[int, ...]:
                 value, first = wire.varint(view, first, last)
                 dims.append(value)
     return tuple(dims)
-
-
-# --- HDF5 -----------------------------------------------------------------------------------------------------------
-
-
-def _read_hdf5(path: Path) -> Weights:
-    """Caffe's HDF5 snapshots: one group a layer under /data, one dataset a blob, named by its index."""
-    h5py = _h5py(path)
-    weights: Weights = {}
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            stored = item.id.get_storage_size()
-            if item.external or item.is_virtual or item.nbytes > 64 * stored:
-                raise ValueError(f"'{name}' says {item.nbytes} bytes, the file holds {stored} of it")
-            # a layer name with slashes becomes nested groups, so the last part of the path is the blob's index
-            layer, _, index = name.rpartition("/")
-            found.setdefault(layer, {})[int(index)] = np.asarray(item, dtype=np.float32)
-        else:
-            found.setdefault(name, {})
-
-    found: dict[str, dict[int, np.ndarray]] = {}
-    try:
-        with h5py.File(path, "r") as file:
-            if not isinstance(file.get("data", getlink=True), h5py.HardLink):
-                raise KeyError("no group 'data'")
-            file["data"].visititems(visit)
-    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
-        raise ModelError(f"{path}: no HDF5 weights file of Caffe, or a truncated one: {error}") from None
-    for layer, blobs in found.items():
-        weights[layer] = [WeightBlob(blobs[i], blobs[i].shape, False) for i in sorted(blobs)]
-    return weights
-
-
-def write_hdf5(path: str | Path, weights: Mapping[str, Sequence[np.ndarray]]) -> None:
-    """Write parameters, by layer, as Caffe's HDF5 snapshots hold them. The file is whole or absent.
-
-    Raises UnsupportedError without h5py, InputError where the file cannot be written.
-    """
-    h5py = _h5py(path)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        for layer, arrays in weights.items():
-            group = file.create_group(f"data/{layer}")
-            for index, array in enumerate(arrays):
-                group.create_dataset(str(index), data=np.asarray(array, np.float32))
-
-
-def _h5py(path: str | Path) -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise UnsupportedError(f"{path}: HDF5 weights need the package h5py (pip install h5py)") from None
-    return h5py
