@@ -26,6 +26,7 @@ def import_model(
     outputs: Outputs = None,
     input_shape: InputShapes = None,
     ignore_unknown: Annotated[bool, typer.Option(help="import layers with unknown fields as if without")] = False,
+    stored_statistics: Annotated[bool, typer.Option(help="BatchNorm never by those of the batch")] = False,
 ) -> None:
     """Write a Caffe model as ONNX, with its names, labels and preprocessing inside.
 
@@ -39,13 +40,14 @@ def import_model(
     changes = photos.changes()
     described = Preprocess().override(**changes).to_dict() if changes else None
     options: dict[str, Any] = {"phase": phase, "labels": photos.names(), "preprocess": described}
+    options |= {"ignore_unknown": ignore_unknown, "stored_statistics": stored_statistics}
     options |= {"outputs": read_outputs(outputs), "input_shapes": read_shapes(input_shape)}
     report = ImportReport()
     try:
         with progress_bar() as progress:
             task = progress.add_task("importing", total=1.0)
             options["done"] = lambda part: progress.advance(task, part)
-            import_file(prototxt, caffemodel, out, ignore_unknown=ignore_unknown, report=report, **options)
+            import_file(prototxt, caffemodel, out, report=report, **options)
     finally:
         _print_report(report)
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

@@ -31,7 +31,13 @@ def _output_size(node: Node, size: int, axis: int) -> int:
     reach = attrs["dilation"][axis] * (kernel - 1) + 1
     room = size + before + after - reach
     count = (-(-room // stride) if attrs.get("ceil_mode") else room // stride) + 1
-    if count > 1 and attrs.get("ceil_mode") and (count - 1) * stride >= size + before:
+    start = (count - 1) * stride
+    if count > 1 and attrs.get("ceil_mode") and start >= size + before:
+        if not attrs.get("drops_outside", True):
+            raise UnsupportedError(
+                f"layer '{node.name}' ({node.source or node.op}): the last window of spatial axis {axis} starts at "
+                f"{start}, outside its {size} pixels, where Caffe divides 0 by 0; wanted another size"
+            )
         count -= 1
     if count < 1:
         raise ShapeError(f"layer '{node.name}': a window of {reach} does not fit {size} + padding {before} + {after}")

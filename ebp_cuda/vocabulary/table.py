@@ -83,9 +83,11 @@ _enter(
 )
 _enter(
     "avg_pool",
-    "mean of a window (kernel None: of the plane), which counts the padding that it covers or not",
+    "mean of a window (kernel None: of the plane), which counts the padding that it covers or not; a last window "
+    "outside falls away or is refused",
     *_PLANES,
     Attribute("count_include_pad", BOOL, True),
+    Attribute("drops_outside", BOOL, True),
 )
 _outputs = Attribute("size", tuple_of(optional(INT)))
 for _name, _what in (("adaptive_max_pool", "largest"), ("adaptive_avg_pool", "mean")):

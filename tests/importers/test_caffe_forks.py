@@ -9,6 +9,7 @@ import pytest
 from support.caffe_nets import build, dims, layer, net, random, run
 
 import ebp_cuda
+from ebp_cuda import caffe as pycaffe
 from ebp_cuda.errors import UnsupportedError
 from ebp_cuda.importers import caffe
 from ebp_cuda.importers.caffe import checking
@@ -146,12 +147,42 @@ def test_what_has_no_translation_says_why(kind: str) -> None:
     assert f"prototxt:2: layer 'y' ({kind}): no translation for this type: " in str(caught.value)
 
 
-def test_statistics_of_the_batch_are_reported(tmp_path: Path) -> None:
-    report = caffe.ImportReport()
-    for value in ("true", "false"):
-        text = layer("y", "BatchNorm", f"batch_norm_param {{ use_global_stats: {value} }}")
-        build(tmp_path, net((1, 2, 3, 3), text), report=report)
-    assert report.batch_statistics == ["y"]
+STORED, BATCH = (f"batch_norm_param {{ use_global_stats: {value} }}" for value in ("true", "false"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "param", "phase", "takes_the_batchs"),
+    [
+        ("BatchNorm", "", "TEST", False),
+        ("BatchNorm", "", "TRAIN", True),
+        ("BatchNorm", STORED, "TRAIN", False),
+        ("BatchNorm", BATCH, "TEST", True),
+        ("BN", "", "TEST", False),
+        ("BN", "", "TRAIN", True),
+        ("BN", "bn_param { frozen: true }", "TRAIN", False),
+        ("BN", "bn_param { bn_mode: INFERENCE }", "TRAIN", False),
+    ],
+)
+def test_statistics_of_the_batch_are_refused_unless_the_stored_ones_will_do(
+    tmp_path: Path, kind: str, param: str, phase: str, takes_the_batchs: bool
+) -> None:
+    text, report = net((2, 3, 4, 4), layer("y", kind, param)), caffe.ImportReport()
+    x = random(2, 3, 4, 4)
+    stored = run(build(tmp_path, text, phase=phase, stored_statistics=True, report=report), {"x": x})["y"]
+    np.testing.assert_allclose(stored, x, rtol=1e-4)  # mean 0, variance 1
+    assert report.batch_statistics == ["y"] * takes_the_batchs
+    number = {"TEST": pycaffe.TEST, "TRAIN": pycaffe.TRAIN}[phase]
+    if takes_the_batchs:
+        for load in (lambda **o: build(tmp_path, text, phase=phase, **o),
+                     lambda **o: pycaffe.Net(tmp_path / "net.prototxt", number, **o)):  # fmt: skip
+            with pytest.raises(
+                UnsupportedError, match=rf"'y' \({kind}\).*statistics of the batch.*stored_statistics=True"
+            ):
+                load()
+    else:
+        build(tmp_path, text, phase=phase)
+    face = pycaffe.Net(tmp_path / "net.prototxt", number, stored_statistics=takes_the_batchs)
+    np.testing.assert_allclose(face.forward(x=x)["y"], x, rtol=1e-4)
 
 
 def test_dummy_data_has_a_shape_for_every_top() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from google.protobuf import text_format
 
 from ...errors import InputError, ModelError, ShapeError, nearest_names
@@ -45,6 +46,8 @@ class Net:
     """A network with pycaffe's names.
 
     Net(prototxt, phase), Net(prototxt, caffemodel, phase), or with weights=, phase=, level=, stages=.
+    stored_statistics: BatchNorm layers that ask for the statistics of the batch take the stored ones; by default they
+    are refused.
     blobs: ordered, name -> Blob. params: ordered, layer name -> list of parameter blobs (weight, bias). inputs,
     outputs: blob names. layers: with `name`, `type` and `blobs`. top_names, bottom_names: layer name -> blob names.
 
@@ -59,6 +62,7 @@ class Net:
         level: int = 0,
         stages: Sequence[str] | None = None,
         weights: str | Path | None = None,
+        stored_statistics: bool = False,
     ) -> None:
         for arg in args:
             if isinstance(arg, (str, Path)):
@@ -69,7 +73,7 @@ class Net:
                 raise InputError(f"Net({network_file}): phase given twice: {phase} and {arg}")
         if phase not in _PHASES:
             raise InputError(f"Net({network_file}): phase {phase!r}; wanted caffe.TRAIN or caffe.TEST")
-        self._network = Network(network_file, weights, _PHASES[phase], level, stages or ())
+        self._network = Network(network_file, weights, _PHASES[phase], level, stages or (), stored_statistics)
         self.layers: list[Layer] = self._network.layers
         self._layer_names = [layer.name for layer in self.layers]
         self.name = self._network.net.name
@@ -82,8 +86,8 @@ class Net:
         self.top_names = OrderedDict((layer.name, list(layer.tops)) for layer in self.layers)
         self.bottom_names = OrderedDict((layer.name, list(layer.bottoms)) for layer in self.layers)
         fed = {**self._network.input_shapes, **self._network.unread_shapes}
-        self.inputs = [top for layer in self.layers for top, value in zip(layer.tops, layer.outputs, strict=True)
-                       if layer.entry is None and value in fed and layer.type != "Split"]  # fmt: skip
+        self.inputs = [top for layer in self.layers if layer.type != "Split" for top in layer.tops
+                       if layer.entry is None and top in fed]  # fmt: skip
         read = {blob for layer in self.layers for blob in layer.bottoms}
         copies = {top for layer in self.layers if layer.type == "Split" for top in layer.tops}
         idle = {*read, *copies, *self._network.unread_shapes}
@@ -97,6 +101,9 @@ class Net:
                     self.blobs[top] = Blob(top, source.shape, source.values)
                 elif top not in self.blobs:
                     self.blobs[top] = Blob(top, self._network.shapes[value])
+                    constant = self._network.constants.get(value)
+                    if constant is not None:
+                        self.blobs[top].data[...] = constant
 
     # --- what pycaffe's own modules and older scripts reach into ---
 
@@ -126,8 +133,8 @@ class Net:
         """Run the layers from `start` to `end`, both included, and return blobs by name.
 
         inputs: data for the network's inputs, by blob name, all of them or none; those that no layer here reads, such
-        as a label, may be missing. Returned are the tops of `end` (the
-        network's outputs where it is not given) and the `blobs` asked for. Raises InputError for unknown names.
+        as a label, may be missing. Returned are the tops of `end` (the network's outputs where it is not given) and
+        the `blobs` asked for. Raises InputError for unknown names.
         """
         first = 0 if start is None else self._place(start, "start")
         last = len(self.layers) - 1 if end is None else self._place(end, "end")
@@ -137,6 +144,7 @@ class Net:
             self._feed(inputs, self.inputs, "data")
         if first == 0:
             self._follow_inputs(last)
+        self._fill_parameter_tops()
         self._runner.forward(first, last)
         return Arrays(self.blobs, wanted, "data")
 
@@ -197,6 +205,14 @@ class Net:
             except ValueError:
                 raise ShapeError(f"'{name}': got shape {list(array.shape)}, wanted {list(blob.shape)}") from None
 
+    def _fill_parameter_tops(self) -> None:
+        """The top of a Parameter layer is its parameter, as it is now."""
+        for layer in self.layers:
+            if layer.type == "Parameter":
+                values, parameter = self.blobs[layer.tops[0]].values, layer.blobs[0].tensor
+                if not torch.equal(values.tensor(parameter.device), parameter):
+                    values.put(parameter.clone(), computed=False)
+
     def _follow_inputs(self, last: int) -> None:
         """As in Caffe, where layers take their shape when they run, those behind layer `last` are not asked."""
         network = self._network
@@ -230,7 +246,7 @@ class Net:
             raise InputError(f"got no arrays; wanted one for each of {', '.join(self.inputs)}")
         if len({len(array) for array in given.values()}) != 1:
             raise InputError("arrays of different length: " + ", ".join(f"{k} {len(v)}" for k, v in given.items()))
-        size, count = next(iter(self.blobs.values())).shape[0], len(next(iter(given.values())))
+        size, count = self.blobs[self.inputs[0]].shape[0], len(next(iter(given.values())))
         for start in range(0, count, size):
             batch = {name: np.asarray(array[start : start + size], np.float32) for name, array in given.items()}
             missing = size - len(next(iter(batch.values())))

@@ -14,8 +14,10 @@ from ...errors import ModelError, UnsupportedError, nearest_names
 from ...graph import Graph
 from ...importers.caffe import CaffeNet, ImportReport, infer_shapes, split_blob_names
 from ...importers.caffe import Layer as Entry
+from ...importers.caffe.checking import batch_statistics, takes_batch_statistics
 from ...importers.caffe.data_layers import DATA_TYPES, input_shape
 from ...importers.caffe.layers import KINDS
+from ...importers.caffe.layers.constants import dummy_constants
 from ...importers.caffe.net import build_net
 from ...importers.caffe.parameters import parameters
 from ...importers.caffe.reading import read_prototxt
@@ -58,17 +60,27 @@ class Layer:
 class Network:
     """What a prototxt and its weights say, before anything runs."""
 
-    def __init__(self, prototxt: str | Path, weights: str | Path | None, phase: str, level: int, stages: Iterable[str]):
+    def __init__(
+        self,
+        prototxt: str | Path,
+        weights: str | Path | None,
+        phase: str,
+        level: int,
+        stages: Iterable[str],
+        stored_statistics: bool,
+    ) -> None:
         message = read_prototxt(prototxt)
         if level:
             message.state.level = level
         message.state.stage.extend(stages)
         self.net = build_net(message, str(prototxt), phase)
-        _check(self.net)
+        _check(self.net, stored_statistics)
         self.message = message
         self.input_shapes = _input_shapes(self.net)
         self.unread_shapes = _unread_shapes(self.net)
         """Shapes of inputs that no layer here reads: labels, whose losses are left out."""
+        self.constants = _constants(self.net)
+        """What the tops of constant DummyData layers hold at first, and None for those of Parameter layers."""
         self.shapes = {**self.unread_shapes, **infer_shapes(self.net, self.input_shapes)}
         self.last_shaped = len(self.net.layers) - 1
         """Index of the last entry of the file for which `shapes` are those of `input_shapes`."""
@@ -77,7 +89,7 @@ class Network:
             self.net, self.shapes, weights, not settings.strict, settings.seed, self.report,
             allowed_by="caffe.set_strict(False)",
         )  # fmt: skip
-        self.layers = _listed(self.net, {**self.input_shapes, **self.unread_shapes})
+        self.layers = _listed(self.net, {**self.input_shapes, **self.unread_shapes, **self.constants})
         self._make_params({entry.index: found for entry, found in arrays})
         self.graph = self._make_graph()
         _mark_backward(self.net, self.layers, bool(message.force_backward))
@@ -92,8 +104,8 @@ class Network:
                 layer.blobs.append(ParamBlob(tensor.reshape(array.shape)))
 
     def _make_graph(self) -> Graph:
-        entries = [layer.entry for layer in self.layers if layer.entry is not None]
-        kept = [layer for layer in self.layers if layer.entry is not None]
+        kept = [layer for layer in self.layers if layer.entry is not None and layer.type != "Parameter"]
+        entries = [layer.entry for layer in kept if layer.entry is not None]
         graph = self._emitted(entries, {layer.entry.index: layer.blobs for layer in kept if layer.entry})
         place = 0
         for layer in kept:
@@ -127,14 +139,15 @@ class Network:
         if len(layer.blobs) > len(names):
             return False
         for blob, name in zip(layer.blobs, names, strict=False):
-            place = next((i for i in layer.nodes if name in graph.nodes[i].params), None)
-            if place is None:
+            places = [place for place in layer.nodes if name in graph.nodes[place].params]
+            if not places:
                 return False
-            node = graph.nodes[place]
-            seen = _seen_as(blob.tensor, node.params[name])
-            if seen is None:
-                return False
-            graph.nodes[place] = replace(node, params={**node.params, name: seen})
+            for place in places:
+                node = graph.nodes[place]
+                seen = _seen_as(blob.tensor, node.params[name])
+                if seen is None:
+                    return False
+                graph.nodes[place] = replace(node, params={**node.params, name: seen})
         return True
 
     def adopt(self, layer: Layer, blobs: Sequence[ParamBlob]) -> None:
@@ -183,13 +196,15 @@ def _seen_as(blob: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor | None:
     return None
 
 
-def _check(net: CaffeNet) -> None:
+def _check(net: CaffeNet, stored_statistics: bool) -> None:
     for layer in net.kept():
         if layer.type not in KINDS:
             raise UnsupportedError(f"{net.where(layer)}: no such layer type here{nearest_names(layer.type, KINDS)}")
         least, most = KINDS[layer.type].bottoms
         if not least <= len(layer.bottoms) <= most:
             raise ModelError(f"{net.where(layer)}: {len(layer.bottoms)} bottoms; wanted {least} to {most}")
+        if takes_batch_statistics(layer, net.phase) and not stored_statistics:
+            raise UnsupportedError(f"{net.where(layer)}: {batch_statistics(layer, net.phase)}")
 
 
 def _input_shapes(net: CaffeNet) -> Shapes:
@@ -203,12 +218,22 @@ def _input_shapes(net: CaffeNet) -> Shapes:
     return found
 
 
+def _constants(net: CaffeNet) -> dict[str, np.ndarray | None]:
+    found: dict[str, np.ndarray | None] = {}
+    for layer in net.layers:
+        if layer.type == "Parameter" and not layer.dropped:
+            found[layer.outputs[0]] = None
+        elif layer.type == "DummyData" and layer.constant:
+            found.update(zip(layer.outputs, dummy_constants(site(net, layer, {})), strict=True))
+    return found
+
+
 def _unread_shapes(net: CaffeNet) -> Shapes:
     """Shapes of the tops of data layers that nothing reads; a label of unknown size has one number an image."""
     batch = next((shape[0] for shape in net.inputs.values() if shape), 1)
     found: Shapes = {}
     for layer in net.layers:
-        if layer.type not in (*DATA_TYPES, "Input"):
+        if layer.type not in (*DATA_TYPES, "Input") or layer.constant:
             continue
         for top, value in enumerate(layer.outputs):
             if value not in net.inputs:
@@ -228,13 +253,13 @@ def _listed(net: CaffeNet, fed: Container[str]) -> list[Layer]:
             splits = {user: split for user, split in splits.items() if user not in users}
     found: list[Layer] = []
     for entry in net.layers:
-        is_input = entry.type in (*DATA_TYPES, "Input")
+        is_input = entry.type in (*DATA_TYPES, "Input", "Parameter")
         if entry.index not in kept and not is_input:
             continue
         tops = [(t, v) for t, v in zip(entry.tops, entry.outputs, strict=True) if not is_input or v in fed]
         bottoms = [splits.get((entry.name, i), ("", blob))[1] for i, blob in enumerate(entry.bottoms)]
         layer = Layer(entry.name, entry.type, bottoms, [t for t, _ in tops], list(entry.inputs), [v for _, v in tops])
-        layer.entry = None if is_input else entry
+        layer.entry = None if is_input and entry.type != "Parameter" else entry
         found.append(layer)
         for top, (blob, value) in enumerate(zip(entry.tops, entry.outputs, strict=True)):
             stem = f"{blob}_{entry.name}_{top}_split"

@@ -16,7 +16,6 @@ _REASONS = {
     "LSTMUnit": "recurrent layers are not imported",
     "RNN": "recurrent layers are not imported",
     "Recurrent": "recurrent layers are not imported",
-    "Parameter": "its top is a parameter, which no image decides",
     "ROIPooling": "its regions come from outside the network",
     "ROIAlign": "its regions come from outside the network",
     "PSROIPooling": "its regions come from outside the network",
@@ -26,14 +25,20 @@ _REASONS = {
 }
 
 
-def check(net: CaffeNet, ignore_unknown: bool) -> None:
-    """Raises UnsupportedError that lists every layer that is needed and has a type without a translation or, unless
-    `ignore_unknown`, fields that the schema does not know; ModelError where a layer has too many ends."""
+def check(net: CaffeNet, ignore_unknown: bool, stored_statistics: bool = False) -> None:
+    """Whether every layer that is needed has a translation.
+
+    Raises UnsupportedError that lists every layer that has a type without one or, unless `ignore_unknown`, fields that
+    the schema does not know or, unless `stored_statistics`, normalizes by the statistics of the batch; ModelError where
+    a layer has too many ends.
+    """
     problems = {}
     for layer in net.kept():
         found = [] if layer.type in KINDS else [_no_translation(layer)]
         if layer.type in KINDS and not ignore_unknown:
             found += [(item.line, str(item)) for item in layer.unknown]
+        if takes_batch_statistics(layer, net.phase) and not stored_statistics:
+            found.append((layer.line, batch_statistics(layer, net.phase)))
         if found:
             problems[layer.index] = found
     if problems:
@@ -42,6 +47,25 @@ def check(net: CaffeNet, ignore_unknown: bool) -> None:
         _check_ends(net, layer)
     if not net.kept():
         raise ModelError(f"{net.origin}: no layer is left in phase {net.phase}")
+
+
+def takes_batch_statistics(layer: Layer, phase: str) -> bool:
+    """Whether Caffe normalizes by mean and variance of the batch there, instead of the stored ones."""
+    if layer.type == "BatchNorm":
+        param = layer.proto.batch_norm_param
+        return not param.use_global_stats if param.HasField("use_global_stats") else phase == "TRAIN"
+    bn = layer.proto.bn_param
+    return layer.type == "BN" and phase == "TRAIN" and not bn.frozen and not bn.HasField("bn_mode")
+
+
+def batch_statistics(layer: Layer, phase: str) -> str:
+    """Why `takes_batch_statistics` is a refusal, and the way on."""
+    said = layer.type == "BatchNorm" and layer.proto.batch_norm_param.HasField("use_global_stats")
+    why = "use_global_stats: false" if said else f"phase {phase}"
+    return (
+        f"{why} takes the statistics of the batch, in which images are not independent: stored_statistics=True "
+        "(--stored-statistics) takes the stored ones instead, which are other values"
+    )
 
 
 def _check_ends(net: CaffeNet, layer: Layer) -> None:

@@ -11,9 +11,8 @@ import onnx
 
 from ...errors import ModelError
 from ...files import check_writable
-from .checking import check
+from .checking import check, takes_batch_statistics
 from .data_layers import stated_preprocess
-from .layer import Layer
 from .layers import KINDS
 from .net import CaffeNet, listing, read_net
 from .parameters import ImportReport, parameters
@@ -35,6 +34,7 @@ def to_onnx(
     outputs: Sequence[str] | None = None,
     ignore_unknown: bool = False,
     allow_missing: bool = False,
+    stored_statistics: bool = False,
     seed: int = 0,
     report: ImportReport | None = None,
     done: Callable[[float], None] | None = None,
@@ -44,8 +44,8 @@ def to_onnx(
 
     caffemodel: binary or HDF5 weights; None fills the parameters by the prototxt's fillers from `seed` (a weight
         without one is drawn as "msra" does, a BatchNorm starts as mean 0 and variance 1).
-    phase: "TEST" or "TRAIN". It decides which layers the include and exclude rules keep, and nothing else: dropout
-        is the identity and BatchNorm uses its stored statistics in both.
+    phase: "TEST" or "TRAIN". It decides which layers the include and exclude rules keep, and what BatchNorm layers
+        take that do not say; dropout is the identity in both.
     input_shapes: input blob -> shape, over what the file declares.
     labels, preprocess: stored as metadata "ebp_cuda.labels" and "ebp_cuda.preprocess". Without `preprocess`, what
         the data layer of a training prototxt says about mean, scale and crop is stored.
@@ -54,6 +54,8 @@ def to_onnx(
     ignore_unknown: import layers with fields that the schema does not know as if these were not there. Such a field
         may change what a layer computes; by default it is a refusal. Fields about training are never one.
     allow_missing: let layers without weights in the file keep filler values, instead of refusing.
+    stored_statistics: BatchNorm layers that ask for the statistics of the batch, which makes its images depend on one
+        another, take their stored ones; by default they are a refusal.
     report: filled with what was left out, unknown, missing, unused or shared.
     done: called with the part of the work that a step was, 1 in all.
     tensors: filled with the numbers of the initializers by name, many of them views of the file; the model itself then
@@ -72,8 +74,8 @@ def to_onnx(
     report.unknown += [_unknown(net, item) for item in net.unknown]
     if outputs:
         net.restrict(outputs)
-    check(net, ignore_unknown)
-    report.batch_statistics += [layer.name for layer in net.kept() if _takes_batch_statistics(layer)]
+    report.batch_statistics += [layer.name for layer in net.kept() if takes_batch_statistics(layer, net.phase)]
+    check(net, ignore_unknown, stored_statistics)
     weights = read_weights(caffemodel, may_be_empty=True) if caffemodel is not None else None
     inputs = _input_shapes(net, input_shapes)
     shapes = infer_shapes(net, inputs)
@@ -157,11 +159,6 @@ def _output_dims(shape: tuple[int, ...], free: set[int], batch: int) -> Dims:
     """Declared dims of an output: the batch is N, other open axes have no name."""
     dims: list[int | str | None] = [None if axis in free else length for axis, length in enumerate(shape)]
     return ["N", *dims[1:]] if 0 in free and shape[0] == batch else dims
-
-
-def _takes_batch_statistics(layer: Layer) -> bool:
-    param = layer.proto.batch_norm_param
-    return layer.type == "BatchNorm" and param.HasField("use_global_stats") and not param.use_global_stats
 
 
 def _unknown(net: CaffeNet, item: Unknown) -> str:

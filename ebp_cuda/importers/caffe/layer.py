@@ -31,7 +31,10 @@ class Layer:
     unknown: list[Unknown] = field(default_factory=list)
     """Its fields that no schema knows and that may say what it computes."""
 
+    constant: bool = False
+    """A DummyData layer beside other sources of data: its tops are the same at every forward."""
+
     @property
     def brings_data(self) -> bool:
         """Whether its tops are inputs of the network."""
-        return self.type == "Input" or is_data(self.type, self.bottoms)
+        return not self.constant and (self.type == "Input" or is_data(self.type, self.bottoms))

@@ -121,6 +121,7 @@ def build_net(message: Any, origin: str, phase: str, scan: Scan | None = None) -
     net = CaffeNet(origin, message.name, phase, layers, unknown=scan.unknown)
     _assign_values(net, elsewhere)
     drop_training_parts(net.layers)
+    _mark_constants(net)
     _collect_inputs(net)
     return net
 
@@ -231,6 +232,15 @@ def _value_name(blob: str, layer: Layer, writers: Sequence[Layer], taken: Collec
     while name in taken:
         name = f"{name}#{layer.index}"
     return name
+
+
+def _mark_constants(net: CaffeNet) -> None:
+    """DummyData stands for the data where the network has nothing else to read, and is a constant beside it."""
+    read = {value for layer in net.kept() for value in layer.inputs}
+    sources = [layer for layer in net.layers if layer.brings_data and not read.isdisjoint(layer.outputs)]
+    if any(layer.type != "DummyData" for layer in sources):
+        for layer in sources:
+            layer.constant = layer.type == "DummyData"
 
 
 def _collect_inputs(net: CaffeNet) -> None:

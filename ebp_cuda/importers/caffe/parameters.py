@@ -29,7 +29,7 @@ class ImportReport:
     missing: list[str] = field(default_factory=list)
     """Layers whose parameters the weights file lacks; they hold filler values (only with allow_missing)."""
     batch_statistics: list[str] = field(default_factory=list)
-    """BatchNorm layers that ask for the statistics of the batch; they got the stored ones."""
+    """BatchNorm layers that ask for the statistics of the batch (with stored_statistics, they got the stored ones)."""
     not_finite: list[str] = field(default_factory=list)
     """Parameters "LAYER/I" that hold a NaN or an infinity."""
     unused: list[str] = field(default_factory=list)

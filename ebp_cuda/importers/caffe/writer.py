@@ -29,6 +29,8 @@ class OnnxWriter:
         self.tensors: dict[str, np.ndarray] = {}
         """Initializer -> its numbers. They are not in the model, which would hold them a second time."""
         self.functions: dict[str, onnx.FunctionProto] = {}
+        self.constant_values: set[str] = set()
+        """Values that no input decides: what Parameter and constant DummyData layers hold."""
         self._taken = taken
         self._copies: dict[str, int] = {}
         self._node_names: set[str] = set()
@@ -77,6 +79,11 @@ class OnnxWriter:
         if name not in self.functions:
             self.functions[name] = function(name, inputs)
         self.node(name, layer, inputs, outputs, suffix=suffix, domain=DOMAIN, **attrs)
+
+    def constant_value(self, layer: Layer, value: str, name: str, suffix: str = "") -> None:
+        """The value is what the initializer `name` holds."""
+        self.constant_values.add(value)
+        self.node("Identity", layer, [name], [value], suffix=suffix)
 
     def weighted_sum(self, layer: Layer, coeff: Sequence[float]) -> None:
         self.call(eltwise_name(len(coeff)), layer, operation="SUM", coeff=[float(factor) for factor in coeff])

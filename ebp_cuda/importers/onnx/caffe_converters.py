@@ -6,7 +6,7 @@ from typing import Any
 
 from ...errors import UnsupportedError
 from ...graph import Node
-from .call import Call, converter
+from .call import Call, converter, spatial
 
 ALL_AXES = tuple(f"caffe.ArgMax{name}" for name in ("Indices", "Both"))
 ONE_AXIS = tuple(f"caffe.ArgMaxAlong{name}" for name in ("Indices", "Values"))
@@ -54,7 +54,18 @@ def threshold(call: Call) -> Node:
 
 @converter(*(f"caffe.{name}" for name in ("Eltwise", *(f"Eltwise{n}" for n in range(3, 65)))))
 def eltwise(call: Call) -> Node:
-    return call.node("sum", {"coefficients": tuple(call.attr("coeff"))})
+    coefficients = tuple(call.attr("coeff"))
+    if len(call.activations) != len(coefficients):
+        raise UnsupportedError(f"{call.where}: a weighted sum with a constant; wanted {len(coefficients)} activations")
+    return call.node("sum", {"coefficients": coefficients})
+
+
+@converter("caffe.Pooling")
+def average_pool(call: Call) -> Node:
+    """Rounded up. Without padding, Caffe keeps a last window that lies outside, and divides 0 by 0 there."""
+    kernel = tuple(call.attr("kernel_shape"))
+    attrs = {**spatial(call, len(kernel)), "kernel": kernel, "ceil_mode": True, "count_include_pad": True}
+    return call.node("avg_pool", {**attrs, "drops_outside": any(attrs["padding"])})
 
 
 @converter("caffe.PoolingMask")

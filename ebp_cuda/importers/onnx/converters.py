@@ -57,7 +57,7 @@ def matmul(call: Call) -> Node:
     return call.node("linear", params=params)
 
 
-@converter("MaxPool", "AveragePool", "caffe.Pooling")
+@converter("MaxPool", "AveragePool")
 def pool(call: Call) -> Node:
     kernel = tuple(call.attr("kernel_shape"))
     attrs = {**spatial(call, len(kernel)), "kernel": kernel, "ceil_mode": bool(call.attr("ceil_mode", 0))}

@@ -13,6 +13,12 @@ from ..layer import Layer
 from ..net import CaffeNet
 from ..writer import OnnxWriter
 
+MAX_CONSTANT = 1 << 24
+"""Numbers in a constant that a layer brings along by itself."""
+
+MANY = 1 << 30
+"""More bottoms or tops than any layer has."""
+
 Shape = tuple[int, ...]
 Tensors = Sequence[np.ndarray]
 

@@ -7,9 +7,7 @@ from itertools import pairwise
 from ....errors import ModelError, ShapeError
 from ..schema import enum_name
 from ..writer import OnnxWriter
-from .base import Shape, Site, Tensors, kind, unsupported
-
-MANY = 1 << 30
+from .base import MANY, Shape, Site, Tensors, kind
 
 
 def eltwise_shape(site: Site) -> list[Shape]:
@@ -28,12 +26,21 @@ def eltwise(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
         raise ModelError(
             f"{site.where}: operation {operation} with {len(coeff)} coeff; wanted SUM with {len(site.shapes)}"
         )
-    if operation == "PROD" and len(site.shapes) > 2:
-        raise unsupported(site, f"a product of {len(site.shapes)} bottoms", "two")
-    if all(factor == 1 for factor in coeff):
-        out.node({"SUM": "Sum", "MAX": "Max", "PROD": "Mul"}[operation], site.layer)
+    if operation == "PROD":
+        _product(site, out)
+    elif all(factor == 1 for factor in coeff):
+        out.node({"SUM": "Sum", "MAX": "Max"}[operation], site.layer)
     else:
         out.weighted_sum(site.layer, coeff)
+
+
+def _product(site: Site, out: OnnxWriter) -> None:
+    """ONNX multiplies two at a time."""
+    layer = site.layer
+    value = layer.inputs[0]
+    for index, other in enumerate(layer.inputs[1:-1]):
+        value = out.helper("Mul", layer, f"product{index}", [value, other])
+    out.node("Mul", layer, [value, layer.inputs[-1]])
 
 
 def concat_axis(site: Site) -> int:

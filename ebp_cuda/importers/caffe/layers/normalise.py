@@ -57,7 +57,7 @@ def _factor_last(site: Site) -> bool:
 
 
 def batch_norm(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
-    """The stored statistics, in both phases: training statistics would depend on the batch."""
+    """By the stored statistics: `checking` has asked about those of the batch."""
     layer = site.layer
     if _factor_last(site):
         tensors = [*tensors[2:], *tensors[:2]]
@@ -126,6 +126,11 @@ def scale_params(site: Site) -> list[Param]:
     return [*found, Param(shape, filler(param, "bias_filler"))] if param.bias_term else found
 
 
+def covered_shape(site: Site) -> list[Shape]:
+    _covered(site)
+    return [site.shape]
+
+
 def bias_params(site: Site) -> list[Param]:
     return [Param(_covered(site)[1], filler(site.param, "filler"))] if len(site.shapes) == 1 else []
 
@@ -165,7 +170,7 @@ def scale(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
 def bias(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
     if len(site.shapes) > 1:
         other = _second(site, out)
-        if site.shapes[1] != site.shape:
+        if site.shapes[1] != site.shape and site.layer.inputs[1] not in out.constant_values:
             value = out.value(f"{site.layer.outputs[0]}@expanded")
             out.call("ExpandLike", site.layer, [other, site.layer.inputs[0]], [value], suffix="expand")
             other = value
@@ -177,5 +182,5 @@ def bias(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
 kind("LRN", lrn, shape=lrn_shape, settings="lrn_param")
 kind("BatchNorm", batch_norm, params=batch_norm_params, settings="batch_norm_param")
 kind("BN", bn, params=bn_params, settings="bn_param")
-kind("Scale", scale, params=scale_params, settings="scale_param", bottoms=(1, 2))
-kind("Bias", bias, params=bias_params, settings="bias_param", bottoms=(1, 2))
+kind("Scale", scale, shape=covered_shape, params=scale_params, settings="scale_param", bottoms=(1, 2))
+kind("Bias", bias, shape=covered_shape, params=bias_params, settings="bias_param", bottoms=(1, 2))

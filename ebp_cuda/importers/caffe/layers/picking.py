@@ -7,10 +7,7 @@ import numpy as np
 from ....errors import ModelError, ShapeError
 from ..writer import OnnxWriter
 from . import convolution
-from .base import Param, Shape, Site, Tensors, filler, kind, unsupported
-
-MAX_CONSTANT = 1 << 24
-"""Numbers in a constant that a layer brings along by itself."""
+from .base import MAX_CONSTANT, Param, Shape, Site, Tensors, filler, kind, unsupported
 
 
 def permutation(site: Site) -> list[int]:
@@ -162,6 +159,8 @@ def im2col(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
 
 def im2col_shape(site: Site) -> list[Shape]:
     site.rank(4)
+    if site.axis(site.param.axis) != 1:
+        raise unsupported(site, f"channel axis {site.param.axis}", "1")
     kernel, stride, pad, dilation = convolution.geometry(site)
     sizes = convolution.conv_sizes(site, kernel, stride, pad, dilation)
     return [(site.shape[0], site.shape[1] * kernel[0] * kernel[1], *sizes)]
