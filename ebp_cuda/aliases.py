@@ -27,6 +27,7 @@ MOVED = {
     "fold": "engine.fold",
     "job": "batch.photos",
     "maps": "images.maps",
+    "models.digits.benchmark": "eval.digits_game",
     "preprocess": "images.preprocess",
     "profile": "cli.profile",
     "signs": "engine.signs",
@@ -78,9 +79,8 @@ class _Aliases(importlib.abc.MetaPathFinder):
         name = new_name(fullname)
         if name is None or importlib.util.find_spec(name) is None:
             return None
-        top = fullname.split(".")[1]
-        if top in MOVED:
-            moved = f"{_PACKAGE}.{top} is now {_PACKAGE}.{MOVED[top]}"
+        if fullname.removeprefix(f"{_PACKAGE}.").split(".")[0] not in SAME:
+            moved = f"{fullname} is now {name}"
             warnings.warn(moved, DeprecationWarning, stacklevel=2)  # frames of the import system do not count
         return importlib.util.spec_from_loader(fullname, _SameModule(name))
 

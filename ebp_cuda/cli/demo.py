@@ -155,15 +155,15 @@ def _scene_row(scene: np.ndarray, present: list[int], method: ExcitationBackprop
 
 def _pointing_game(net: Net, console: Console) -> Table:
     """Plays the game over the held-out scenes, with a progress bar where somebody watches; the table of accuracies."""
-    from ..models.digits import benchmark
+    from ..eval import digits_game
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("pointing game", total=SCENES)
-        found = benchmark.run(SCENES, net=net, progress=lambda done, _: progress.update(task, completed=done))
+        found = digits_game.run(SCENES, net=net, progress=lambda done, _: progress.update(task, completed=done))
     first = found[0]
-    many = f"with {benchmark.MANY} digits or more ({first.trials_many})"
+    many = f"with {digits_game.MANY} digits or more ({first.trials_many})"
     table = Table("method", f"all digits ({first.trials})", "mean of classes", many, box=None, pad_edge=False)
-    table.title = f"Pointing game, {SCENES} held-out scenes, {benchmark.TOLERANCE:g} px tolerance"
+    table.title = f"Pointing game, {SCENES} held-out scenes, {digits_game.TOLERANCE:g} px tolerance"
     for row in found:
         table.add_row(row.method, *(f"{share:.1%}" for share in (row.overall, row.class_mean, row.many)))
     return table

@@ -18,9 +18,10 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score
 
 from ebp_cuda.errors import InputError
+from ebp_cuda.eval import digits_game
 from ebp_cuda.importers.caffe import read_weights
 from ebp_cuda.models import digits
-from ebp_cuda.models.digits import benchmark, network, scenes, train
+from ebp_cuda.models.digits import network, scenes, train
 from ebp_cuda.net import Net
 
 
@@ -97,10 +98,10 @@ def test_the_weights_file_is_small_and_fits() -> None:
 
 
 def test_the_twin_computes_what_the_imported_network_does() -> None:
-    x = benchmark.as_input(held_out(60)[:3])
+    x = digits_game.as_input(held_out(60)[:3])
     ours = trained().forward(x, [digits.TOP])[digits.TOP]
     with torch.no_grad():
-        theirs = benchmark.twin_of(trained())(x)
+        theirs = digits_game.twin_of(trained())(x)
     assert ours.shape == (3, 10, 1, 1)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
 
@@ -108,7 +109,7 @@ def test_the_twin_computes_what_the_imported_network_does() -> None:
 def test_a_larger_image_gives_a_plane_of_scores() -> None:
     x = torch.zeros(1, 3, 144, 176)
     assert trained().forward(x, [digits.TOP])[digits.TOP].shape == (1, 10, 3, 5)
-    assert benchmark.twin_of(trained())(x).shape == (1, 10, 3, 5)
+    assert digits_game.twin_of(trained())(x).shape == (1, 10, 3, 5)
 
 
 def test_the_twins_normalisation_is_that_of_torch() -> None:
@@ -133,7 +134,7 @@ def test_batch_normalisation_folds_into_the_weights() -> None:
 
 def test_it_recognises_held_out_digits() -> None:
     some = held_out(60)[:50]
-    x = benchmark.as_input(some)
+    x = digits_game.as_input(some)
     scores = trained().forward(x, [digits.TOP])[digits.TOP].flatten(1).numpy()
     present = train.as_targets(list(some)).numpy()
     assert average_precision_score(present, scores, average="micro") > 0.9
@@ -143,7 +144,7 @@ def test_it_recognises_held_out_digits() -> None:
 
 def test_contrastive_maps_point_at_the_digit_asked_for() -> None:
     seen = []
-    rows = benchmark.run(40, seed=3, net=trained(), progress=lambda done, n: seen.append((done, n)))
+    rows = digits_game.run(40, seed=3, net=trained(), progress=lambda done, n: seen.append((done, n)))
     by_name = {row.method: row for row in rows}
     assert seen == [(20, 40), (40, 40)]
     assert by_name["c-MWP"].trials == sum(len(scene.labels) for scene in held_out(60)[:40])
@@ -155,9 +156,9 @@ def test_contrastive_maps_point_at_the_digit_asked_for() -> None:
 
 
 def test_a_gradient_map_is_the_largest_slope_over_the_colours() -> None:
-    twin = benchmark.twin_of(trained()).double()
-    x = benchmark.as_input(held_out(60)[:2]).double()
-    maps = benchmark.gradient(twin, x, torch.tensor([[4, 7], [1, 2]]))
+    twin = digits_game.twin_of(trained()).double()
+    x = digits_game.as_input(held_out(60)[:2]).double()
+    maps = digits_game.gradient(twin, x, torch.tensor([[4, 7], [1, 2]]))
     assert maps.shape == (2, 2, scenes.SIZE, scenes.SIZE)
     row, column = divmod(int(maps[0, 1].argmax()), scenes.SIZE)
     slopes = []

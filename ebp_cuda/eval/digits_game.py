@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ebp_cuda.eval.methods import centre
-from ebp_cuda.eval.pointing import PointingGame
-from ebp_cuda.images.maps import resize_maps
-from ebp_cuda.images.preprocess import Preprocess, prepare
-
-from . import CONTRAST_LAYER, LAYER, PREPROCESS, load, network, scenes
+from ..images.maps import resize_maps
+from ..images.preprocess import Preprocess, prepare
+from ..models.digits import CONTRAST_LAYER, LAYER, PREPROCESS, load, network, scenes
+from .methods import centre
+from .pointing import PointingGame
 
 if TYPE_CHECKING:
-    from ebp_cuda.net import Net
+    from ..net import Net
 
 TOLERANCE = 4.0
 """Pixels. The paper's 15 pixels are 3 to 4% of its photos' sides; so are 4 of 112."""
