@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..errors import InputError, ShapeError
+from ..errors import InputError, NumericError, ShapeError
 from ..targets import parse_targets
 from .decoding import Decoded
 from .photos import attribute_batch
@@ -78,7 +78,7 @@ class Attributor:
         group = self._waiting.pop(key)
         try:
             yield self._attribute(group)
-        except (ShapeError, InputError) as error:
+        except (ShapeError, InputError, NumericError) as error:
             if len(group) == 1:
                 yield Mapped([replace(group[0].image, error=str(error))])
                 return

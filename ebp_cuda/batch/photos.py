@@ -125,9 +125,12 @@ def attribute_batch(
         done(runs[0].targets.numel())
     else:
         ids, runs = torch.as_tensor(chosen).expand(len(x), -1), []
-        for part in method.chunks(x.shape, ids.shape[1]).of_classes(ids.shape[1]):
+        whole = [slice(0, ids.shape[1])]
+        chunks = None if method.max_memory is None else method.chunks(x.shape, ids.shape[1])
+        for part in whole if chunks is None else chunks.of_classes(ids.shape[1]):
             runs.append(method.run(x, ids[:, part]))
             done(runs[-1].targets.numel())
+    method.check()  # what is wrong with these images is not to be told of later ones
     maps, targets, left = (
         torch.cat(parts, 1) for parts in zip(*[(r.maps, r.targets, r.mass_left) for r in runs], strict=True)
     )

@@ -9,14 +9,13 @@ however a call is split.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ..errors import InputError
 from ..ops import memory
@@ -102,10 +101,10 @@ def account_of(walk: Walk, inputs: Mapping[str, Sequence[int]]) -> Account:
     plan = walk.plan
     dry = replace(walk, plan=_dry(plan))
     images = {name: torch.empty(1, *shape[1:], device="meta") for name, shape in inputs.items()}
-    _peaks(dry, images, 1)  # packs the weights, which stay
+    trace = dry.forward(images)
+    dry.sweep(trace, trace.values[walk.top])  # packs the weights, which stay
     one, two = _peaks(dry, images, 1), _peaks(dry, images, 2)
     moments = tuple((max(0, 2 * a - b), max(0, b - a)) for a, b in zip(one, two, strict=True))
-    trace = dry.forward(images)
     largest = largest_value(plan, trace, walk.route.nodes) if memory.carried_in_blocks(plan.device) else 0
     return Account(moments, trace.shapes[walk.top][1], largest)
 
@@ -132,14 +131,22 @@ class _Allocations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.peaks = [0]
-        self._alive: list[tuple[StorageWeakRef, int]] = []
+        self._older: list[_Allocation] = []
+        self._older_bytes = 0
+        """Of what was made before the present moment; what of it is given back within counts until its end."""
+        self._newer: list[_Allocation] = []
 
     def run(self, phase: Phase, index: int, layer: Layer) -> Sequence[Any]:
-        self.peaks.append(self._bytes())
+        self._next_moment()
         try:
             return layer()
         finally:
-            self.peaks.append(self._bytes())
+            self._next_moment()
+
+    def _next_moment(self) -> None:
+        self._older, self._newer = _alive([*self._older, *self._newer]), []
+        self._older_bytes = _bytes(self._older)
+        self.peaks.append(self._older_bytes)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -147,17 +154,28 @@ class _Allocations(TorchDispatchMode):
         if func.overloadpacket is torch.ops.aten._local_scalar_dense:
             return 1  # a rule asks something of numbers that are not there: yes, which is the way that takes more
         result = func(*args, **(kwargs or {}))
-        read = {storage._cdata for storage in _storages((args, kwargs))}
-        made = {storage._cdata: storage for storage in _storages(result) if storage._cdata not in read}
+        read = {storage._cdata for storage in _storages((*args, *(kwargs or {}).values()))}
+        made = [storage for storage in _storages((result,)) if storage._cdata not in read]
         if made:
-            self._alive += [(StorageWeakRef(storage), storage.nbytes()) for storage in made.values()]
-            self.peaks[-1] = max(self.peaks[-1], self._bytes())
+            self._newer = [*_alive(self._newer), *((StorageWeakRef(storage), storage.nbytes()) for storage in made)]
+            self.peaks[-1] = max(self.peaks[-1], self._older_bytes + _bytes(self._newer))
         return result
 
-    def _bytes(self) -> int:
-        self._alive = [(ref, size) for ref, size in self._alive if not ref.expired()]
-        return sum(size for _, size in self._alive)
+
+_Allocation = tuple[StorageWeakRef, int]
 
 
-def _storages(values: Any) -> list[torch.UntypedStorage]:
-    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+def _alive(allocations: Iterable[_Allocation]) -> list[_Allocation]:
+    return [allocation for allocation in allocations if not allocation[0].expired()]
+
+
+def _bytes(allocations: Iterable[_Allocation]) -> int:
+    return sum(size for _, size in allocations)
+
+
+def _storages(values: Iterable[Any]) -> Iterator[torch.UntypedStorage]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value.untyped_storage()
+        elif isinstance(value, (tuple, list)):
+            yield from _storages(value)

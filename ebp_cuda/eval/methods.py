@@ -114,7 +114,13 @@ def _factories(
         method = ExcitationBackprop(
             net, layers.layer, contrast, rules=rules, device=device, top=layers.top, max_memory=max_memory
         )
-        return method.attribute
+
+        def maps(x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+            attributed = method.attribute(x, classes)
+            method.check()  # on a GPU: before the next images are asked for
+            return attributed
+
+        return maps
 
     def contrastive() -> Maps:
         if layers.contrast is None:
