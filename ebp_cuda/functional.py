@@ -106,7 +106,7 @@ def conv2d(
     four = not isinstance(padding, int) and len(padding) == 4
     pads = tuple(padding) if four else _pair("conv2d", "padding", padding) * 2  # type: ignore[arg-type]
     z = ops.conv2d_normalizer(x, w_plus, step, pads, spread, groups)
-    r = ops.share(_fitting("conv2d", p, z), z)
+    r = ops.divide_or_zero(_fitting("conv2d", p, z), z)
     return ops.conv2d_sweep(r, w_plus, x.shape[2:], step, pads, spread, groups, gate=x)
 
 
@@ -122,7 +122,7 @@ def linear(p: Array, x: Array, w: Array) -> Array:
         raise ShapeError(f"linear: x is {x.dtype}, w is {w.dtype}; they must be of one dtype")
     w_plus = w.clamp(min=0)
     z = F.linear(x, w_plus)
-    return ops.gate(ops.share(_fitting("linear", p, z), z) @ w_plus, x)
+    return ops.gate(ops.divide_or_zero(_fitting("linear", p, z), z) @ w_plus, x)
 
 
 @_on_tensors
@@ -136,7 +136,7 @@ def avg_pool2d(
     windows = _windows("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
     window = (windows.kernel, windows.stride, windows.padding)
     z = ops.window_sum(x, *window, windows.out_size).clamp(min=0)
-    r = ops.share(_fitting("avg_pool2d", p, z), z)
+    r = ops.divide_or_zero(_fitting("avg_pool2d", p, z), z)
     return ops.gate(ops.window_spread(r, windows.in_size, *window), x)
 
 
@@ -171,7 +171,7 @@ def add(p: Array, *xs: Array) -> tuple[Array, ...]:
     total = xs[0] + xs[1]
     for x in xs[2:]:
         total = total + x
-    r = ops.share(_fitting("add", p, total), total)
+    r = ops.divide_or_zero(_fitting("add", p, total), total)
     return tuple(ops.gate(r, x) for x in xs)
 
 

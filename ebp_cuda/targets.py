@@ -11,7 +11,7 @@ import torch
 
 from .errors import InputError, nearest_names
 from .interop import to_tensor
-from .ops.waiting import extremes
+from .ops.host_sync import minmax
 
 Target = int | str | Sequence[int] | torch.Tensor | Any
 
@@ -66,7 +66,7 @@ def choice_of(target: Target, images: int) -> Choice:
     if found.dim() > 2 or found.shape[0] != images or found.numel() == 0:
         raise InputError(f"target has shape {list(found.shape)}, wanted a class, [{images}] or [{images}, K]")
     found = found.to(torch.int64).reshape(images, -1)
-    return Choice("given", found.shape[1], found, *((extremes(found) if found.is_cpu else None) or (0, 0)))
+    return Choice("given", found.shape[1], found, *((minmax(found) if found.is_cpu else None) or (0, 0)))
 
 
 def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ except UnsupportedError as reason:
     device = "cpu"
 
     def kernel(p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return p * ebp_cuda.ops.share(x, x + 1)
+        return p * ebp_cuda.ops.divide_or_zero(x, x + 1)
 
 
 @ebp_cuda.register_rule("relu", "pass", needs="x")

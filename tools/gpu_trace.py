@@ -46,7 +46,8 @@ def as_on_cuda() -> Iterator[None]:
     with (
         mock.patch.object(torch.Tensor, "is_cuda", property(lambda tensor: tensor.is_meta), create=True),
         mock.patch.object(torch.backends.cudnn, "is_acceptable", lambda tensor: True),
-        mock.patch.object(ebp_cuda.engine.plan, "settled", lambda tensor: tensor),
+        mock.patch.object(ebp_cuda.engine.plan, "synchronized", lambda tensor: tensor),
+        mock.patch.object(ebp_cuda.linear.part, "synchronized", lambda tensor: tensor),
     ):
         yield
 
@@ -198,7 +199,6 @@ def trace(
     net: Net, layer: str, contrast: str, size: tuple[int, int], images: int, classes: int, dtype: str
 ) -> list[Launch]:
     """The launches of one recorded call of c-MWP for images [images, 3, *size], in order."""
-    net.plan("caffe", "meta", dtype).fused = True
     eb = ExcitationBackprop(net, layer, contrast, device="meta", dtype=dtype)
     x = torch.empty(images, 3, *size, device="meta").contiguous(memory_format=torch.channels_last)
     asked = targets.choice_of(torch.zeros(images, classes, dtype=torch.int64, device="meta"), images)

@@ -112,7 +112,7 @@ def account_of(walk: Walk, inputs: Mapping[str, Sequence[int]]) -> Account:
 def _dry(plan: Plan) -> Plan:
     """The plan on meta tensors."""
     dry = Plan(plan.graph, plan.rules, torch.device("meta"), plan.dtype, plan.precision)
-    dry.fused = plan.fused
+    dry.backend = plan.backend
     return dry
 
 

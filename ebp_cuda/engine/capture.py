@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 
 from ..errors import EBPError, UnsupportedError
-from ..ops.waiting import HostRead, NoHostReads
+from ..ops.host_sync import ForbidHostSync, HostRead
 
 Tensors = tuple[torch.Tensor, ...]
 Replay = Callable[[], Any]
@@ -160,9 +160,9 @@ class Run:
         with recorder.turn():
             with torch.inference_mode(False):  # tensors made under it could not be written to outside of it
                 self._given = tuple(recorder.room(tensor).copy_(tensor) for tensor in given)
-            with NoHostReads():
+            with ForbidHostSync():
                 work(*self._given)  # makes what is made at a first run, and finds what a recording would break at
-            with NoHostReads() as read:
+            with ForbidHostSync() as read:
                 self.results, self._replay = recorder.record(lambda: work(*self._given))
             self._keep = tuple(read.outside.values())  # a replay reads their memory, whoever else has let go of it
 

@@ -1,101 +1,91 @@
-"""What a plan computes together: a convolution, its ReLU and its normaliser, from one reading of x.
+"""Which convolutions run forward together with the ReLU behind them and the normalizer that their rule divides by.
 
-Only where a faster convolution has nothing to offer for the output alone. On CUDA: 1 x 1 kernels, which read more than
-they compute, and strided ones; what is 3 x 3 or larger goes to cuDNN, whose Winograd products need half the arithmetic.
-On a CPU: what its matrix tiles take.
+Where the backend gains by that (`LinearMap.why_no_normalizer`) and the layer shares by its positive weights alone. The
+ReLU joins where nobody else reads the convolution's output.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from ..graph import Graph, Node
-from ..ops import tiles
-from ..rules import Forward, Rule
-from ..rules.contraction import forward_with_normalizer, hand_on_forward, share_conserving, share_excitation
+from ..linear import LinearMap
+from ..rules import Forward, Rule, Saved
+from ..rules.contraction import forward_with_normalizer, share_conserving, share_excitation
 from ..vocabulary import operations
 
-_KEEP_THE_FACTOR = operations("conv", "max_pool", "avg_pool", "concat", "flatten", "reshape", "identity")
-"""Layers that hand down a relevance whose factor is their input itself."""
+KEEP_THE_FACTOR = operations("conv", "max_pool", "avg_pool", "concat", "flatten", "reshape", "identity")
+"""Layers whose rules hand down a relevance `s * x` with their own input as the factor x."""
 
 
-_FEW = 8
-"""Input channels below which tensor cores and matrix tiles stay empty."""
-
-
-class Planned(Protocol):
-    """What is asked of a plan."""
+@dataclass(frozen=True)
+class Fusion:
+    """Finds them in one plan."""
 
     graph: Graph
-    fused: bool
     non_negative: frozenset[str]
+    """Values that cannot be below zero."""
+    rule: Callable[[Node], Rule | None]
+    linear: Callable[[int], LinearMap | None]
+    """By index of a node: its linear map, if it has one."""
 
-    def rule(self, node: Node) -> Rule | None: ...
+    def forwards(
+        self,
+        needed: Sequence[int],
+        keep: Collection[str],
+        visited: Collection[int],
+        divided: Collection[int] | None = None,
+    ) -> dict[int, Forward]:
+        """By node, what runs in place of its forward.
 
-    def packer(self, index: int) -> Callable[[str], torch.Tensor]: ...
+        Args:
+            needed: nodes of the forward pass.
+            keep: values that the pass must leave as they are.
+            visited: nodes that a sweep will visit.
+            divided: see `Plan.stages`.
+        """
+        together: dict[int, Forward] = {}
+        nodes = self.graph.nodes
+        readers = Counter(value for index in needed for value in nodes[index].inputs)
+        reader = {value: index for index in needed for value in nodes[index].inputs[:1]}
+        for index in needed:
+            value = nodes[index].outputs[0]
+            if index not in (visited if divided is None else divided) or not self._gains(index):
+                continue
+            after = reader.get(value) if readers[value] == 1 and value not in keep else None
+            if after is not None and after in visited and nodes[after].op == "relu":
+                as_gate = self._divides_by_gate(index, nodes[after].outputs[0], visited)
+                together[index] = partial(forward_with_normalizer, relu=True, as_gate=as_gate)
+                together[after] = already_rectified
+            elif divided is not None:
+                together[index] = partial(forward_with_normalizer, relu=False, as_gate=False)
+        return together
 
+    def _gains(self, index: int) -> bool:
+        """Whether the layer's rule divides by L+ x alone, and the backend computes that beside the output for less."""
+        node, linear = self.graph.nodes[index], self.linear(index)
+        rule = self.rule(node)
+        if linear is None or rule is None:
+            return False
+        signless = rule.down is share_conserving and node.inputs[0] in self.non_negative
+        return (rule.down is share_excitation or signless) and not linear.why_no_normalizer
 
-def fused_forwards(
-    plan: Planned,
-    needed: Sequence[int],
-    keep: Collection[str],
-    visited: Collection[int],
-    divided: Collection[int] | None = None,
-) -> dict[int, Forward]:
-    """By node, what runs in place of its forward in a float32 pass over the nodes `needed`.
-
-    divided: see `Plan.stages`.
-    """
-    together: dict[int, Forward] = {}
-    readers = Counter(value for index in needed for value in plan.graph.nodes[index].inputs)
-    by_input = {value: index for index in needed for value in plan.graph.nodes[index].inputs[:1]}
-    for index in needed:
-        value = plan.graph.nodes[index].outputs[0]
-        if index not in (visited if divided is None else divided) or not _shares_plainly(plan, index):
-            continue
-        follower = by_input.get(value) if readers[value] == 1 and value not in keep else None
-        if follower is not None and follower in visited and plan.graph.nodes[follower].op == "relu":
-            rectified = plan.graph.nodes[follower].outputs[0]
-            together[index] = _together(plan, index, _divides_by_gate(plan, index, rectified, visited))
-            together[follower] = hand_on_forward
-        elif divided is not None:
-            together[index] = _beside(plan, index)
-    return together
-
-
-def _shares_plainly(plan: Planned, index: int) -> bool:
-    """Whether the layer's normaliser is W+ x, and worth computing beside its output."""
-    node, rule = plan.graph.nodes[index], plan.rule(plan.graph.nodes[index])
-    if node.op != "conv" or rule is None:
-        return False
-    weight = node.params["weight"]
-    if weight.shape[1] < _FEW:  # images, mostly
-        return False
-    alone = rule.down is share_excitation or (rule.down is share_conserving and node.inputs[0] in plan.non_negative)
-    small, strided = set(weight.shape[2:]) == {1}, max(node.attrs["stride"]) > 1
-    worth = (small or strided) if plan.fused else not strided and tiles.filled(*weight.shape[:2])
-    return alone and weight.dim() == 4 and worth and node.attrs["groups"] == 1
-
-
-def _divides_by_gate(plan: Planned, index: int, value: str, visited: Collection[int]) -> bool:
-    """Whether all that comes down to the ReLU's output is a multiple of it, so that y / z is all its layer needs."""
-    rule = plan.rule(plan.graph.nodes[index])
-    if rule is None or rule.down is not share_excitation:
-        return False
-    readers = [plan.graph.nodes[index] for index in visited if value in plan.graph.nodes[index].inputs]
-    return bool(readers) and all(node.op in _KEEP_THE_FACTOR for node in readers)
+    def _divides_by_gate(self, index: int, value: str, visited: Collection[int]) -> bool:
+        """Whether all that comes down to the ReLU's output `value` is a multiple of it, so that y / z is enough."""
+        rule = self.rule(self.graph.nodes[index])
+        if rule is None or rule.down is not share_excitation:
+            return False
+        readers = [self.graph.nodes[other] for other in visited if value in self.graph.nodes[other].inputs]
+        return bool(readers) and all(node.op in KEEP_THE_FACTOR for node in readers)
 
 
-def _together(plan: Planned, index: int, as_gate: bool) -> Forward:
-    packed = plan.packer(index)
-    return lambda node, params, xs, saved: forward_with_normalizer(node, params, xs, saved, packed, as_gate)
-
-
-def _beside(plan: Planned, index: int) -> Forward:
-    """The forward with the normaliser beside it, and no ReLU."""
-    packed = plan.packer(index)
-    return lambda node, params, xs, saved: forward_with_normalizer(node, params, xs, saved, packed, False, relu=False)
+def already_rectified(
+    node: Node, params: Mapping[str, torch.Tensor], xs: Sequence[torch.Tensor], saved: Saved
+) -> Sequence[torch.Tensor]:
+    """The forward of a ReLU that the convolution before it has computed."""
+    return xs

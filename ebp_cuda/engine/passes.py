@@ -10,11 +10,10 @@ import torch
 
 from ..errors import InputError, ShapeError, UnsupportedError, is_out_of_memory
 from ..graph import Node
+from ..ops.host_sync import HostRead
 from ..ops.modes import exact
-from ..ops.waiting import HostRead
-from ..rules import Rule, Step
-from ..rules.deferred import add
-from ..rules.relevance import Relevance
+from ..rules import Rule, Saved, Step
+from ..rules.relevance import Relevance, add
 from .plan import Plan, Route, Stage
 
 
@@ -26,8 +25,8 @@ class Trace:
     """Kept activations by value name, [N, ...]."""
     shapes: dict[str, torch.Size] = field(default_factory=dict)
     """Shape of every value that was computed."""
-    saved: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """By node: winner codes from the forward, normalizers from the first sweep."""
+    saved: dict[int, Saved] = field(default_factory=dict)
+    """By node: what its forward saved, and then what sweeps share."""
 
     def begin(self, values: Mapping[str, torch.Tensor]) -> None:
         """Enters values, already placed, from which a pass goes on."""
@@ -37,8 +36,7 @@ class Trace:
     def forget_normalizers(self) -> None:
         """To be called where weights were written to between the forward and a sweep."""
         for saved in self.saved.values():
-            for key in [key for key in saved if key.startswith(("normalizer", "gate"))]:
-                del saved[key]
+            saved.normalizers.clear()
 
 
 Phase = Literal["forward", "sweep"]
@@ -96,7 +94,7 @@ def advance(plan: Plan, trace: Trace, stages: Iterable[Stage]) -> None:
 def _run(plan: Plan, trace: Trace, stage: Stage, observer: Observer) -> None:
     node = stage.node
     xs = [trace.values[value] for value in node.inputs]
-    saved: dict[str, Any] = {"overwrite": stage.overwrites}
+    saved = Saved(overwrite=stage.overwrites, linear=plan.linear(stage.index))
     try:
         ys = observer.run("forward", stage.index, lambda: stage.forward(node, plan.params(stage.index), xs, saved))
     except (RuntimeError, HostRead) as error:
@@ -215,12 +213,10 @@ class Sweep:
             outputs=[trace.values[value] for value in node.outputs] if "y" in rule.needs else (),
             saved=trace.saved[index],
             params=plan.params(index),
-            packed=plan.packer(index),
             non_negative=[value in self.non_negative for value in node.inputs],
             shapes=[trace.shapes[value] for value in node.inputs],
-            precision=plan.precision,
-            fused=plan.fused,
             sign=-1 if index in self.negated else 1,
+            linear_map=plan.linear(index),
         )
 
 
@@ -246,7 +242,7 @@ def contrastive_sweep(
     excited = sweep(plan, trace, upper, {top: seed}, [contrast], observer=observer)[contrast]
     inhibited = sweep(plan, trace, upper, {top: -seed}, [contrast], negated=flipped, observer=observer)[contrast]
     difference = add([excited, inhibited])
-    difference = difference.on(difference.s, difference.x)  # read twice, by the way down and by who asks what is left
+    difference = difference.with_values(difference.s, difference.x)  # computed now, for it is read twice
     lower = plan.route([contrast], wanted)
     below = sweep(plan, trace, lower, {contrast: difference}, wanted, observer=observer)
     return {contrast: difference, **below}

@@ -1,4 +1,4 @@
-"""What stays constant over many images: parameters on one device in one dtype, packed weights, the way down.
+"""What stays constant over many images: parameters on one device in one dtype, linear maps, the way down.
 
 A plan belongs to one graph, rule set, device, dtype and precision. It holds no activation, so threads may share it.
 """
@@ -13,13 +13,14 @@ import torch
 
 from ..errors import InputError, UnsupportedError
 from ..graph import Graph, Node
-from ..ops import require_device, tiles
-from ..ops.forms import formed
-from ..ops.stamps import Stamp, stamp_of
-from ..ops.waiting import settled
+from ..linear import KINDS as LINEAR
+from ..linear import LinearMap, backend_of
+from ..linear.weights import Stamp, stamp_of
+from ..ops import require_device
+from ..ops.host_sync import synchronized
 from ..rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, registrations, rule_of
 from ..vocabulary import operations
-from .fusion import fused_forwards
+from .fusion import Fusion
 from .signs import non_negative_values
 
 DTYPES = {
@@ -28,7 +29,7 @@ DTYPES = {
     "bf16": (torch.float32, "bf16"),
     "fp64": (torch.float64, "fp32"),
 }
-"""By name: of what tensors are, and to what the convolutions of a sweep round the factors of their products."""
+"""name -> (dtype of tensors, precision of the factors of products in the sweep's convolutions)."""
 
 
 def dtype_of(dtype: str | torch.dtype) -> tuple[torch.dtype, str]:
@@ -78,11 +79,11 @@ class Stage:
     done: tuple[str, ...]
     """Values that nobody reads any more."""
     saves: bool
-    """Whether a sweep will want what the forward saves (winner codes)."""
+    """Whether a sweep will read what the forward saves (winner codes)."""
 
 
 class Plan:
-    """Parameters and packed weights of one graph for one rule set, device and dtype.
+    """Parameters and linear maps of one graph for one rule set, device and dtype.
 
     precision: "fp32", or "tf32" or "bf16" for a float32 plan whose sweep may round the factors of the products in
     convolutions to that, which tensor cores multiply faster (docs/precision.md). The forward pass stays float32.
@@ -93,12 +94,10 @@ class Plan:
     ) -> None:
         self.graph, self.rules, self.device, self.dtype = graph, check_rule_set(rules), device, dtype
         self.precision = precision
-        self.fused = device.type == "cuda"
-        """Whether kernels do what follows them as well: gates and sums in sweeps, a ReLU and a normaliser beside a
-        forward convolution (fusion.py). Without matrix tiles a CPU gains nothing by it. To be set before the first
-        pass."""
+        self.backend = backend_of(device)
+        """What computes linear maps there; tests set another one."""
         self._placed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
-        self._packed: dict[tuple[int, str], tuple[Stamp, torch.Tensor]] = {}
+        self._linear: dict[int, LinearMap] = {}
         self._routes: dict[tuple[tuple[str, ...], tuple[str, ...]], Route] = {}
         self._stages: dict[tuple[frozenset[str], frozenset[int], frozenset[int] | None], tuple[Stage, ...]] = {}
         self._known = registrations()
@@ -113,7 +112,7 @@ class Plan:
         source = self.graph.nodes[index].params[name]
         held = self._placed.get((index, name))
         if held is None or held[0] != stamp_of(source):
-            held = self._placed[index, name] = (stamp_of(source), settled(self.place(source)))
+            held = self._placed[index, name] = (stamp_of(source), synchronized(self.place(source)))
         return held[1]
 
     def place(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -121,20 +120,15 @@ class Plan:
         placed = tensor.detach().to(self.device, self.dtype)
         return placed.contiguous(memory_format=torch.channels_last) if placed.dim() == 4 else placed.contiguous()
 
-    def packer(self, index: int) -> Callable[[str], torch.Tensor]:
-        """`packed("weight+")`, "weight-", "weight+^T": the parameter in that form (ops/forms.py). Made once, and again
-        when it was written to."""
-
-        def packed(name: str) -> torch.Tensor:
-            base = name.removesuffix("^T")[:-1]
-            stamp = stamp_of(self.graph.nodes[index].params[base])
-            held = self._packed.get((index, name))
-            if held is None or held[0] != stamp:
-                made = formed(self._param(index, base), name.removeprefix(base))
-                held = self._packed[index, name] = (stamp, settled(self.place(made)))
-            return held[1]
-
-        return packed
+    def linear(self, index: int) -> LinearMap | None:
+        """The linear map of node `index`, where its operation is one; made again when its weight was written to."""
+        node = self.graph.nodes[index]
+        if node.op not in LINEAR:
+            return None
+        weight, held = self._param(index, "weight"), self._linear.get(index)
+        if held is None or held.weight is not weight or held.backend is not self.backend:
+            held = self._linear[index] = LinearMap.of(node, weight, self.backend, self.precision)
+        return held
 
     def rule(self, node: Node) -> Rule | None:
         """The rule by which this plan's rule set carries relevance through `node`, if there is one."""
@@ -228,9 +222,9 @@ class Plan:
         needed = sorted(self.graph.ancestors(keep))
         readers = Counter(value for index in needed for value in self.graph.nodes[index].inputs)
         left = Counter(readers)
-        float32 = (self.dtype, self.precision) == (torch.float32, "fp32")  # a rounded normaliser is a sum of its own
-        fused = self.fused or (self.device.type == "cpu" and tiles.available())
-        together = fused_forwards(self, needed, keep, visited, divided) if fused and float32 else {}
+        float32 = (self.dtype, self.precision) == (torch.float32, "fp32")  # a rounded normalizer is a sum of its own
+        fusion = Fusion(self.graph, self.non_negative, self.rule, self.linear)
+        together = fusion.forwards(needed, keep, visited, divided) if float32 else {}
         for index in needed:
             node = self.graph.nodes[index]
             entry = operation_of(self.graph, node)

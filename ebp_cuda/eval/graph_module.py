@@ -18,7 +18,7 @@ from torch import nn
 from ..errors import InputError, UnsupportedError
 from ..extras import require
 from ..graph import Graph, Node
-from ..rules import OPERATIONS
+from ..rules import OPERATIONS, Saved
 
 _PLAIN = {
     "abs", "affine", "batch_norm", "clip", "concat", "crop", "elu", "exp", "expand", "flatten", "gelu",
@@ -140,7 +140,7 @@ class Forward(nn.Module):
 
     def outputs(self, *xs: torch.Tensor) -> Sequence[torch.Tensor]:
         params = {name: t.detach().to(xs[0].device, xs[0].dtype) for name, t in self.node.params.items()}
-        return OPERATIONS[self.node.op].forward(self.node, params, xs, {})
+        return OPERATIONS[self.node.op].forward(self.node, params, xs, Saved())
 
     def forward(self, *xs: torch.Tensor) -> torch.Tensor:
         return self.outputs(*xs)[0]

@@ -10,14 +10,14 @@ torch.no_grad(). Refusals: ShapeError (shape, dtype, geometry), UnsupportedError
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ..errors import ShapeError
-from . import rounding
-from ._extension import normalizer_cpu, sweep_cpu
+from . import fakes, rounding  # noqa: F401  tracing needs the fakes
 from .formats import is_channel_slice, memory_format
 from .library import build_info
 from .operands import (
@@ -43,6 +43,7 @@ __all__ = [
     "conv2d_excitation",
     "conv2d_normalizer",
     "conv2d_sweep",
+    "divide_or_zero",
     "gate",
     "lrn",
     "max_pool2d",
@@ -50,7 +51,6 @@ __all__ = [
     "max_winner",
     "require_device",
     "rounded",
-    "share",
     "window_spread",
     "window_sum",
 ]
@@ -61,9 +61,16 @@ Ints = Sequence[int]
 _ops = torch.ops.ebp_cuda
 
 
-def share(p: Tensor, z: Tensor) -> Tensor:
-    """r = p / z, and 0 where the normaliser z is 0. p [N*K, ...], z [N, ...] -> [N*K, ...] (paper, eq. 8)."""
-    return _ops.share.default(*columns("share", "p", p, "z", z))
+def __getattr__(name: str) -> Any:
+    if name == "share":
+        warnings.warn("ebp_cuda.ops.share is now divide_or_zero", DeprecationWarning, stacklevel=2)
+        return divide_or_zero
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def divide_or_zero(p: Tensor, z: Tensor) -> Tensor:
+    """r = p / z, and 0 where the normalizer z is 0. p [N*K, ...], z [N, ...] -> [N*K, ...] (paper, eq. 8)."""
+    return _ops.share.default(*columns("divide_or_zero", "p", p, "z", z))
 
 
 def gate(s: Tensor, x: Tensor) -> Tensor:
@@ -176,8 +183,6 @@ def conv2d_normalizer(
     if x.shape[1] != w_plus.shape[1] * groups:
         raise ShapeError(f"conv2d_normalizer: x has {x.shape[1]} channels, wanted {w_plus.shape[1] * groups}")
     indexable("conv2d_normalizer", "the result", x.shape[0] * w_plus.shape[0] * size[0] * size[1])
-    if x.is_cpu:  # the dispatcher's way back into Python takes longer than a small convolution
-        return normalizer_cpu(x, w_plus, stride, padding, dilation, groups, *_unless_fp32(precision))
     return _ops.conv2d_normalizer.default(x, w_plus, stride, padding, dilation, groups, *_unless_fp32(precision))
 
 
@@ -244,8 +249,6 @@ def conv2d_sweep(
     if gate is not None or addend is not None or precision != "fp32":
         shape = (r.shape[0], w_plus.shape[1] * groups, *in_size)
         more = (_factor(r, shape, gate), precision, *([] if addend is None else [_addend(r, shape, addend)]))
-    if r.is_cpu:
-        return sweep_cpu(r, w_plus, in_size, stride, padding, dilation, groups, *more)
     return _ops.conv2d_sweep.default(r, w_plus, in_size, stride, padding, dilation, groups, *more)
 
 

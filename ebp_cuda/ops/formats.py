@@ -1,4 +1,4 @@
-"""How the planes of a tensor lie in memory: channel by channel, or pixel by pixel with the channels side by side."""
+"""How the planes of a tensor are stored: channel by channel, or pixel by pixel with the channels side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def is_channels_last(t: torch.Tensor) -> bool:
-    """Whether results made from `t` are channels_last. Planes of 1 x 1 lie alike in both formats and count as such."""
+    """Whether results made from `t` are channels_last. Planes of 1 x 1 are alike in both formats and count as such."""
     return t.dim() == 4 and t.shape[1] > 1 and t.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -21,3 +21,10 @@ def is_channel_slice(t: torch.Tensor) -> bool:
 def memory_format(t: torch.Tensor) -> torch.memory_format:
     """The format of results made from `t`."""
     return torch.channels_last if is_channels_last(t) or is_channel_slice(t) else torch.contiguous_format
+
+
+def conv_format(x: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
+    """The format of a convolution's result: x's, and on a CPU channels_last too where the weight is nothing else."""
+    if x.device.type != "cpu":  # meta tensors stand for a GPU's
+        return memory_format(x)
+    return torch.channels_last if is_channels_last(weight) and not weight.is_contiguous() else memory_format(x)

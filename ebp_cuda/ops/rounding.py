@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from . import library  # noqa: F401  the op must be there
+
 PRECISIONS = ("fp32", "tf32", "bf16")
 """What the factors of a contraction's products may be rounded to; sums are float32."""
 
@@ -35,3 +37,7 @@ def split(r: torch.Tensor, precision: str) -> torch.Tensor:
 
 def _tf32(x: torch.Tensor) -> torch.Tensor:
     return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+_CPU = torch.library.Library("ebp_cuda", "IMPL", "CPU")
+_CPU.impl("rounded", rounded)

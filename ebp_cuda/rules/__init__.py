@@ -16,6 +16,7 @@ from .registry import (
     registrations,
     rule_of,
 )
+from .saved import Saved
 
 __all__ = [
     "KINDS",
@@ -24,6 +25,7 @@ __all__ = [
     "Forward",
     "Operation",
     "Rule",
+    "Saved",
     "Step",
     "adaptive",
     "check_rule_set",

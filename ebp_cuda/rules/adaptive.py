@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 
@@ -21,6 +20,7 @@ from . import pooling
 from .copies import collected, picked
 from .registry import OPERATIONS, RULE_SETS, Down, Forward, Step, operation, register_rule
 from .relevance import Relevance
+from .saved import Saved
 
 Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]
@@ -69,7 +69,7 @@ def _collected(node: Node, p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 def _enter(name: str, plain_forward: Forward, plain_rules: Mapping[str, Down]) -> None:
     @operation(name, keeps_non_negative=True)
-    def forward(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    def forward(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
         x, plain = _expanded(node, xs[0])
         return plain_forward(plain, params, [x], saved)
 

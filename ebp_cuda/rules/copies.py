@@ -7,12 +7,12 @@ from functools import lru_cache
 
 import torch
 
-from ..ops.waiting import settled
+from ..ops.host_sync import synchronized
 
 
 @lru_cache(maxsize=256)  # sent once, and not at every pass
 def _placed(indices: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    return settled(torch.tensor(indices, device=device))
+    return synchronized(torch.tensor(indices, device=device))
 
 
 @lru_cache(maxsize=256)

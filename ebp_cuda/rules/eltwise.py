@@ -7,7 +7,6 @@ later of the first two inputs, then to the earlier one; PROD has no rule.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -15,7 +14,8 @@ from .. import ops
 from ..errors import ShapeError
 from ..graph import Node
 from .registry import Step, operation, register_rule
-from .relevance import Relevance
+from .relevance import Relevance, only
+from .saved import Saved
 
 Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]
@@ -31,7 +31,7 @@ def _coefficients(node: Node, count: int) -> Sequence[float]:
 
 
 @operation("sum", keeps_non_negative=True)
-def eltwise_sum(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def eltwise_sum(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     _same_shapes(node, xs)
     weighted = [x if c == 1 else c * x for c, x in zip(_coefficients(node, len(xs)), xs, strict=True)]
     total = weighted[0] + weighted[1]
@@ -42,30 +42,28 @@ def eltwise_sum(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) 
 
 @register_rule("sum", "share", rule_sets=["caffe"])
 def share_sum(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    rel, y = above[0], step.outputs[0]
-    assert rel is not None
+    rel, y = only(above), step.outputs[0]
     positive = all(step.non_negative) and all(c > 0 for c in _coefficients(step.node, len(step.inputs)))
     own = rel.factor is y and positive  # then y / y is 1 wherever some input is not 0
-    r = rel.s if own else rel.over(y)
+    r = rel.s if own else rel.divided_by(y)
     return [Relevance(r, x) for x in step.inputs]
 
 
 @register_rule("sum", "share", rule_sets=["conserving"], needs="x")
 def share_sum_conserving(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    rel = above[0]
-    assert rel is not None
+    rel = only(above)
     coefficients = _coefficients(step.node, len(step.inputs))
     positive = [(c * x).clamp(min=0) for c, x in zip(coefficients, step.inputs, strict=True)]
     z = torch.stack(positive).sum(0)
     even = (z == 0).to(z.dtype)  # nothing positive to share by: each input takes the same part
-    r = rel.over(z + len(positive) * even)
+    r = rel.divided_by(z + len(positive) * even)
     return [Relevance(r, part + even) for part in positive]
 
 
 @operation("max")
-def eltwise_max(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def eltwise_max(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     _same_shapes(node, xs)
-    saved["winner"] = ops.max_winner(list(xs))
+    saved.winners = (ops.max_winner(list(xs)),)
     top = torch.maximum(xs[0], xs[1])
     for x in xs[2:]:
         top = torch.maximum(top, x)
@@ -74,14 +72,13 @@ def eltwise_max(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) 
 
 @register_rule("max", "route", needs="")
 def route_to_largest(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    rel, winner = above[0], step.saved["winner"]
-    assert rel is not None
+    rel, (winner,) = only(above), step.saved.winners
     kind = rel.s.dtype
-    return [rel.gated((winner == index).to(kind)) for index in range(len(step.node.inputs))]
+    return [rel.times((winner == index).to(kind)) for index in range(len(step.node.inputs))]
 
 
 @operation("mul", keeps_non_negative=True)
-def eltwise_mul(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def eltwise_mul(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     product = xs[0] * xs[1]
     for x in xs[2:]:
         product = product * x
@@ -91,7 +88,6 @@ def eltwise_mul(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) 
 @register_rule("mul", "pass", rule_sets=["conserving"], needs="")
 def hand_to_gated(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
     """All of p goes to the first input of the output's full size; a gate (squeeze-excite) gets none."""
-    rel = above[0]
-    assert rel is not None
+    rel = only(above)
     full = next((i for i, shape in enumerate(step.shapes) if shape[1:] == rel.s.shape[1:]), 0)
     return [rel if index == full else None for index in range(len(step.shapes))]

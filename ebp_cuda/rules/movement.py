@@ -7,7 +7,6 @@ part that belongs to an input is that input itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,8 @@ import torch.nn.functional as F
 from ..errors import ShapeError
 from ..graph import Node
 from .registry import Step, operation, register_rule
-from .relevance import Relevance
+from .relevance import Relevance, only
+from .saved import Saved
 
 Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]
@@ -28,16 +28,16 @@ def _reshaped(step: Step, rel: Relevance) -> Relevance:
     if rel.x is None:
         return Relevance(s)
     own = rel.x is step.outputs[0]
-    return rel.on(s, step.inputs[0] if own else rel.x.reshape(rel.x.shape[0], *shape))
+    return rel.with_values(s, step.inputs[0] if own else rel.x.reshape(rel.x.shape[0], *shape))
 
 
 @operation("flatten", keeps_non_negative=True)
-def flatten(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def flatten(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [xs[0].flatten(node.attrs["axis"])]
 
 
 @operation("reshape", keeps_non_negative=True)
-def reshape(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def reshape(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     x = xs[0]
     shape = [x.shape[i] if n == 0 else n for i, n in enumerate(node.attrs["shape"])]
     if shape and shape[0] not in (-1, x.shape[0]):
@@ -49,12 +49,12 @@ def reshape(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> T
 
 
 @operation("squeeze", keeps_non_negative=True)
-def squeeze(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def squeeze(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [xs[0].squeeze(tuple(node.attrs["axes"]))]
 
 
 @operation("unsqueeze", keeps_non_negative=True)
-def unsqueeze(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def unsqueeze(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     y = xs[0]
     rank = y.dim() + len(node.attrs["axes"])
     for axis in sorted(axis % rank for axis in node.attrs["axes"]):
@@ -67,38 +67,35 @@ def unsqueeze(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) ->
 @register_rule("squeeze", "move")
 @register_rule("unsqueeze", "move")
 def unreshape(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    assert above[0] is not None
-    return [_reshaped(step, above[0])]
+    return [_reshaped(step, only(above))]
 
 
 @operation("transpose", keeps_non_negative=True)
-def transpose(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def transpose(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [xs[0].permute(node.attrs["perm"])]
 
 
 @register_rule("transpose", "move", needs="")
 def untranspose(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    assert above[0] is not None
     perm = step.node.attrs["perm"]
     inverse = sorted(range(len(perm)), key=lambda axis: perm[axis])
-    return [above[0].moved(lambda t: t.permute(inverse))]
+    return [only(above).map(lambda t: t.permute(inverse))]
 
 
 @operation("concat", keeps_non_negative=True)
-def concat(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def concat(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [torch.cat(list(xs), node.attrs["axis"])]
 
 
 @register_rule("concat", "move")
 def unconcat(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    rel, axis = above[0], step.node.attrs["axis"]
-    assert rel is not None
+    rel, axis = only(above), step.node.attrs["axis"]
     sizes = [shape[axis] for shape in step.shapes]
     parts = rel.s.split(sizes, axis)
     if rel.x is None:
         return [Relevance(part) for part in parts]
     factors = step.inputs if rel.x is step.outputs[0] else rel.x.split(sizes, axis)
-    return [rel.on(part, factor) for part, factor in zip(parts, factors, strict=True)]
+    return [rel.with_values(part, factor) for part, factor in zip(parts, factors, strict=True)]
 
 
 def _slices(node: Node, rank: int) -> tuple[slice, ...]:
@@ -111,21 +108,20 @@ def _slices(node: Node, rank: int) -> tuple[slice, ...]:
 
 
 @operation("slice", keeps_non_negative=True)
-def slice_(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def slice_(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [xs[0][_slices(node, xs[0].dim())]]
 
 
 @register_rule("slice", "move", needs="")
 def unslice(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    assert above[0] is not None
-    p = above[0].p()
+    p = only(above).p()
     whole = p.new_zeros(p.shape[0], *step.shapes[0][1:])
     whole[_slices(step.node, whole.dim())] = p
     return [Relevance(whole)]
 
 
 @operation("split", keeps_non_negative=True)
-def split(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def split(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return xs[0].split(list(node.attrs["sizes"]), node.attrs["axis"])
 
 
@@ -146,15 +142,14 @@ def _pad_pairs(node: Node) -> list[int]:
 
 
 @operation("pad")
-def pad(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def pad(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [F.pad(xs[0], _pad_pairs(node), value=float(node.attrs.get("value", 0.0)))]
 
 
 @register_rule("pad", "move", needs="")
 def unpad(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    assert above[0] is not None
     inside = [-n for n in _pad_pairs(step.node)]
-    return [above[0].moved(lambda t: F.pad(t, inside))]
+    return [only(above).map(lambda t: F.pad(t, inside))]
 
 
 _BACKWARD = {
@@ -191,20 +186,19 @@ def _scale(node: Node) -> list[float] | None:
 
 
 @operation("resize", keeps_non_negative=True)
-def resize(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def resize(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [_resized(node, xs[0], _resize_size(node, xs))]
 
 
 @register_rule("resize", "share", rule_sets=["conserving"], needs="x")
 def share_interpolation(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
     """Each output shares by interpolation weight times max(x, 0), and by the weight alone where that is 0."""
-    rel, x = above[0], step.inputs[0].clamp(min=0)
-    assert rel is not None
+    rel, x = only(above), step.inputs[0].clamp(min=0)
     z = _resized(step.node, x, rel.s.shape[2:])
     silent = (z == 0).to(z.dtype)
-    shared = Relevance(_spread(step, rel.over(z)), x)
+    shared = Relevance(_spread(step, rel.divided_by(z)), x)
     unused = [None] * (len(step.shapes) - 1)
-    return [Relevance(shared.p() + _spread(step, rel.gated(silent).p())), *unused]
+    return [Relevance(shared.p() + _spread(step, rel.times(silent).p())), *unused]
 
 
 def _spread(step: Step, r: torch.Tensor) -> torch.Tensor:

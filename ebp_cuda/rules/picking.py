@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,49 +17,45 @@ from ..errors import InputError, ShapeError
 from ..graph import Node
 from .copies import collected, picked
 from .registry import Step, operation, register_rule
-from .relevance import Relevance
+from .relevance import Relevance, only
+from .saved import Saved
 
 Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]
 Relevances = Sequence[Relevance | None]
 
 
-def _p(above: Relevances) -> torch.Tensor:
-    assert above[0] is not None
-    return above[0].p()
-
-
 @operation("select", keeps_non_negative=True)
-def select(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def select(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [picked(xs[0], node.attrs["indices"], node.attrs["axis"])]
 
 
 @register_rule("select", "move", needs="")
 def unselect(step: Step, above: Relevances) -> list[Relevance | None]:
     attrs = step.node.attrs
-    return [Relevance(collected(_p(above), attrs["indices"], step.shapes[0][attrs["axis"]], attrs["axis"]))]
+    return [Relevance(collected(only(above).p(), attrs["indices"], step.shapes[0][attrs["axis"]], attrs["axis"]))]
 
 
 @operation("tile", keeps_non_negative=True)
-def tile(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def tile(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [xs[0].tile(node.attrs["repeats"])]
 
 
 @register_rule("tile", "move", needs="")
 def untile(step: Step, above: Relevances) -> list[Relevance | None]:
-    p = _p(above)
+    p = only(above).p()
     pairs = [n for pair in zip(step.node.attrs["repeats"][1:], step.shapes[0][1:], strict=True) for n in pair]
     return [Relevance(p.reshape(p.shape[0], *pairs).sum(dim=tuple(range(1, len(pairs), 2))))]
 
 
 @operation("expand", keeps_non_negative=True)
-def expand(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def expand(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [xs[0].expand(xs[1].shape)]
 
 
 @register_rule("expand", "move", needs="")
 def unexpand(step: Step, above: Relevances) -> list[Relevance | None]:
-    p, shape = _p(above), step.shapes[0]
+    p, shape = only(above).p(), step.shapes[0]
     axes = tuple(axis for axis in range(1, p.dim()) if shape[axis] != p.shape[axis])
     return [Relevance(p.sum(dim=axes, keepdim=True) if axes else p), None]
 
@@ -71,7 +66,7 @@ def _crop_slices(node: Node, like: Sequence[int]) -> tuple[slice, ...]:
 
 
 @operation("crop", keeps_non_negative=True)
-def crop(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def crop(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     inside = _crop_slices(node, xs[1].shape)
     if any(s.stop is not None and s.stop > n for s, n in zip(inside, xs[0].shape, strict=True)):
         got = f"offsets {list(node.attrs['offsets'])} and size {list(xs[1].shape)}"
@@ -81,14 +76,14 @@ def crop(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tens
 
 @register_rule("crop", "move", needs="")
 def uncrop(step: Step, above: Relevances) -> list[Relevance | None]:
-    p = _p(above)
+    p = only(above).p()
     whole = p.new_zeros(p.shape[0], *step.shapes[0][1:])
     whole[_crop_slices(step.node, step.shapes[1])] = p
     return [Relevance(whole), None]
 
 
 @operation("embed")
-def embed(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def embed(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     index, rows = xs[0].long(), params["weight"].shape[0]
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= rows):
         got = f"{int(index.min())} to {int(index.max())}"
@@ -99,7 +94,7 @@ def embed(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Ten
 
 @register_rule("embed", "move", rule_sets=["conserving"], needs="")
 def unembed(step: Step, above: Relevances) -> list[Relevance | None]:
-    return [Relevance(_p(above).sum(-1))]
+    return [Relevance(only(above).p().sum(-1))]
 
 
 def _flat(node: Node, x: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -109,7 +104,7 @@ def _flat(node: Node, x: torch.Tensor) -> tuple[torch.Tensor, int]:
 
 
 @operation("arg_max")
-def arg_max(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def arg_max(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     flat, axis = _flat(node, xs[0])
     length, k, kind = flat.shape[axis], node.attrs["k"], node.attrs["gives"]
     if k > length:
@@ -117,7 +112,7 @@ def arg_max(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> T
     # of equal numbers the last one comes first
     order = flat.flip(axis).sort(dim=axis, descending=True, stable=True)
     values, places = order.values.narrow(axis, 0, k), length - 1 - order.indices.narrow(axis, 0, k)
-    saved["winner"] = places
+    saved.winners = (places,)
     found = {"indices": [places.to(values.dtype)], "values": [values], "both": [places.to(values.dtype), values]}[kind]
     if node.attrs["axis"] is not None:
         return found
@@ -127,7 +122,7 @@ def arg_max(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> T
 
 @register_rule("arg_max", "route", rule_sets=["conserving"], needs="")
 def route_to_maxima(step: Step, above: Relevances) -> list[Relevance | None]:
-    p, places, axis = _p(above), step.saved["winner"], step.node.attrs["axis"]
+    p, (places,), axis = only(above).p(), step.saved.winners, step.node.attrs["axis"]
     if axis is None:
         p = p.flatten(2).sum(1)
     shape = step.shapes[0][1:]
@@ -137,7 +132,7 @@ def route_to_maxima(step: Step, above: Relevances) -> list[Relevance | None]:
 
 
 @operation("unpool", keeps_non_negative=True)
-def unpool(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def unpool(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     x, places = xs[0], xs[1].long().flatten(2)
     fixed, scale, less = (node.attrs[name] for name in ("size", "scale", "less"))
     plane = fixed or [n * s - m for n, s, m in zip(x.shape[2:], scale, less, strict=True)]
@@ -145,12 +140,12 @@ def unpool(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Te
     if xs[1].shape != x.shape or int(places.min()) < 0 or int(places.max()) >= size:
         got = f"a mask of shape {list(xs[1].shape)}, places {int(places.min())} to {int(places.max())}"
         raise ShapeError(f"layer '{node.name}': {got}, for {list(x.shape)} on planes of {list(plane)}")
-    saved["places"] = places
+    saved.winners = (places,)
     return [x.new_zeros(*x.shape[:2], size).scatter_(2, places, x.flatten(2)).reshape(*x.shape[:2], *plane)]
 
 
 @register_rule("unpool", "move", rule_sets=["conserving"], needs="")
-def ununpool(step: Step, above: Relevances) -> list[Relevance | None]:
-    p, places = _p(above), step.saved["places"]
+def gather_unpooled(step: Step, above: Relevances) -> list[Relevance | None]:
+    p, (places,) = only(above).p(), step.saved.winners
     winners = places.repeat_interleave(p.shape[0] // places.shape[0], 0)
     return [Relevance(p.flatten(2).gather(2, winners).reshape(p.shape[0], *step.shapes[0][1:])), None]

@@ -18,7 +18,8 @@ from .. import ops
 from ..errors import ShapeError
 from ..graph import Node
 from .registry import RULE_SETS, Step, operation, register_rule
-from .relevance import Relevance
+from .relevance import Relevance, only
+from .saved import Saved
 
 Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]
@@ -30,23 +31,22 @@ def _per_channel(param: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return param if param.numel() == 1 else param.reshape(1, -1, *([1] * (x.dim() - 2)))
 
 
-def hand_on(step: Step, above: Sequence[Relevance | None]) -> Sequence[Relevance | None]:
+def pass_through(step: Step, above: Sequence[Relevance | None]) -> Sequence[Relevance | None]:
     return above
 
 
 @operation("relu", always_non_negative=True, overwrites=True)
-def relu(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
-    return [xs[0].relu_() if saved.get("overwrite") else xs[0].relu()]
+def relu(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
+    return [xs[0].relu_() if saved.overwrite else xs[0].relu()]
 
 
 @register_rule("relu", "gradient", rule_sets=["caffe"], needs="y")
 def mask(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    rel, y = above[0], step.outputs[0]
-    assert rel is not None
-    return [rel if rel.x is y else rel.gated((y > 0).to(y.dtype))]  # y is its own mask where it is the factor
+    rel, y = only(above), step.outputs[0]
+    return [rel if rel.x is y else rel.times((y > 0).to(y.dtype))]  # y is its own mask where it is the factor
 
 
-register_rule("relu", "pass", rule_sets=["conserving"], needs="")(hand_on)
+register_rule("relu", "pass", rule_sets=["conserving"], needs="")(pass_through)
 
 
 @dataclass(frozen=True)
@@ -148,15 +148,14 @@ def _enter(name: str, function: Function) -> None:
     """`function` forward, its slope as the rule in "caffe", pass in "conserving"."""
 
     @operation(name, always_non_negative=function.non_negative, keeps_non_negative=function.keeps)
-    def forward(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+    def forward(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
         return [function.value(node.attrs, params, xs[0])]
 
     @register_rule(name, "gradient", rule_sets=["caffe"])
     def down(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-        assert above[0] is not None
-        return [above[0].gated(function.slope(step.node.attrs, step.params, step.inputs[0], step.outputs[0]))]
+            return [only(above).times(function.slope(step.node.attrs, step.params, step.inputs[0], step.outputs[0]))]
 
-    register_rule(name, "pass", rule_sets=["conserving"], needs="")(hand_on)
+    register_rule(name, "pass", rule_sets=["conserving"], needs="")(pass_through)
 
 
 for _name, _function in FUNCTIONS.items():
@@ -164,25 +163,24 @@ for _name, _function in FUNCTIONS.items():
 
 
 @operation("softmax", always_non_negative=True)
-def softmax(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def softmax(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [xs[0].softmax(node.attrs["axis"])]
 
 
 @register_rule("softmax", "gradient", rule_sets=["caffe"], needs="y")
 def softmax_gradient(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    rel, axis = above[0], step.node.attrs["axis"]
-    assert rel is not None
+    rel, axis = only(above), step.node.attrs["axis"]
     y = step.outputs[0]
     p = rel.p()
     y = y.repeat_interleave(p.shape[0] // y.shape[0], 0)
     return [Relevance(y * (p - (p * y).sum(axis, keepdim=True)))]
 
 
-register_rule("softmax", "pass", rule_sets=["conserving"], needs="")(hand_on)
+register_rule("softmax", "pass", rule_sets=["conserving"], needs="")(pass_through)
 
 
 @operation("lrn", keeps_non_negative=True)
-def lrn(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def lrn(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     x, attrs = xs[0], node.attrs
     size, alpha, beta, k = int(attrs["size"]), float(attrs["alpha"]), float(attrs["beta"]), float(attrs["k"])
     if x.dim() != 4:
@@ -195,13 +193,13 @@ def lrn(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tenso
 
 
 @operation("batch_norm")
-def batch_norm(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def batch_norm(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     weight, bias = params.get("weight"), params.get("bias")
     return [F.batch_norm(xs[0], params["mean"], params["var"], weight, bias, False, 0.0, node.attrs["eps"])]
 
 
 @operation("affine")
-def affine(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def affine(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     y = xs[0]
     if "scale" in params:
         y = y * params["scale"]
@@ -211,17 +209,17 @@ def affine(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Te
 
 
 @operation("identity", keeps_non_negative=True)
-def identity(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def identity(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return xs
 
 
 @operation("threshold", always_non_negative=True)
-def threshold(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def threshold(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [(xs[0] > node.attrs["threshold"]).to(xs[0].dtype)]
 
 
-register_rule("threshold", "pass", rule_sets=["conserving"], needs="")(hand_on)  # the original aborts on it
+register_rule("threshold", "pass", rule_sets=["conserving"], needs="")(pass_through)  # the original aborts on it
 
 
 for _name in ("lrn", "batch_norm", "affine", "identity"):
-    register_rule(_name, "pass", rule_sets=RULE_SETS, needs="")(hand_on)
+    register_rule(_name, "pass", rule_sets=RULE_SETS, needs="")(pass_through)

@@ -16,10 +16,11 @@ import torch
 from .. import ops
 from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
-from . import volume
+from ..linear import volume
+from ..linear.spatial import Spatial
 from .registry import Step, operation, register_rule
-from .relevance import Relevance
-from .spatial import Spatial
+from .relevance import Relevance, only
+from .saved import Saved
 
 Tensors = Sequence[torch.Tensor]
 
@@ -93,14 +94,14 @@ class Windows:
 
 
 @operation("max_pool", keeps_non_negative=True)
-def max_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def max_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: Saved) -> Tensors:
     w = Windows(node, xs[0])
     if w.on.rank == 3:
         if len(node.outputs) > 1:
             raise UnsupportedError(f"layer '{node.name}': places of maxima with 3 spatial axes, wanted 1 or 2")
         return [_max_of_volume(w, xs[0], saved)]
     y, winner = ops.max_pool2d(w.on.plane(xs[0]), w.kernel, w.stride, w.padding, w.dilation, w.out_size)
-    saved["winner"] = winner
+    saved.winners = (winner,)
     return [w.on.back(y)] if len(node.outputs) == 1 else [w.on.back(y), w.on.back(_plane_index(w, winner)).to(y.dtype)]
 
 
@@ -121,30 +122,31 @@ def route_to_winner(step: Step, above: Sequence[Relevance | None]) -> list[Relev
     w = Windows(step.node, x)
     own = rel.x is step.outputs[0]  # the winner's x is the output itself, so the product survives
     p = rel.s if own else rel.p()
-    t = _routed(w, p, step.saved["winner"])
-    return [rel.on(t, x) if own else Relevance(t)]
+    t = _routed(w, p, step.saved.winners)
+    return [rel.with_values(t, x) if own else Relevance(t)]
 
 
-def _routed(w: Windows, p: torch.Tensor, winner: Any) -> torch.Tensor:
+def _routed(w: Windows, p: torch.Tensor, winners: Sequence[torch.Tensor]) -> torch.Tensor:
     if w.on.rank == 3:
-        (lines, planes), (depth, slices) = winner, w.parts()
+        (lines, planes), (depth, slices) = winners, w.parts()
         along = volume.along_depth(p.flatten(1, 2), depth.out_size[0])
-        t = _routed(depth, along, lines).reshape(p.shape[0], -1, *slices.out_size)
-        return _routed(slices, t, planes).reshape(p.shape[0], -1, *w.in_size)
+        t = _routed(depth, along, [lines]).reshape(p.shape[0], -1, *slices.out_size)
+        return _routed(slices, t, [planes]).reshape(p.shape[0], -1, *w.in_size)
+    (winner,) = winners
     t = ops.max_pool2d_route(w.on.plane(p), winner, w.in_size, w.kernel, w.stride, w.padding, w.dilation)
     return w.on.back(t)
 
 
-def _max_of_volume(w: Windows, x: torch.Tensor, saved: dict[str, Any]) -> torch.Tensor:
+def _max_of_volume(w: Windows, x: torch.Tensor, saved: Saved) -> torch.Tensor:
     depth, slices = w.parts()
     planes = ops.max_pool2d(volume.within_slices(x), *slices.max_settings())
     lines = ops.max_pool2d(volume.along_depth(planes[0], w.in_size[0]), *depth.max_settings())
-    saved["winner"] = lines[1], planes[1]
+    saved.winners = lines[1], planes[1]
     return lines[0].reshape(*x.shape[:2], *w.out_size)
 
 
 @operation("avg_pool", keeps_non_negative=True)
-def avg_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def avg_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: Saved) -> Tensors:
     w = Windows(node, xs[0])
     if node.attrs["kernel"] is not None and node.attrs["padding"] != node.attrs["padding_end"]:
         raise UnsupportedError(f"layer '{node.name}': average pooling with uneven padding")
@@ -168,29 +170,27 @@ def _window_sum(w: Windows, x: torch.Tensor) -> torch.Tensor:
 
 @register_rule("avg_pool", "share", rule_sets=["caffe"], needs="x")
 def share_window(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    rel, x = above[0], step.inputs[0]
-    assert rel is not None
+    rel, x = only(above), step.inputs[0]
     w = Windows(step.node, x)
     z = _window_sum(w, x)
     if not step.non_negative[0]:
         z = z.clamp(min=0)
-    return [Relevance(_spread(w, rel.over(z)), x)]
+    return [Relevance(_spread(w, rel.divided_by(z)), x)]
 
 
 @register_rule("avg_pool", "share", rule_sets=["conserving"], needs="x")
 def share_window_conserving(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    rel, x = above[0], step.inputs[0]
-    assert rel is not None
+    rel, x = only(above), step.inputs[0]
     w = Windows(step.node, x)
     x = x if step.non_negative[0] else x.clamp(min=0)
     z = _window_sum(w, x)
-    shared = Relevance(_spread(w, rel.over(z)), x)
+    shared = Relevance(_spread(w, rel.divided_by(z)), x)
     silent = z == 0
     if not bool(silent.any()):
         return [shared]
-    p = rel.gated(silent.to(z.dtype)).p()
+    p = rel.times(silent.to(z.dtype)).p()
     inside = _window_sum(w, torch.ones_like(x))
-    return [Relevance(shared.p() + _spread(w, ops.share(p, inside)))]
+    return [Relevance(shared.p() + _spread(w, ops.divide_or_zero(p, inside)))]
 
 
 def _spread(w: Windows, r: torch.Tensor) -> torch.Tensor:
@@ -200,7 +200,7 @@ def _spread(w: Windows, r: torch.Tensor) -> torch.Tensor:
 
 
 @operation("mean", keeps_non_negative=True)
-def mean(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def mean(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: Saved) -> Tensors:
     if 0 in _axes(node, xs[0].dim()):
         raise UnsupportedError(f"layer '{node.name}': mean over the batch axis")
     return [xs[0].mean(dim=tuple(node.attrs["axes"]), keepdim=bool(node.attrs["keepdims"]))]
@@ -212,22 +212,21 @@ def _axes(node: Node, rank: int) -> list[int]:
 
 @register_rule("mean", "share", rule_sets=["caffe"], needs="x")
 def share_mean(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    rel, x = _kept_dims(step, above[0]), step.inputs[0]
+    rel, x = _kept_dims(step, only(above)), step.inputs[0]
     z = x.sum(dim=_axes(step.node, x.dim()), keepdim=True).clamp(min=0)
-    return [Relevance(_over_classes(rel.over(z), x), x)]
+    return [Relevance(_over_classes(rel.divided_by(z), x), x)]
 
 
 @register_rule("mean", "share", rule_sets=["conserving"], needs="x")
 def share_mean_conserving(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-    rel, axes = _kept_dims(step, above[0]), _axes(step.node, step.inputs[0].dim())
+    rel, axes = _kept_dims(step, only(above)), _axes(step.node, step.inputs[0].dim())
     x = step.inputs[0].clamp(min=0)
     z = x.sum(dim=axes, keepdim=True)
     x = torch.where(z == 0, torch.ones_like(x), x)
-    return [Relevance(_over_classes(rel.over(x.sum(dim=axes, keepdim=True)), x), x)]
+    return [Relevance(_over_classes(rel.divided_by(x.sum(dim=axes, keepdim=True)), x), x)]
 
 
-def _kept_dims(step: Step, rel: Relevance | None) -> Relevance:
-    assert rel is not None
+def _kept_dims(step: Step, rel: Relevance) -> Relevance:
     if step.node.attrs["keepdims"]:
         return rel
 
@@ -236,7 +235,7 @@ def _kept_dims(step: Step, rel: Relevance | None) -> Relevance:
             t = t.unsqueeze(axis)
         return t
 
-    return rel.moved(restore)
+    return rel.map(restore)
 
 
 def _over_classes(r: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -8,16 +8,20 @@ that has no rule of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
-from ..errors import InputError, nearest_names
+from ..errors import InputError, UnsupportedError, nearest_names
 from ..graph import Node
+from ..linear import KINDS as LINEAR
+from ..linear import LinearMap
+from ..linear.weights import Form
 from ..vocabulary import SIGNATURES, Attribute, Parameter, Signature, signature_of
 from .relevance import Relevance
+from .saved import Gate, Saved
 
 RULE_SETS = ("caffe", "conserving")
 KINDS = ("share", "route", "pass", "move", "gradient")
@@ -25,33 +29,60 @@ KINDS = ("share", "route", "pass", "move", "gradient")
 
 @dataclass
 class Step:
-    """What a rule sees of its layer on the way down."""
+    """One layer on the way down, as its rule sees it."""
 
     node: Node
     inputs: Sequence[torch.Tensor]
     """Activations [N, ...] that the layer read; only where the rule's `needs` has "x"."""
     outputs: Sequence[torch.Tensor]
     """Activations [N, ...] that the layer wrote; only where the rule's `needs` has "y"."""
-    saved: dict[str, Any]
-    """What the layer's forward kept (winner codes), and a place to keep what several sweeps share (normalisers)."""
+    saved: Saved
+    """What the layer's forward saved, and what several sweeps over it share."""
     params: Mapping[str, torch.Tensor]
     """The layer's parameters on the plan's device, in its dtype."""
-    packed: Callable[[str], torch.Tensor]
-    """`packed("weight+")` and `packed("weight-")`: max(W, 0) and max(-W, 0), made once for all sweeps."""
     non_negative: Sequence[bool]
     """Per input: whether no element can be below zero, whatever the image."""
     shapes: Sequence[torch.Size] = ()
     """Shapes of the inputs."""
-    precision: str = "fp32"
-    """To what contractions may round the factors of their products: see Plan.precision."""
-    fused: bool = False
-    """Whether sweeps wait for what multiplies their result: see Plan.fused."""
     sign: int = 1
     """-1 where the layer stands for its negated weights (the contrast's second half)."""
+    linear_map: LinearMap | None = None
+    """The layer's linear map, where it is a convolution, a fully connected layer or a transposed convolution."""
+
+    @property
+    def linear(self) -> LinearMap:
+        """The layer's linear map L. Raises UnsupportedError for a layer that is none."""
+        if self.linear_map is None:
+            wanted = f"wanted one of {', '.join(LINEAR)}"
+            raise UnsupportedError(f"layer '{self.node.name}' ({self.node.op}) has no linear map: {wanted}")
+        return self.linear_map
+
+    def once(self, of: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor | Gate:
+        """What was saved under `of` by the forward or an earlier sweep, otherwise the new result of `make()`.
+
+        Args:
+            of: what it belongs to: a linear map whose normalizer it is, or a name.
+            make: computes a tensor that depends on the forward alone.
+
+        Returns:
+            That tensor; or the gate y / z, where the forward computed that in place of a map's normalizer z.
+        """
+        normalizers = self.saved.normalizers
+        if of not in normalizers:
+            normalizers[of] = make()
+        return normalizers[of]
+
+    def packed(self, name: str) -> torch.Tensor:
+        """max(W, 0) for "weight+", max(-W, 0) for "weight-". Deprecated: `linear.positive(1)` and `(-1)` are the maps
+        with these weights."""
+        warnings.warn("Step.packed: use Step.linear.positive(sign)", DeprecationWarning, stacklevel=2)
+        return Form(name[-1]).of(self.params[name[:-1]])
 
 
-Forward = Callable[[Node, Mapping[str, torch.Tensor], Sequence[torch.Tensor], dict[str, Any]], Sequence[torch.Tensor]]
+Forward = Callable[[Node, Mapping[str, torch.Tensor], Sequence[torch.Tensor], Saved], Sequence[torch.Tensor]]
+"""(node, params, inputs, saved) -> outputs."""
 Down = Callable[[Step, Sequence["Relevance | None"]], Sequence["Relevance | None"]]
+"""(step, relevance of the outputs) -> relevance of the inputs."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +106,7 @@ class Operation:
     """Whether non-negative inputs give a non-negative output."""
     always_non_negative: bool = False
     overwrites: bool = False
-    """Whether the forward can write over its first input, as it does where `saved["overwrite"]` is true."""
+    """Whether the forward can write over its first input, as it does where `saved.overwrite` is true."""
     is_contraction: bool = False
     """Whether the layer has signed weights that the contrast may negate."""
 
@@ -123,8 +154,8 @@ def register_operation(
 
     The importers make a call of the operator a node: what depends on the network's input becomes its inputs in order,
     constant tensors its params (by argument name; in ONNX "input1", "input2" by position), everything else its attrs.
-    The function takes (node, params, inputs, saved) and returns the list of outputs. `saved` is a dict for what the
-    rule wants of it.
+    The function takes (node, params, inputs, saved) and returns the list of outputs. `saved` is a dict for whatever
+    the rule needs of it, under keys of your own.
 
     Args:
         name: "namespace::name" of a torch custom operator (torch.library.custom_op), or "domain::OpType" of an ONNX

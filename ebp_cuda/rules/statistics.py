@@ -8,15 +8,15 @@ mean and deviation are taken for constants: they are sums over everything, and s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
 from ..errors import ShapeError
 from ..graph import Node
-from .pointwise import hand_on
+from .pointwise import pass_through
 from .registry import Step, operation, register_rule
-from .relevance import Relevance
+from .relevance import Relevance, only
+from .saved import Saved
 
 Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]
@@ -36,13 +36,12 @@ def _total(node: Node, x: torch.Tensor) -> torch.Tensor:
 
 
 @operation("reduce")
-def reduce(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def reduce(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [_total(node, xs[0]) * node.attrs["coefficient"]]
 
 
-def _restored(step: Step, rel: Relevance | None) -> torch.Tensor:
+def _restored(step: Step, rel: Relevance) -> torch.Tensor:
     """p with the reduced axes back, as long as the input's."""
-    assert rel is not None
     p = rel.p()
     for axis in sorted(step.node.attrs["axes"]):
         p = p.unsqueeze(axis)
@@ -52,13 +51,13 @@ def _restored(step: Step, rel: Relevance | None) -> torch.Tensor:
 @register_rule("reduce", "gradient", rule_sets=["caffe"], needs="x")
 def reduce_gradient(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
     x, attrs = step.inputs[0], step.node.attrs
-    p = _restored(step, above[0]) * attrs["coefficient"]
+    p = _restored(step, only(above)) * attrs["coefficient"]
     if attrs["kind"] == "mean":
         count = x.numel() // _total(step.node, x).numel()
         return [Relevance(p / count)]
     if attrs["kind"] == "sum":
         return [Relevance(p)]
-    return [Relevance(p).gated(x.sign() if attrs["kind"] == "asum" else 2 * x)]
+    return [Relevance(p).times(x.sign() if attrs["kind"] == "asum" else 2 * x)]
 
 
 @register_rule("reduce", "share", rule_sets=["conserving"], needs="x")
@@ -69,11 +68,11 @@ def share_reduced(step: Step, above: Sequence[Relevance | None]) -> list[Relevan
     part = {"asum": torch.abs, "sumsq": torch.square}.get(attrs["kind"], torch.relu)(x)
     z = part.sum(axes, keepdim=True)
     part = torch.where(z == 0, torch.ones_like(part), part)
-    return [Relevance(_restored(step, above[0])).gated(part / part.sum(axes, keepdim=True))]
+    return [Relevance(_restored(step, only(above))).times(part / part.sum(axes, keepdim=True))]
 
 
 @operation("mvn")
-def mvn(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def mvn(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     return [_centred(node, xs[0]) / _deviation(node, xs[0])]
 
 
@@ -90,8 +89,7 @@ def _deviation(node: Node, x: torch.Tensor) -> torch.Tensor | float:
 @register_rule("mvn", "gradient", rule_sets=["caffe"])
 def mvn_gradient(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
     """As the original has it: its derivative of the deviation leaves eps out."""
-    assert above[0] is not None
-    p, axes = above[0].p(), tuple(step.node.attrs["axes"])
+    p, axes = only(above).p(), tuple(step.node.attrs["axes"])
     if step.node.attrs["eps"] is None:
         return [Relevance(p - p.mean(axes, keepdim=True))]
     y, deviation = step.outputs[0], _deviation(step.node, step.inputs[0])
@@ -101,20 +99,20 @@ def mvn_gradient(step: Step, above: Sequence[Relevance | None]) -> list[Relevanc
     return [Relevance((p - p.mean(axes, keepdim=True) - y * (p * y).mean(axes, keepdim=True)) / deviation)]
 
 
-register_rule("mvn", "pass", rule_sets=["conserving"], needs="")(hand_on)
+register_rule("mvn", "pass", rule_sets=["conserving"], needs="")(pass_through)
 
 
 @operation("normalize", keeps_non_negative=False)
-def normalize(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def normalize(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     square = (xs[0] * xs[0]).sum(tuple(node.attrs["axes"]), keepdim=True)
     return [xs[0] / (square + node.attrs["eps"]).sqrt() * params["scale"]]
 
 
-register_rule("normalize", "pass", rule_sets=["conserving"], needs="")(hand_on)
+register_rule("normalize", "pass", rule_sets=["conserving"], needs="")(pass_through)
 
 
 @operation("standardize")
-def standardize(node: Node, params: Params, xs: Tensors, saved: dict[str, Any]) -> Tensors:
+def standardize(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     """x less its mean over `axes`, over the root of its variance plus eps; `groups` of channels are apart."""
     x, axes, groups = xs[0], tuple(node.attrs["axes"]), node.attrs.get("groups")
     if groups is None:
@@ -130,4 +128,4 @@ def _standardized(x: torch.Tensor, axes: tuple[int, ...], eps: float) -> torch.T
     return (x - mean) * torch.rsqrt(variance + eps)
 
 
-register_rule("standardize", "pass", needs="")(hand_on)
+register_rule("standardize", "pass", needs="")(pass_through)

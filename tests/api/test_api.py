@@ -270,7 +270,7 @@ def test_a_rule_registered_after_the_first_use_may_read_more(net, x, eb):
 
         @ebp_cuda.register_rule("relu", "gradient", rule_sets=["caffe"], needs="xy")
         def doubled(step, above):
-            return [above[0].gated(2 * (step.inputs[0] > 0).to(step.inputs[0].dtype))]
+            return [above[0].times(2 * (step.inputs[0] > 0).to(step.inputs[0].dtype))]
 
         torch.testing.assert_close(eb.attribute(x, 1), 2 * wanted)  # one ReLU lies between the two layers
     finally:
@@ -282,6 +282,6 @@ def test_a_full_memory_is_no_wrong_shape(net, x, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr("ebp_cuda.rules.contraction.convolution", full)
+    monkeypatch.setattr("ebp_cuda.linear.cpu.convolution", full)
     with pytest.raises(UnsupportedError, match=r"layer .features\.0.*out of memory, try fewer images"):
         net.forward(x)

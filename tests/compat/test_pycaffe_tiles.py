@@ -10,8 +10,7 @@ import pytest
 from test_pycaffe import make
 
 from ebp_cuda import caffe
-from ebp_cuda.ops import tiles
-from ebp_cuda.rules import tiled
+from ebp_cuda.linear import amx
 
 NET = """
 force_backward: true
@@ -33,7 +32,7 @@ layer { name: "fc" type: "InnerProduct" bottom: "gap" top: "fc" inner_product_pa
 
 @pytest.fixture(autouse=True)
 def with_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(tiles, "available", lambda: True)  # by AMX, or by the model of it
+    monkeypatch.setattr(amx, "available", lambda: True)  # by AMX, or by the model of it
     caffe.set_mode_eb_cpu()
     yield
     caffe.set_mode_cpu()
@@ -55,8 +54,8 @@ def down(net):
 def test_later_runs_leave_the_same_bits(tmp_path, monkeypatch) -> None:
     net = network(tmp_path)
     made: list[tuple[bool, bool]] = []
-    excite = tiles.excite
-    monkeypatch.setattr(tiles, "excite", lambda *a, **k: made.append((k["relu"], k["as_gate"])) or excite(*a, **k))
+    excite = amx.excite
+    monkeypatch.setattr(amx, "excite", lambda *a, **k: made.append((k["relu"], k["as_gate"])) or excite(*a, **k))
     seen = []
     for _ in range(3):
         net.forward()
@@ -95,6 +94,6 @@ def test_edits_between_the_passes_count(tmp_path, monkeypatch) -> None:
         return [*maps, down(net)]
 
     found = edited(network(tmp_path))
-    monkeypatch.setattr(tiled.tiles, "available", lambda: False)
+    monkeypatch.setattr(amx, "available", lambda: False)
     for ours, plain in zip(found, edited(network(tmp_path)), strict=True):
         assert np.abs(ours - plain).sum() < 1e-4 * np.abs(plain).sum()

@@ -1,6 +1,6 @@
 """Whole networks through the CUDA side of every op: its checks, its choice of kernels, and the kernels, emulated.
 
-The CPU takes short cuts that CUDA does not: straight to ATen, channels_last weights, flipped kernels. All are off here.
+The backend is that of CUDA, with all that its kernels do together.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from support.emu_build import emulator
 
 import ebp_cuda
 from ebp_cuda import ops
+from ebp_cuda.engine import plan
 from ebp_cuda.images.preprocess import prepare
+from ebp_cuda.linear import CUDA
 from ebp_cuda.models import digits
-from ebp_cuda.rules.contraction import Window
 
 pytestmark = pytest.mark.emu
 
@@ -51,9 +52,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     names: set[str] = set()
     emulated = EmulatedOps(names)
     monkeypatch.setattr(ops, "_ops", emulated)
-    monkeypatch.setattr(ops, "normalizer_cpu", emulated.conv2d_normalizer)
-    monkeypatch.setattr(ops, "sweep_cpu", emulated.conv2d_sweep)
-    monkeypatch.setattr(Window, "flips", False)
+    monkeypatch.setattr(plan, "backend_of", lambda device: CUDA)
     torch.use_deterministic_algorithms(True)
     yield names
     torch.use_deterministic_algorithms(False)

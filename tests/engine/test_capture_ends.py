@@ -48,14 +48,20 @@ def test_settings_that_choose_other_kernels_are_another_recording(stand_in, monk
     assert stand_in.recorded == 2 and stand_in.replayed == 0
 
 
+def parts(plan: Plan) -> list[torch.Tensor]:
+    """The positive parts of a plan's weights."""
+    maps = [plan.linear(index) for index in range(len(plan.graph.nodes))]
+    return [linear.positive().part.tensor() for linear in maps if linear is not None]
+
+
 def test_replays_touch_the_same_memory(stand_in):
     eb, x = method(), images(2)
     warm(eb, x, "all")
     (entry,) = eb.calls.recordings._entries.values()
 
     def places() -> list[int]:
-        kept = [held[1] for table in (eb.plan._placed, eb.plan._packed) for held in table.values()]
-        return [tensor.data_ptr() for tensor in (*entry.run._given, *entry.run.results, *kept)]
+        placed = [held[1] for held in eb.plan._placed.values()]
+        return [t.data_ptr() for t in (*entry.run._given, *entry.run.results, *placed, *parts(eb.plan))]
 
     before = places()
     for seed in range(3):
@@ -69,13 +75,13 @@ def test_a_recording_keeps_what_it_reads(stand_in, monkeypatch):
     forgotten = weakref.ref(tables["one"])
 
     def scaled(step, above):
-        return [above[0].gated(step.outputs[0] * 0 + tables["one"])]
+        return [above[0].times(step.outputs[0] * 0 + tables["one"])]
 
     monkeypatch.setitem(OPERATIONS["relu"].rules, "caffe", ebp_cuda.rules.Rule("pass", scaled, "y"))
     eb = method()
     warm(eb, images(1), 1)
     (entry,) = eb.calls.recordings._entries.values()
-    packed = {id(held[1]) for held in eb.plan._packed.values()}
+    packed = {id(part) for part in parts(eb.plan)}
     assert {id(tensor) for tensor in entry.run._keep} & packed
     tables["one"] = torch.ones(1)
     gc.collect()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -11,8 +11,10 @@ from torch import nn
 
 import ebp_cuda
 from ebp_cuda import ops
-from ebp_cuda.rules.deferred import Swept, add
-from ebp_cuda.rules.relevance import Relevance
+from ebp_cuda.linear import CPU, CUDA
+from ebp_cuda.linear.part import Part
+from ebp_cuda.linear.pending import Pending, Term
+from ebp_cuda.rules.relevance import Relevance, add
 
 
 class Inception(nn.Module):
@@ -44,7 +46,7 @@ def module() -> nn.Module:
 def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """How often every op that multiplies was called."""
     calls: Counter[str] = Counter()
-    for name in ("gate", "share", "conv2d_normalizer", "conv2d_sweep", "conv2d_excitation"):
+    for name in ("gate", "divide_or_zero", "conv2d_normalizer", "conv2d_sweep", "conv2d_excitation"):
         original = getattr(ops, name)
 
         def call(*args, op=original, name=name, **options):
@@ -59,7 +61,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
 def method(module: nn.Module, fused: bool, rules: str, dtype: str, contrast: str | None) -> ebp_cuda.ExcitationBackprop:
     net = ebp_cuda.from_torch(module, torch.rand(2, 3, 13, 11))
-    net.plan(rules, "cpu", dtype).fused = fused
+    net.plan(rules, "cpu", dtype).backend = CUDA if fused else CPU
     return ebp_cuda.ExcitationBackprop(net, "stem", contrast_layer=contrast, rules=rules, dtype=dtype)
 
 
@@ -81,7 +83,7 @@ def test_what_is_saved(module: nn.Module, launched: Counter[str]) -> None:
     launched.clear()
     method(module, True, "caffe", "fp32", None).attribute(x, 1)
     assert launched["conv2d_excitation"] == 5  # one, reduce, pooled, down, point
-    assert launched["conv2d_normalizer"] == 1 and launched["share"] < plain["share"]
+    assert launched["conv2d_normalizer"] == 1 and launched["divide_or_zero"] < plain["divide_or_zero"]
     assert launched["gate"] == plain["gate"] - 2 and launched["conv2d_sweep gated"] == 2
     assert launched["conv2d_sweep"] == 6 and launched["conv2d_sweep onto"] == 3
 
@@ -97,7 +99,7 @@ def test_a_contrast_is_subtracted_in_the_kernel(launched: Counter[str]) -> None:
     layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 7), nn.ReLU(), nn.Linear(7, 5)]
     net, x, maps = ebp_cuda.from_torch(nn.Sequential(*layers), torch.rand(2, 3, 5, 5)), torch.rand(2, 3, 5, 5), []
     for fused in (False, True):
-        net.plan("caffe", "cpu", "fp32").fused = fused
+        net.plan("caffe", "cpu", "fp32").backend = CUDA if fused else CPU
         launched.clear()
         maps.append(ebp_cuda.ExcitationBackprop(net, "1", contrast_layer="4").attribute(x, "all"))
         assert launched["conv2d_sweep onto"] == (1 if fused else 0)
@@ -107,7 +109,7 @@ def test_a_contrast_is_subtracted_in_the_kernel(launched: Counter[str]) -> None:
 def test_nothing_is_read_back(module: nn.Module) -> None:
     """So that it can be recorded as a CUDA graph."""
     from ebp_cuda import engine
-    from ebp_cuda.ops.waiting import NoHostReads
+    from ebp_cuda.ops.host_sync import ForbidHostSync
 
     explain, x = method(module, True, "caffe", "tf32", "point"), torch.rand(1, 3, 13, 11)
     explain.run(x, 1)
@@ -116,27 +118,43 @@ def test_nothing_is_read_back(module: nn.Module) -> None:
     route = plan.route([top], [wanted])
     inputs = {next(iter(graph.inputs)): plan.place(x)}
     seed = torch.eye(5)[:1]
-    with NoHostReads():
+    with ForbidHostSync():
         trace = engine.forward(plan, inputs, route.keep | {top}, route.nodes)
         engine.contrastive_sweep(plan, trace, top, Relevance(seed), graph.resolve("point")[0], [wanted])[wanted].p()
 
 
+class Sweeps:
+    """A backend whose every term is t, and that keeps note of what was asked of it."""
+
+    gates = True
+
+    def __init__(self, t: torch.Tensor) -> None:
+        self.t, self.asked = t, list[tuple[bool, bool]]()
+
+    def evaluate(
+        self, terms: Sequence[Term], addend: torch.Tensor | None, gate: torch.Tensor | None, owned: bool
+    ) -> torch.Tensor:
+        for last in [False] * (len(terms) - 1) + [True]:
+            self.asked.append((last and gate is not None, addend is not None))
+            addend = self.t if addend is None else self.t + addend
+        assert addend is not None
+        return addend if gate is None else ops.gate(addend, gate)
+
+
 def test_a_sweep_waits_for_what_multiplies_it() -> None:
-    asked: list[tuple[bool, bool]] = []
     t, x, gate = torch.rand(4, 2, 3, 3), torch.rand(2, 2, 3, 3), torch.rand(2, 2, 3, 3)
+    backend, part = Sweeps(t), Part("layer", "linear", torch.ones(1, 1), None)
 
-    def sweep(factor: torch.Tensor | None, addend: torch.Tensor | None) -> torch.Tensor:
-        asked.append((factor is not None, addend is not None))
-        total = t if addend is None else t + addend
-        return total if factor is None else ops.gate(total, factor)
+    def waiting() -> Relevance:
+        return Relevance(Pending(backend, [Term(part, t, None, x.shape, "ops")]), x)
 
-    waiting = Swept(sweep, x, "fp32")
-    assert not asked
-    torch.testing.assert_close(waiting.p(), Relevance(t, x).p())
-    torch.testing.assert_close(waiting.over(gate), Relevance(t, x).over(gate))
-    assert asked == [(True, False)] * 2
-    assert torch.equal(waiting.s, t) and torch.equal(waiting.columns(gate), ops.gate(t, gate)) and len(asked) == 3
-    asked.clear()
-    total = add([Swept(sweep, x, "fp32"), Relevance(t, x), Swept(sweep, x, "fp32")])
+    one = waiting()
+    assert not backend.asked
+    torch.testing.assert_close(one.p(), Relevance(t, x).p())
+    torch.testing.assert_close(one.divided_by(gate), Relevance(t, x).divided_by(gate))
+    assert backend.asked == [(True, False)] * 2
+    assert torch.equal(one.s, t) and torch.equal(one.scale_columns(gate), ops.gate(t, gate)) and len(backend.asked) == 3
+    backend.asked.clear()
+    total = add([waiting(), Relevance(t, x), waiting()])
     torch.testing.assert_close(total.p(), Relevance(3 * t, x).p())
-    assert asked == [(False, True), (True, True)]
+    assert backend.asked == [(False, True), (True, True)]

@@ -7,7 +7,6 @@ that).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -17,8 +16,8 @@ from torch import nn
 import ebp_cuda
 from ebp_cuda import ShapeError, ops
 from ebp_cuda.errors import ModelError
+from ebp_cuda.linear import LinearMap
 from ebp_cuda.ops.rounding import rounded, split
-from ebp_cuda.rules import contraction
 
 PRECISIONS = ("tf32", "bf16")
 UNIT = {"tf32": 2.0**-11, "bf16": 2.0**-8}
@@ -85,13 +84,13 @@ def test_what_goes_in_comes_out(net: ebp_cuda.Net, precision: str) -> None:
 def test_which_layers_round(net: ebp_cuda.Net, rules: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What tensor cores cannot take, and what is fully connected, is in float32 altogether."""
     asked: dict[str, str] = {}
-    original = contraction._precision
+    apply = LinearMap.apply
 
-    def note(step: Any) -> str:
-        asked[step.node.name] = original(step)
-        return asked[step.node.name]
+    def note(self: LinearMap, x: torch.Tensor) -> torch.Tensor:
+        asked[self.part.name] = self.precision
+        return apply(self, x)
 
-    monkeypatch.setattr(contraction, "_precision", note)
+    monkeypatch.setattr(LinearMap, "apply", note)
     ebp_cuda.ExcitationBackprop(net, net.graph.nodes[0].inputs[0], rules=rules, dtype=precision).relevance(
         torch.rand(1, 3, 12, 12), 0
     )

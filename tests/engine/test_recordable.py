@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.backends import Unfused
 from support.golden_data import GOLDEN, load, under
 from support.small_net import images, method
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -20,8 +21,9 @@ from torch.utils._pytree import tree_leaves
 import ebp_cuda
 from ebp_cuda import ExcitationBackprop, engine, models
 from ebp_cuda.engine.run import measure
+from ebp_cuda.linear import CPU, CUDA
 from ebp_cuda.net import Net
-from ebp_cuda.ops.waiting import HostRead, NoHostReads, extremes
+from ebp_cuda.ops.host_sync import ForbidHostSync, HostRead, minmax
 from ebp_cuda.rules.relevance import Relevance
 
 
@@ -76,7 +78,7 @@ def everything_down(net: Net, inputs: dict[str, torch.Tensor], device: str, colu
             rel.p()
 
     run()  # packs the weights
-    with NoHostReads():
+    with ForbidHostSync():
         run()
 
 
@@ -89,7 +91,7 @@ TINY = sorted(path.stem for path in (GOLDEN / "tiny").glob("*.prototxt") if "elt
 def test_every_golden_layer_can_be_recorded(name, device, fused):
     inputs = {key: torch.from_numpy(x) for key, x in under(load(f"tiny/{name}.npz"), "in/").items()}
     net = ebp_cuda.load(GOLDEN / "tiny" / f"{name}.prototxt")
-    net.plan("caffe", device).fused = fused
+    net.plan("caffe", device).backend = CUDA if fused else CPU if device == "cpu" else Unfused()
     everything_down(net, inputs, device, columns=3)
 
 
@@ -114,12 +116,12 @@ def described(name: str) -> Net:
 def test_the_big_networks_can_be_recorded(name, layer, contrast, images_, columns, fused):
     """On meta tensors, which take the device's way through the ops and hold no numbers."""
     eb = ExcitationBackprop(described(name), layer, contrast, device="meta")
-    eb.plan.fused = fused
+    eb.plan.backend = CUDA if fused else Unfused()
     x, targets = torch.rand(images_, 3, 224, 224), torch.zeros(images_, columns, dtype=torch.int64)
     eb.run(x, targets)
     inputs = {next(iter(eb.net.graph.inputs)): eb.plan.place(x)}
     choice = ebp_cuda.targets.choice_of(targets.to("meta"), images_)
-    with NoHostReads():
+    with ForbidHostSync():
         (maps,) = measure(eb.calls.walk, inputs, choice, "maps", [layer]).readouts
     assert maps.shape[:2] == (images_, columns) and maps.is_meta
 
@@ -143,20 +145,20 @@ def test_the_big_networks_can_be_recorded(name, layer, contrast, images_, column
 )
 def test_the_guard_refuses_what_a_stream_cannot_record(call):
     x = torch.ones(2, 3)
-    with pytest.raises(HostRead, match="between host and device cannot be recorded"), NoHostReads():
+    with pytest.raises(HostRead, match="between host and device cannot be recorded"), ForbidHostSync():
         call(x)
 
 
 def test_the_guard_lets_all_else_through():
     x = torch.rand(2, 3)
-    with NoHostReads():
+    with ForbidHostSync():
         x.repeat_interleave(2, 0)[torch.arange(3)].topk(2)
         torch.where(x > 0, x, 0.5).to(torch.float64).to("cpu")
         x[:, 1:] = x[:, :2].clone()
 
 
-def test_extremes_wait_once_and_see_nan():
-    assert extremes(torch.tensor([[3, -1], [2, 7]])) == (-1, 7)
-    assert all(np.isnan(extremes(torch.tensor([1.0, float("nan"), float("inf")]))))
-    assert extremes(torch.tensor([1.0, float("-inf")]).half())[0] == float("-inf")
-    assert extremes(torch.empty(2, device="meta")) is None
+def test_minmax_wait_once_and_see_nan():
+    assert minmax(torch.tensor([[3, -1], [2, 7]])) == (-1, 7)
+    assert all(np.isnan(minmax(torch.tensor([1.0, float("nan"), float("inf")]))))
+    assert minmax(torch.tensor([1.0, float("-inf")]).half())[0] == float("-inf")
+    assert minmax(torch.empty(2, device="meta")) is None

@@ -18,7 +18,7 @@ from ebp_cuda import ExcitationBackprop, InputError, NumericError
 from ebp_cuda.compat.sweep import propagate
 from ebp_cuda.engine import status as status_module
 from ebp_cuda.engine.status import KEPT, Status, status_of
-from ebp_cuda.ops.waiting import NoHostReads
+from ebp_cuda.ops.host_sync import ForbidHostSync
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -92,7 +92,7 @@ def test_the_status_of_a_call_in_parts_is_the_worst_of_its_parts() -> None:
 @pytest.mark.parametrize("where", ["cpu", "meta"])
 def test_a_status_is_made_without_asking_the_device(where: str) -> None:
     x, targets, masses = (torch.ones(2, 3, device=where) for _ in range(3))
-    with NoHostReads():
+    with ForbidHostSync():
         assert status_of([x], targets.long(), [masses]).shape == (1, 6)
 
 
@@ -129,7 +129,7 @@ def test_results_on_the_host_have_been_judged(device: Deferred, monkeypatch: pyt
 
 def test_a_class_that_the_host_cannot_know_is_in_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for targets on a GPU: neither an index out of range nor a silent other class."""
-    monkeypatch.setattr("ebp_cuda.targets.extremes", lambda tensor: None)
+    monkeypatch.setattr("ebp_cuda.targets.minmax", lambda tensor: None)
     for targets, wrong in ([[1, 5], [2, 3]], 5), ([[1, 2], [-3, 4]], -3):
         with pytest.raises(InputError, match=f"target {wrong}: the model has classes 0 to 4"):
             method().run(images(2), targets)

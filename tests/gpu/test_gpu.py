@@ -20,7 +20,7 @@ pytestmark = pytest.mark.gpu
 DEVICE = "cuda"
 SAME = 1e-4
 WINDOW = (1, 1), (0, 0, 0, 0), (1, 1), 1
-CALLS = [ops.share, ops.gate, lambda x, w: ops.conv2d_normalizer(x, w, *WINDOW)]
+CALLS = [ops.divide_or_zero, ops.gate, lambda x, w: ops.conv2d_normalizer(x, w, *WINDOW)]
 NETS = {"small": ("features.2", "features.4"), "digits": (digits.LAYER, digits.CONTRAST_LAYER)}
 
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ebp_cuda.rules import convolution as module
+from ebp_cuda.graph import Node
+from ebp_cuda.linear import CUDA, LinearMap
+from ebp_cuda.linear import cuda as module
 
 WINDOWS: list[dict[str, Any]] = [
     {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 1},
@@ -50,11 +52,17 @@ def operands(window: dict[str, Any], transposed: bool) -> tuple[torch.Tensor, to
     return torch.randn(2, 4, *(13, 11)[:rank]), torch.randn(*channels, *(3, 2)[:rank]), torch.randn(6)
 
 
+def forward(op: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, **window: Any) -> torch.Tensor:
+    attrs = {**window, "padding_end": window["padding"]}
+    node = Node("layer", op, ("x",), ("y",), attrs, {"weight": weight})
+    return LinearMap.of(node, weight, CUDA).forward(x, bias)
+
+
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("biased", [True, False])
 def test_cudnn_is_asked_for_torchs_convolution(window, biased, cudnn) -> None:
     x, weight, bias = operands(window, False)
-    got = module.convolution(x, weight, bias if biased else None, **window)
+    got = forward("conv", x, weight, bias if biased else None, **window)
     plain = F.conv1d if x.dim() == 3 else F.conv2d
     wanted = plain(
         x, weight, bias if biased else None, *(window[k] for k in ("stride", "padding", "dilation", "groups"))
@@ -67,7 +75,7 @@ def test_cudnn_is_asked_for_torchs_convolution(window, biased, cudnn) -> None:
 def test_cudnn_is_asked_for_torchs_transposed_convolution(window, cudnn) -> None:
     x, weight, bias = operands(window, True)
     extra = (1,) if x.dim() == 3 else (1, 0) if window["stride"] == (2, 1) else (0, 1)
-    got = module.transposed_convolution(x, weight, bias, output_padding=extra, **window)
+    got = forward("conv_transpose", x, weight, bias, output_padding=extra, **window)
     plain = F.conv_transpose1d if x.dim() == 3 else F.conv_transpose2d
     wanted = plain(x, weight, bias, window["stride"], window["padding"], extra, window["groups"], window["dilation"])
     torch.testing.assert_close(got, wanted)
@@ -79,8 +87,8 @@ def test_cudnn_is_asked_for_torchs_transposed_convolution(window, cudnn) -> None
 def test_float32_stays_float32_on_cuda(window, monkeypatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     x, weight, bias = operands(window, False)
-    wanted = module.convolution(x.double(), weight.double(), bias.double(), **window)
-    got = module.convolution(x.cuda(), weight.cuda(), bias.cuda(), **window).cpu()
+    wanted = forward("conv", x.double(), weight.double(), bias.double(), **window)
+    got = forward("conv", x.cuda(), weight.cuda(), bias.cuda(), **window).cpu()
     assert float((got - wanted).norm() / wanted.norm()) < 1e-6  # tf32 would be near 3e-4
-    again = module.convolution(x.cuda(), weight.cuda(), bias.cuda(), **window).cpu()
+    again = forward("conv", x.cuda(), weight.cuda(), bias.cuda(), **window).cpu()
     assert torch.equal(got, again)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import dataclass
 
 import pytest
 import torch
 
-from ebp_cuda.ops import cpu_convolution
-from ebp_cuda.ops.cpu_convolution import convolution_cpu
-from ebp_cuda.rules.deferred import Product, add
-from ebp_cuda.rules.relevance import Relevance
+from ebp_cuda.graph import Node
+from ebp_cuda.linear import LinearMap, onednn
+from ebp_cuda.linear.cpu import convolution_cpu
+from ebp_cuda.rules.relevance import Relevance, add
 
 LAST = torch.channels_last
 
@@ -59,14 +60,14 @@ def test_a_written_weight_is_laid_out_again_and_a_dead_one_forgotten() -> None:
     window = [(1, 1), (1, 1), (1, 1), 1]
     x, weight, _ = operands()
     gc.collect()
-    before = len(cpu_convolution._laid_out)
+    before = len(onednn._laid_out)
     first = convolution_cpu(x, weight, None, *window)
-    assert len(cpu_convolution._laid_out) == before + 1
+    assert len(onednn._laid_out) == before + 1
     weight *= -2
     torch.testing.assert_close(convolution_cpu(x, weight, None, *window), -2 * first)
     del weight
     gc.collect()
-    assert len(cpu_convolution._laid_out) == before
+    assert len(onednn._laid_out) == before
 
 
 def test_where_a_gradient_is_wanted_it_is_torchs_own() -> None:
@@ -76,18 +77,33 @@ def test_where_a_gradient_is_wanted_it_is_torchs_own() -> None:
     assert x.grad is not None and float(x.grad.abs().sum()) > 0
 
 
+POINT = {"stride": (1, 1), "padding": (0, 0), "padding_end": (0, 0), "dilation": (1, 1), "groups": 1}
+
+
+@dataclass(frozen=True)
+class Product:
+    """The way down of a 1 x 1 convolution, as it waits and as it is computed at once."""
+
+    rel: Relevance
+    r: torch.Tensor
+    weight: torch.Tensor
+
+    def written_out(self) -> torch.Tensor:
+        return torch.einsum("noyx,oi->niyx", self.r, self.weight.flatten(1))
+
+
 def parts_of(count: int) -> tuple[list[Product], torch.Tensor]:
     source = torch.Generator().manual_seed(count)
     x = torch.rand(2, 7, 4, 5, generator=source)
     products = []
     for i in range(count):
         r = torch.randn(6, 3 + i, 4, 5, generator=source).contiguous(memory_format=LAST)
-        products.append(Product(r, torch.rand(3 + i, 7, generator=source), x))
+        weight = torch.rand(3 + i, 7, 1, 1, generator=source)
+        linear = LinearMap.of(Node("point", "conv", ("x",), ("y",), POINT, {"weight": weight}), weight).positive()
+        waiting = linear.transpose(r, x.shape)
+        assert not waiting.is_computed
+        products.append(Product(Relevance(waiting, x), r, weight))
     return products, x
-
-
-def written_out(product: Product) -> torch.Tensor:
-    return torch.einsum("noyx,oi->niyx", product.r, product.weight)
 
 
 @pytest.mark.parametrize("place", [0, 1, 3])
@@ -95,26 +111,36 @@ def test_products_add_as_what_they_stand_for(place: int) -> None:
     products, x = parts_of(3)
     plain = Relevance(torch.randn(6, 7, 4, 5), x)
     kept = plain.s.clone()
-    wanted = sum(map(written_out, products)) + kept
-    total = add([*products[:place], plain, *products[place:]])
+    wanted = sum(product.written_out() for product in products) + kept
+    waiting = [product.rel for product in products]
+    total = add([*waiting[:place], plain, *waiting[place:]])
     assert total.x is x
     torch.testing.assert_close(total.s, wanted)
     assert torch.equal(plain.s, kept)
 
 
 def test_a_product_that_was_read_keeps_its_value() -> None:
-    products, _ = parts_of(2)
-    read = products[0].s
+    products, x = parts_of(2)
+    read = products[0].rel.s
     before = read.clone()
-    torch.testing.assert_close(add(products).s, sum(map(written_out, products)))
-    assert torch.equal(read, before) and products[0].s is read
-    torch.testing.assert_close(products[0].p(), before * products[0].x.repeat_interleave(3, 0))  # type: ignore[union-attr]
+    total = add([product.rel for product in products])
+    torch.testing.assert_close(total.s, sum(product.written_out() for product in products))
+    assert torch.equal(read, before) and products[0].rel.s is read
+    torch.testing.assert_close(products[0].rel.p(), before * x.repeat_interleave(3, 0))
+
+
+def test_a_sum_that_is_no_block_of_pixels_is_added_to_as_well() -> None:
+    products, x = parts_of(2)
+    plain = [Relevance(torch.randn(6, 7, 4, 5), x) for _ in range(2)]  # their sum is contiguous, plane by plane
+    total = add([*plain, *(product.rel for product in products)])
+    wanted = sum(product.written_out() for product in products) + plain[0].s + plain[1].s
+    torch.testing.assert_close(total.s, wanted)
 
 
 @torch.no_grad()
 def test_a_torch_without_these_functions_is_asked_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, bias = operands()
-    monkeypatch.setattr(cpu_convolution, "_FOUND", False)
-    monkeypatch.setattr(cpu_convolution, "_convolve", None)
+    monkeypatch.setattr(onednn, "_FOUND", False)
+    monkeypatch.setattr(onednn, "_convolve", None)
     window = [(1, 1), (1, 1), (1, 1), 1]
     assert torch.equal(convolution_cpu(x, weight, bias, *window), torch.conv2d(x, weight, bias, *window))

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 
 import ebp_cuda
 from ebp_cuda import ops
-from ebp_cuda.ops import tiles
-from ebp_cuda.ops.forms import formed
-from ebp_cuda.ops.tiles import Source
+from ebp_cuda.linear import amx
+from ebp_cuda.linear.amx import Source
+from ebp_cuda.linear.weights import Form
 
 Tensor = torch.Tensor
 LAST = torch.channels_last
@@ -78,7 +78,7 @@ def test_it_is_a_convolution_in_the_precision_of_float32(shape: tuple, given: st
     wanted = exact(sources, padding, None, None)
     bias = rand(above, seed=2) if given in ("bias", "both") else None
     addend = rand(*wanted.shape, seed=3) if given in ("addend", "both") else None
-    found = tiles.convolve(sources, padding, bias=bias, addend=addend)
+    found = amx.convolve(sources, padding, bias=bias, addend=addend)
     assert found.is_contiguous(memory_format=LAST)
     assert distance(found, exact(sources, padding, bias, addend)) < 5e-6
 
@@ -91,7 +91,7 @@ def test_gates_and_several_sources(padding: tuple[int, ...]) -> None:
         for n in (64, 16, 37)
     ]
     addend = rand(*exact(sources, padding, None, None).shape, seed=9)
-    found = tiles.convolve(sources, padding, addend=addend)
+    found = amx.convolve(sources, padding, addend=addend)
     assert distance(found, exact(sources, padding, None, addend)) < 5e-6
 
 
@@ -102,30 +102,30 @@ def test_an_output_and_its_normaliser_of_one_reading(shape: tuple, as_gate: bool
     x, weight = rand(images, below, height, width, positive=True), rand(above, below, *kernel, seed=1)
     weight[0] = -weight[0].abs()  # a channel that nothing excites
     bias, plus = rand(above, seed=2), weight.clamp(min=0)
-    found, side = tiles.excite(x, weight, padding, bias=bias, relu=True, as_gate=as_gate)
+    found, side = amx.excite(x, weight, padding, bias=bias, relu=True, as_gate=as_gate)
     y, z = exact([Source(x, weight)], padding, bias, None).relu(), exact([Source(x, plus)], padding, None, None)
     assert distance(found, y) < 5e-6
     if as_gate:  # a division by little is ill-conditioned: by the z and y that were computed
-        z = tiles.convolve([Source(x, weight, "+")], padding).double()
+        z = amx.convolve([Source(x, weight, Form("+"))], padding).double()
         wanted = torch.where(z == 0, 0.0, found.double() / z)
         assert torch.equal(side[:, 0], torch.zeros_like(side[:, 0]))
         torch.testing.assert_close(side, wanted.float())
     else:
         assert distance(side, z) < 5e-6
-    assert torch.equal(found, tiles.convolve([Source(x, weight)], padding, bias=bias).relu())
-    plain, _ = tiles.excite(x, weight, padding, bias=None, relu=False, as_gate=False)
-    assert torch.equal(plain, tiles.convolve([Source(x, weight)], padding))
+    assert torch.equal(found, amx.convolve([Source(x, weight)], padding, bias=bias).relu())
+    plain, _ = amx.excite(x, weight, padding, bias=None, relu=False, as_gate=False)
+    assert torch.equal(plain, amx.convolve([Source(x, weight)], padding))
 
 
-@pytest.mark.parametrize("form", ["+", "-", "+^T", "-^T"])
-def test_forms_of_a_weight(form: str) -> None:
+@pytest.mark.parametrize("form", [Form("+"), Form("-"), Form("+", flipped=True), Form("-", flipped=True)])
+def test_forms_of_a_weight(form: Form) -> None:
     weight = rand(48, 37, 3, 2, seed=1)
-    x = rand(2, 48 if form.endswith("^T") else 37, 9, 8)
-    found = tiles.convolve([Source(x, weight, form)], (1, 0, 0, 1))
-    assert torch.equal(found, tiles.convolve([Source(x, formed(weight, form).contiguous())], (1, 0, 0, 1)))
-    part = (weight if form[0] == "+" else -weight).clamp(min=0).double()
-    wanted = F.conv_transpose2d(x.double(), part) if form.endswith("^T") else F.conv2d(x.double(), part)
-    assert distance(tiles.convolve([Source(x, weight, form)], (2, 1, 2, 1) if form[1:] else (0,) * 4), wanted) < 5e-6
+    x = rand(2, 48 if form.flipped else 37, 9, 8)
+    found = amx.convolve([Source(x, weight, form)], (1, 0, 0, 1))
+    assert torch.equal(found, amx.convolve([Source(x, form.of(weight).contiguous())], (1, 0, 0, 1)))
+    part = (weight if form.sign == "+" else -weight).clamp(min=0).double()
+    wanted = F.conv_transpose2d(x.double(), part) if form.flipped else F.conv2d(x.double(), part)
+    assert distance(amx.convolve([Source(x, weight, form)], (2, 1, 2, 1) if form.flipped else (0,) * 4), wanted) < 5e-6
 
 
 def test_slices_of_channels_are_read_as_they_lie() -> None:
@@ -133,17 +133,17 @@ def test_slices_of_channels_are_read_as_they_lie() -> None:
     source = Source(wide[:, 20:60], rand(48, 40, 3, 3, seed=3), gate=gates[:, 7:47])
     addend = addends[:, 11:59]
     assert not source.x.is_contiguous(memory_format=LAST)
-    found = tiles.convolve([source], (1, 1, 1, 1), addend=addend)
+    found = amx.convolve([source], (1, 1, 1, 1), addend=addend)
     x, gate = (t.contiguous(memory_format=LAST) for t in (source.x, source.gate))  # type: ignore[union-attr]
     copied = Source(x, source.weight, gate=gate)
-    assert torch.equal(found, tiles.convolve([copied], (1, 1, 1, 1), addend=addend.contiguous(memory_format=LAST)))
+    assert torch.equal(found, amx.convolve([copied], (1, 1, 1, 1), addend=addend.contiguous(memory_format=LAST)))
     assert distance(found, exact([source], (1, 1, 1, 1), None, addend)) < 5e-6
 
 
 def test_no_more_error_than_float32_products() -> None:
     x, weight = rand(4, 256, 14, 14, positive=True), rand(64, 256, 3, 3, seed=1)
     wanted = F.conv2d(x.double(), weight.double(), padding=1)
-    found = tiles.convolve([Source(x, weight)], (1, 1, 1, 1))
+    found = amx.convolve([Source(x, weight)], (1, 1, 1, 1))
     usual = F.conv2d(x, weight, padding=1)
     mean = [float((t.double() - wanted).abs().mean() / wanted.abs().mean()) for t in (found, usual)]
     assert mean[0] < 1.5 * mean[1] and mean[0] < 1e-6
@@ -155,14 +155,14 @@ def test_bits_depend_neither_on_threads_nor_on_the_batch(
 ) -> None:
     x, weight = rand(images, below, size, size), rand(above, below, kernel, kernel, seed=1)
     addend, padding = rand(images, above, size, size, seed=2), (kernel // 2,) * 4
-    threads, first = torch.get_num_threads(), tiles.convolve([Source(x, weight)], padding, addend=addend)
+    threads, first = torch.get_num_threads(), amx.convolve([Source(x, weight)], padding, addend=addend)
     try:
         for count in (1, 2, 3, 5):
             torch.set_num_threads(count)
-            assert torch.equal(tiles.convolve([Source(x, weight)], padding, addend=addend), first)
+            assert torch.equal(amx.convolve([Source(x, weight)], padding, addend=addend), first)
     finally:
         torch.set_num_threads(threads)
-    alone = tiles.convolve([Source(x[-1:], weight)], padding, addend=addend[-1:])
+    alone = amx.convolve([Source(x[-1:], weight)], padding, addend=addend[-1:])
     assert torch.equal(alone[0], first[-1])
 
 
@@ -172,7 +172,7 @@ def test_every_float_is_split_without_a_rest() -> None:
     size = torch.randint(-90, 127, (2, 32, 6, 6), generator=source).float()
     x = (torch.randn(2, 32, 6, 6, generator=source) * 2.0**size).contiguous(memory_format=LAST)
     assert torch.isfinite(x).all()
-    assert torch.equal(tiles.convolve([Source(x, torch.eye(32)[:, :, None, None])], (0,) * 4), x)
+    assert torch.equal(amx.convolve([Source(x, torch.eye(32)[:, :, None, None])], (0,) * 4), x)
 
 
 def test_a_nan_reaches_what_sees_it_and_nothing_else() -> None:
@@ -180,33 +180,33 @@ def test_a_nan_reaches_what_sees_it_and_nothing_else() -> None:
     for value in (float("nan"), float("inf")):
         spoilt = x.clone()
         spoilt[1, 5, 4, 4] = value
-        found = tiles.convolve([Source(spoilt, weight)], (1, 1, 1, 1))
+        found = amx.convolve([Source(spoilt, weight)], (1, 1, 1, 1))
         seen = torch.zeros(2, 9, 9, dtype=torch.bool)
         seen[1, 3:6, 3:6] = True
         assert torch.equal((~torch.isfinite(found)).any(1), seen)
         kept = ~seen[:, None].expand_as(found)
-        assert torch.equal(found[kept], tiles.convolve([Source(x, weight)], (1, 1, 1, 1))[kept])
+        assert torch.equal(found[kept], amx.convolve([Source(x, weight)], (1, 1, 1, 1))[kept])
 
 
 def test_a_written_weight_is_laid_out_again() -> None:
     x, weight = rand(1, 32, 8, 8), rand(32, 32, 3, 3, seed=1)
-    first = tiles.convolve([Source(x, weight)], (1,) * 4)
+    first = amx.convolve([Source(x, weight)], (1,) * 4)
     weight *= 2
-    assert torch.equal(tiles.convolve([Source(x, weight)], (1,) * 4), 2 * first)
+    assert torch.equal(amx.convolve([Source(x, weight)], (1,) * 4), 2 * first)
 
 
 def test_other_users_of_the_unit_are_not_disturbed() -> None:
     """oneDNN remembers how it left the tile registers."""
     a, b = rand(64, 96).bfloat16(), rand(96, 80, seed=1).bfloat16()
     x, weight = rand(2, 64, 14, 14), rand(64, 64, 3, 3, seed=1)
-    before, first = a @ b, tiles.convolve([Source(x, weight)], (1,) * 4)
+    before, first = a @ b, amx.convolve([Source(x, weight)], (1,) * 4)
     for _ in range(3):
         assert torch.equal(a @ b, before)
-        assert torch.equal(tiles.convolve([Source(x, weight)], (1,) * 4), first)
+        assert torch.equal(amx.convolve([Source(x, weight)], (1,) * 4), first)
 
 
 def arguments(**changed: object) -> tuple:
-    weight = tiles.lay_out(rand(40, 32, 3, 3))
+    weight = amx.lay_out(rand(40, 32, 3, 3))
     given = {
         "xs": [rand(4, 32, 6, 7)], "weights": [weight], "bias": rand(40), "out_channels": 40, "kernel": [3, 3],
         "padding": [1, 1], "out_size": [6, 7], "gates": [rand(2, 32, 6, 7)], "addend": rand(4, 40, 6, 7),
@@ -220,7 +220,7 @@ def test_it_keeps_what_torch_asks_of_an_op() -> None:
     excite = torch.ops.ebp_cuda.tile_excitation.default
     torch.library.opcheck(excite, (x[0], weights, weights, bias, *geometry, True, True))
     with pytest.raises(RuntimeError, match="ebp_cuda::tile_"):
-        excite(x[0], weights, tiles.lay_out(rand(40, 32, 1, 1)), bias, *geometry, True, True)
+        excite(x[0], weights, amx.lay_out(rand(40, 32, 1, 1)), bias, *geometry, True, True)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_it_keeps_what_torch_asks_of_an_op() -> None:
         {"xs": [rand(4, 96, 6, 7)]},
         {"xs": [rand(32, 6, 7)]},
         {"weights": [rand(40, 32, 3, 3)]},
-        {"weights": [tiles.lay_out(rand(40, 32, 1, 1))]},
+        {"weights": [amx.lay_out(rand(40, 32, 1, 1))]},
         {"weights": []},
         {"bias": rand(39)},
         {"bias": rand(40).double()},
@@ -258,7 +258,7 @@ def test_what_it_cannot_take_is_refused(changed: dict[str, object]) -> None:
 
 
 def test_no_images() -> None:
-    found = tiles.convolve([Source(rand(0, 32, 6, 6), rand(40, 32, 3, 3))], (1,) * 4)
+    found = amx.convolve([Source(rand(0, 32, 6, 6), rand(40, 32, 3, 3))], (1,) * 4)
     assert found.shape == (0, 40, 6, 6)
 
 
@@ -284,10 +284,10 @@ def test_maps_are_those_of_the_plain_way(contrast: str | None, together: int, mo
     module, x = Inception().eval(), torch.rand(2, 3, 13, 11)
     maps = {}
     called: list[int] = []
-    convolve = tiles.convolve
-    monkeypatch.setattr(tiles, "convolve", lambda s, *a, **k: called.append(len(s)) or convolve(s, *a, **k))
+    convolve = amx.convolve
+    monkeypatch.setattr(amx, "convolve", lambda s, *a, **k: called.append(len(s)) or convolve(s, *a, **k))
     for on in (False, True):
-        monkeypatch.setattr(tiles, "available", lambda: on)  # noqa: B023
+        monkeypatch.setattr(amx, "available", lambda: on)  # noqa: B023
         net = ebp_cuda.from_torch(module, x)
         maps[on] = ebp_cuda.ExcitationBackprop(net, "stem", contrast_layer=contrast).attribute(x, "all")
         assert max(called, default=0) == (together if on else 0)

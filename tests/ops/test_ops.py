@@ -149,9 +149,9 @@ def test_share_and_gate(shape, columns, dtype, device) -> None:
         z = numbers(*shape, dtype=dtype, seed=1).to(device).contiguous(memory_format=memory_format)
         assert (z == 0).any() or z.numel() < 40
         wide = z.repeat_interleave(columns, 0)
-        assert torch.equal(ops.share(p, z), torch.where(wide == 0, 0, p / wide))
+        assert torch.equal(ops.divide_or_zero(p, z), torch.where(wide == 0, 0, p / wide))
         assert torch.equal(ops.gate(p, z), p * wide)
-        assert ops.share(p, z).is_contiguous(memory_format=memory_format)
+        assert ops.divide_or_zero(p, z).is_contiguous(memory_format=memory_format)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -164,7 +164,7 @@ def test_share_and_gate_take_slices_of_channels(size, columns, device) -> None:
         for a, b in ((p[:, part], z[:, part]), (p[:, part].contiguous(), z[:, part]), (p[:, part], z[:, part].clone())):
             assert torch.equal(ops.gate(a, b), a * b.repeat_interleave(columns, 0))
             wide = b.repeat_interleave(columns, 0)
-            assert torch.equal(ops.share(a, b), torch.where(wide == 0, 0, a / wide))
+            assert torch.equal(ops.divide_or_zero(a, b), torch.where(wide == 0, 0, a / wide))
     sliced = p[:, 3:22]
     assert ops.gate(sliced, z[:, 3:22]).is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(torch.ops.ebp_cuda.gate(sliced, z[:, 3:22]), ops.gate(sliced, z[:, 3:22]))  # and uncopied
@@ -173,7 +173,7 @@ def test_share_and_gate_take_slices_of_channels(size, columns, device) -> None:
 def test_sharing_of_a_zero_normaliser_is_zero_even_for_nan() -> None:
     p = torch.tensor([1.0, float("nan"), float("inf"), -2.0, 1.0])
     z = torch.tensor([0.0, 0.0, -0.0, 4.0, float("nan")])
-    r = ops.share(p, z)
+    r = ops.divide_or_zero(p, z)
     assert torch.equal(r[:4], torch.tensor([0.0, 0.0, 0.0, -0.5])) and r[4].isnan()
 
 

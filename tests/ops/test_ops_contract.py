@@ -82,7 +82,7 @@ for dtype in (torch.float32, torch.float64):
         y, winner = ops.max_pool2d(x, (3, 3), (2, 2), (1, 1), (1, 1), (8, 7))
         back = (15, 13), (3, 3), (2, 2), (1, 1)
         results = [y, winner, ops.max_pool2d_route(y, winner, *back, (1, 1)), ops.window_spread(y, *back)]
-        results += [ops.avg_pool2d(x, *back[1:], (8, 7), True), ops.share(x, x * x), ops.gate(x, x)]
+        results += [ops.avg_pool2d(x, *back[1:], (8, 7), True), ops.divide_or_zero(x, x * x), ops.gate(x, x)]
         results += [ops.lrn(x, 5, 1e-2, beta, 1.0) for beta in (0.75, 0.6)] + [ops.max_winner([x, -x, x * x])]
         for t in results:
             digest.update(t.contiguous().numpy().tobytes())
@@ -108,7 +108,7 @@ def test_empty_batches_give_empty_results(device) -> None:
     y, winner = ops.max_pool2d(x, (3, 3), (2, 2), (1, 1), (1, 1), (4, 4))
     assert y.shape == winner.shape == (0, 4, 4, 4)
     assert ops.max_pool2d_route(y, winner, (7, 6), (3, 3), (2, 2), (1, 1), (1, 1)).shape == x.shape
-    assert ops.share(x, x).shape == ops.gate(x, x).shape == ops.lrn(x, 5, 1.0, 0.75, 1.0).shape == x.shape
+    assert ops.divide_or_zero(x, x).shape == ops.gate(x, x).shape == ops.lrn(x, 5, 1.0, 0.75, 1.0).shape == x.shape
     assert ops.max_winner([x, x]).shape == x.shape
     assert ops.window_sum(x, (3, 3), (2, 2), (1, 1), (4, 4)).shape == y.shape
     assert ops.window_spread(y, (7, 6), (3, 3), (2, 2), (1, 1)).shape == x.shape
@@ -136,7 +136,7 @@ def wild(t: Tensor, how: str) -> Tensor:
 WILD = ["channel slice", "channel slice of contiguous", "crop", "step", "transposed", "expanded"]
 POOL = ((3, 3), (2, 2), (1, 1))
 CALLS = {
-    "share": (lambda p, x: ops.share(p, x), 6, 2),
+    "share": (lambda p, x: ops.divide_or_zero(p, x), 6, 2),
     "gate": (lambda p, x: ops.gate(p, x), 6, 2),
     "rounded": (lambda x, _: ops.rounded(x.float(), "bf16"), 2, 2),
     "max_winner": (lambda a, b: ops.max_winner([a, b]), 2, 2),
@@ -197,9 +197,15 @@ def test_single_pixels_go_on_in_channels_last(device) -> None:
 X = torch.zeros(2, 4, 7, 6)
 PAIRS = ((3, 3), (2, 2), (1, 1), (1, 1))
 REFUSALS = [
-    (lambda: ops.share(torch.zeros(3, 4), torch.zeros(2, 4)), ["share", "p", "3 rows", "multiple of the 2", "z"]),
-    (lambda: ops.share(torch.zeros(4, 4), torch.zeros(2, 5)), ["share", "[4, 4]", "[2, 5]", "first axis"]),
-    (lambda: ops.share(torch.zeros(()), torch.zeros(())), ["share"]),
+    (
+        lambda: ops.divide_or_zero(torch.zeros(3, 4), torch.zeros(2, 4)),
+        ["divide_or_zero", "p", "3 rows", "multiple of the 2", "z"],
+    ),
+    (
+        lambda: ops.divide_or_zero(torch.zeros(4, 4), torch.zeros(2, 5)),
+        ["divide_or_zero", "[4, 4]", "[2, 5]", "first axis"],
+    ),
+    (lambda: ops.divide_or_zero(torch.zeros(()), torch.zeros(())), ["divide_or_zero"]),
     (lambda: ops.gate(X, X.double()), ["gate", "x", "torch.float64", "one dtype"]),
     (lambda: ops.gate(X.half(), X.half()), ["gate", "s", "torch.float16", "torch.float32"]),
     (lambda: ops.max_pool2d(X[0], *PAIRS, (4, 4)), ["max_pool2d", "x", "[4, 7, 6]", "[N, C, H, W]"]),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 import torch
 
-from ebp_cuda.ops.tiles import CPU_ONLY
+from ebp_cuda.linear.amx import CPU_ONLY
 
 Tensor = torch.Tensor
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]

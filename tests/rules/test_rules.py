@@ -20,7 +20,7 @@ from support.rule_cases_picking import CASES as PICKING
 
 from ebp_cuda.errors import UnsupportedError
 from ebp_cuda.graph import Graph, Node
-from ebp_cuda.rules import OPERATIONS, RULE_SETS
+from ebp_cuda.rules import OPERATIONS, RULE_SETS, Saved
 
 CLASSES = 3
 TOLERANCE = 1e-9
@@ -101,7 +101,7 @@ def test_forward_equals_oracle(case: Case) -> None:
     wanted = oracle.forward(graph, xs)
     params = {k: v.double() for k, v in case.node.params.items()}
     tensors = [torch.from_numpy(xs[v]) for v in case.node.inputs]
-    ys = OPERATIONS[case.node.op].forward(case.node, params, tensors, {})
+    ys = OPERATIONS[case.node.op].forward(case.node, params, tensors, Saved())
     for value, y in zip(case.node.outputs, ys, strict=True):
         assert distance(y.numpy(), wanted[value]) < TOLERANCE
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 import ebp_cuda
-from ebp_cuda.rules import contraction
+from ebp_cuda.rules.contraction import spread_evenly
 from ebp_cuda.rules.registry import OPERATIONS, Rule, Step
 from ebp_cuda.rules.relevance import Relevance
 from support.emu_build import emulator
@@ -68,17 +68,17 @@ def share(step: Step, above: Sequence[Relevance | None], how: Precision, by_sign
     """The share rules of contraction.py with rounded operands; by_sign: those of the rule set "conserving"."""
     rel, x = above[0], step.inputs[0]
     assert rel is not None
-    plus, minus = ("weight+", "weight-") if step.sign > 0 else ("weight-", "weight+")
+    plus, minus = (step.linear.positive(sign).part.tensor() for sign in (step.sign, -step.sign))
     signed = by_sign and not step.non_negative[0]
     exact = [(x.clamp(min=0), plus), ((-x).clamp(min=0), minus)] if signed else [(x, plus)]
-    operands = [(rounded(part, how.format), rounded(step.packed(name), how.format)) for part, name in exact]
-    z = _sum([contraction.apply(step.node, part, w) for part, w in operands])
-    r = how.parts(rel.over(z))
+    operands = [(rounded(x, how.format), step.linear.with_weight(rounded(w, how.format))) for x, w in exact]
+    z = _sum([linear.apply(part) for part, linear in operands])
+    r = how.parts(rel.divided_by(z))
     p = torch.zeros(())
-    for (part, _), (rounded_part, w) in zip(exact, operands, strict=True):
-        t = _sum([contraction.adjoint(step.node, piece, w, step.shapes[0]) for piece in r])
+    for (part, _), (rounded_part, linear) in zip(exact, operands, strict=True):
+        t = _sum([linear.transpose(piece, step.shapes[0]).tensor() for piece in r])
         p = p + Relevance(t, rounded_part if how.consistent else part).p()
-    unshared = contraction._unshared(step, rel, z) if by_sign else None
+    unshared = spread_evenly(step, rel, z) if by_sign else None
     return [Relevance(p if unshared is None else p + unshared)]
 
 

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 
 from ... import ops
 from ...graph import Node
-from ...rules import OPERATIONS, Rule, Step
-from ...rules.contraction import adjoint
+from ...rules import OPERATIONS, Rule, Saved, Step
 from ...rules.pooling import Windows
 from ...rules.relevance import Relevance
 
@@ -60,7 +59,7 @@ _DECONVOLUTION = Rule("gradient", _rectify, "")
 
 @derivative("conv", "linear", "conv_transpose")
 def _contraction(step: Step, p: torch.Tensor) -> list[torch.Tensor]:
-    return [adjoint(step.node, p, step.params["weight"], step.shapes[0])]
+    return [step.linear.transpose(p, step.shapes[0]).tensor()]
 
 
 @derivative("avg_pool", needs="x")
@@ -121,6 +120,6 @@ def _sum(step: Step, p: torch.Tensor) -> list[torch.Tensor]:
 def _by_autograd(step: Step, p: torch.Tensor) -> list[torch.Tensor]:
     with torch.enable_grad():
         xs = [x.detach().requires_grad_() for x in step.inputs]
-        y = OPERATIONS[step.node.op].forward(step.node, step.params, xs, {})[0]
+        y = OPERATIONS[step.node.op].forward(step.node, step.params, xs, Saved())[0]
         gradients = torch.autograd.grad(y, xs, p, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, xs, strict=True)]

@@ -12,8 +12,7 @@ from ...engine.plan import Plan, Stage
 from ...engine.signs import non_negative_values
 from ...errors import InputError, UnsupportedError
 from ...ops.modes import exact
-from ...rules.deferred import add
-from ...rules.relevance import Relevance
+from ...rules.relevance import Relevance, add
 from .blob import Blob
 from .gradients import backward_rule
 from .modes import device, settings

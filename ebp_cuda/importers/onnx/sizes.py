@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ...errors import EBPError, UnsupportedError
 from ...graph import Node
-from ...rules import OPERATIONS
+from ...rules import OPERATIONS, Saved
 
 BATCHES = (2, 3)
 PLANES = (64, 96)
@@ -176,5 +176,5 @@ def _run(node: Node, probe: Probe) -> None:
     """The shapes that a layer's outputs have, from its forward on tensors without content."""
     xs = [torch.empty(probe.shapes[value], device="meta") for value in node.inputs]
     params = {name: torch.empty(param.shape, device="meta") for name, param in node.params.items()}
-    for value, y in zip(node.outputs, OPERATIONS[node.op].forward(node, params, xs, {}), strict=False):
+    for value, y in zip(node.outputs, OPERATIONS[node.op].forward(node, params, xs, Saved()), strict=False):
         probe.shapes[value] = tuple(y.shape)

@@ -1,4 +1,4 @@
-"""What makes the host wait for the device: refused while work is taken down for replay, done once where it must be."""
+"""Calls that make the host wait for the device: refused while a graph is recorded, and made once where they must be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _aten = torch.ops.aten
-_WAITING = frozenset(
+_SYNCHRONIZING = frozenset(
     (
         _aten._local_scalar_dense,
         _aten.is_nonzero,
@@ -26,7 +26,7 @@ _WAITING = frozenset(
 
 
 class HostRead(Exception):
-    """Work that cannot be recorded: the host would have to wait for the device, or to send it something."""
+    """A call that no graph can record: the host would wait for the device, or send it something."""
 
     def __init__(self, call: str, layer: str = "") -> None:
         self.call, self.layer = call, layer
@@ -34,10 +34,10 @@ class HostRead(Exception):
         super().__init__(f"{where}{call} between host and device cannot be recorded")
 
 
-class NoHostReads(TorchDispatchMode):
-    """Raises HostRead for every call in it that makes the host wait for the device, or copies between the two.
+class ForbidHostSync(TorchDispatchMode):
+    """Raises HostRead for every call within that makes the host wait for the device, or copies between the two.
 
-    outside: the tensors that the calls read and did not make (weights, tables), which a recording must keep alive.
+    outside: tensors that the calls read and did not make (weights, tables), which a recording must keep alive.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class NoHostReads(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if _waits(func.overloadpacket, args, kwargs or {}):
+        if _synchronizes(func.overloadpacket, args, kwargs or {}):
             raise HostRead(str(func))
         read = {_place(tensor): tensor for tensor in _tensors((*args, *(kwargs or {}).values()))}
         self.outside.update({place: tensor for place, tensor in read.items() if place not in self._made})
@@ -70,8 +70,8 @@ def _place(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
 
 
-def _waits(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    if packet in _WAITING:
+def _synchronizes(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if packet in _SYNCHRONIZING:
         return True
     if packet is _aten.lift_fresh:  # torch.tensor(...): a number or a list of the host's
         return True
@@ -86,7 +86,7 @@ def _waits(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return False
 
 
-def extremes(tensor: torch.Tensor) -> tuple[float, float] | None:
+def minmax(tensor: torch.Tensor) -> tuple[float, float] | None:
     """The smallest and the largest element (NaN if there is one), by waiting for the device once.
 
     None where no value can be read: on meta tensors, and while the current stream records a graph.
@@ -97,8 +97,8 @@ def extremes(tensor: torch.Tensor) -> tuple[float, float] | None:
     return low, high
 
 
-def settled(tensor: torch.Tensor) -> torch.Tensor:
-    """`tensor`, once it is made: what is kept may be read next on another stream than it was made on."""
+def synchronized(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor`, after waiting for the stream that computes it: a kept tensor may be read next on another stream."""
     if tensor.is_cuda and not torch.cuda.is_current_stream_capturing():
         torch.cuda.current_stream(tensor.device).synchronize()
     return tensor

@@ -13,46 +13,26 @@ from functools import cache
 
 import torch
 
-from .formats import is_channel_slice
-from .forms import formed, shape_of
-from .library import build_info
-from .stamps import LaidOut
+from ..ops.formats import is_channel_slice
+from ..ops.library import build_info
+from .weights import Form, LayoutCache
 
 Ints = Sequence[int]
 
 CPU_ONLY = frozenset(("tile_convolution", "tile_excitation"))
-"""The compiled ops behind this module: the inside of what other ops are on a CPU, and no ops of their own."""
+"""Internal ops: they implement other ops on the CPU and are not public."""
 _BLOCK, _ROWS, _PARTS = 32, 16, 3
 """Channels of a block of tiles, rows of a tile, parts of a float32: as in csrc/cpu/tiles.h."""
-_LEAST_PIXELS = 32
+LEAST_PIXELS = 32
 """With fewer, reading the weights is what takes the time, and three parts are more to read."""
-_laid_out = LaidOut()
+PLAIN = Form()
+_tiles = LayoutCache()
 
 
 @cache
 def available() -> bool:
     """Whether this processor has such a unit, and the library was built for it."""
     return bool(build_info()["cpu_isa"] == "amx")
-
-
-def serve(
-    x: torch.Tensor, weight: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, form: str = ""
-) -> bool:
-    """Whether tiles are the way to convolve x [N, I, H, W] with a weight that is [O, I, kh, kw] in that form.
-
-    A question of shapes and types alone, so that one call takes the same way as the next.
-    """
-    if not available() or type(x) is not torch.Tensor or type(weight) is not torch.Tensor or not x.is_cpu:
-        return False
-    shape = shape_of(weight, form)
-    return (
-        x.dtype == weight.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and (*stride, *dilation, groups) == (1, 1, 1, 1, 1)
-        and all(p < k <= 255 for p, k in zip(padding, (*shape[2:], *shape[2:]), strict=True))
-        and x.shape[0] * x.shape[2] * x.shape[3] >= _LEAST_PIXELS
-        and filled(*shape[:2])
-    )
 
 
 def filled(above: int, below: int) -> bool:
@@ -62,14 +42,14 @@ def filled(above: int, below: int) -> bool:
 
 @dataclass(frozen=True)
 class Source:
-    """What a convolution multiplies, all float32."""
+    """One product of a convolution, all float32."""
 
     x: torch.Tensor
     """[N*K, I, H, W]."""
     weight: torch.Tensor
     """[O, I, kh, kw] in the form below."""
-    form: str = ""
-    """See forms.py: nothing else keeps the weight in it."""
+    form: Form = PLAIN
+    """Tiles are laid out from the weight in this form, which nothing else keeps."""
     gate: torch.Tensor | None = None
     """[N, I, H, W], multiplies x as it is read; or None."""
 
@@ -84,37 +64,37 @@ def convolve(
     """
     first = sources[0]
     return torch.ops.ebp_cuda.tile_convolution.default(
-        [_lying(source.x) for source in sources],
-        [_tiles(source.weight, source.form) for source in sources],
+        [_channels_last(source.x) for source in sources],
+        [_tiles_of(source.weight, source.form) for source in sources],
         bias,
         *_geometry(first, padding),
-        [_lying(source.gate) for source in sources if source.gate is not None],
-        None if addend is None else _lying(addend),
+        [_channels_last(source.gate) for source in sources if source.gate is not None],
+        None if addend is None else _channels_last(addend),
     )
 
 
 def excite(
     x: torch.Tensor, weight: torch.Tensor, padding: Ints, *, bias: torch.Tensor | None, relu: bool, as_gate: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `ops.conv2d_excitation` gives with max(weight, 0): x is split once for both products."""
+    """The result of `ops.conv2d_excitation` with max(weight, 0): x is split into parts once for both products."""
     geometry = _geometry(Source(x, weight), padding)
     return torch.ops.ebp_cuda.tile_excitation.default(
-        _lying(x), _tiles(weight, ""), _tiles(weight, "+"), bias, *geometry, relu, as_gate
+        _channels_last(x), _tiles_of(weight, PLAIN), _tiles_of(weight, Form("+")), bias, *geometry, relu, as_gate
     )
 
 
 def _geometry(source: Source, padding: Ints) -> tuple[int, list[int], Ints, list[int]]:
     """Channels above, kernel, padding before, and the size of a plane above."""
-    above, _, *kernel = shape_of(source.weight, source.form)
+    above, _, *kernel = source.form.shape(source.weight)
     size = [source.x.shape[2 + i] + padding[i] + padding[2 + i] - kernel[i] + 1 for i in (0, 1)]
     return above, kernel, padding[:2], size
 
 
-def _tiles(weight: torch.Tensor, form: str) -> torch.Tensor:
-    return _laid_out.of(weight, lambda: lay_out(formed(weight, form)), form)
+def _tiles_of(weight: torch.Tensor, form: Form) -> torch.Tensor:
+    return _tiles.of(weight, lambda: lay_out(form.of(weight)), form)
 
 
-def _lying(t: torch.Tensor) -> torch.Tensor:
+def _channels_last(t: torch.Tensor) -> torch.Tensor:
     return t if is_channel_slice(t) else t.contiguous(memory_format=torch.channels_last)
 
 

@@ -1,6 +1,6 @@
-"""Completes the ops of the compiled library: fake kernels for tracing, and the CPU side of the convolutions.
+"""The ops on tensors without values, for tracing: shape, dtype and memory format of every result.
 
-What the ops mean is said in `ops`, their one caller.
+What the ops mean is said in `ops`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from . import library  # noqa: F401  the ops must be there
-from .cpu_convolution import convolution_cpu
-from .formats import is_channels_last, memory_format
-from .modes import in_full_precision
-from .rounding import rounded, split
-
-
-def _conv_format(x: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
-    """The format of a convolution's result: x's, and on a CPU channels_last too where the weights are nothing else."""
-    if x.device.type != "cpu":  # meta tensors stand for a GPU's
-        return memory_format(x)
-    return torch.channels_last if is_channels_last(weight) and not weight.is_contiguous() else memory_format(x)
+from .formats import conv_format, memory_format
 
 
 def _plane(like: torch.Tensor, size: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -95,7 +85,7 @@ def _fake_normalizer(
         (x.shape[2 + i] + padding[i] + padding[2 + i] - dilation[i] * (w_plus.shape[2 + i] - 1) - 1) // stride[i] + 1
         for i in (0, 1)
     ]
-    shape, format_ = (x.shape[0], w_plus.shape[0], *size), _conv_format(x, w_plus)
+    shape, format_ = (x.shape[0], w_plus.shape[0], *size), conv_format(x, w_plus)
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=format_)
 
 
@@ -112,7 +102,7 @@ def _fake_sweep(
     precision: str = "fp32",
     addend: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    shape, format_ = (r.shape[0], w_plus.shape[1] * groups, *in_size), _conv_format(r, w_plus)
+    shape, format_ = (r.shape[0], w_plus.shape[1] * groups, *in_size), conv_format(r, w_plus)
     return torch.empty(shape, dtype=r.dtype, device=r.device, memory_format=format_)
 
 
@@ -161,82 +151,3 @@ def _fake_tile_excitation(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     y = _fake_tile_convolution([x], [weight], bias, out_channels, kernel, padding, out_size, [], None)
     return y, torch.empty_like(y)
-
-
-@in_full_precision
-def normalizer_cpu(
-    x: torch.Tensor,
-    w_plus: torch.Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    precision: str = "fp32",
-) -> torch.Tensor:
-    """conv2d_normalizer by oneDNN, the best CPU implementation there is; tensor cores are imitated."""
-    x, w_plus = rounded(x, precision), rounded(w_plus, precision)
-    top, left, bottom, right = padding
-    if top != bottom or left != right:
-        x, top, left = torch.nn.functional.pad(x, (left, right, top, bottom)), 0, 0
-    z = convolution_cpu(x, w_plus, None, stride, (top, left), dilation, groups)
-    return z.contiguous(memory_format=_conv_format(x, w_plus))
-
-
-@in_full_precision
-def sweep_cpu(
-    r: torch.Tensor,
-    w_plus: torch.Tensor,
-    in_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    gate: torch.Tensor | None = None,
-    precision: str = "fp32",
-    addend: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """conv2d_sweep by ATen's transposed convolution, and the gate after it; tensor cores are imitated."""
-    r, w_plus = split(r, precision), rounded(w_plus, precision)
-    before, after = tuple(padding[:2]), tuple(padding[2:])
-    crop = before if before == after else (0, 0)
-    reached = [(r.shape[2 + i] - 1) * stride[i] + dilation[i] * (w_plus.shape[2 + i] - 1) + 1 for i in (0, 1)]
-    beyond = [max(0, in_size[i] + before[i] + crop[i] - reached[i]) for i in (0, 1)]
-    t = torch.conv_transpose2d(r, w_plus, None, stride, crop, beyond, groups, dilation)
-    if crop != before or crop != after:
-        top, left = before[0] - crop[0], before[1] - crop[1]
-        t = t[:, :, top : top + in_size[0], left : left + in_size[1]]
-    t = t.contiguous(memory_format=_conv_format(r, w_plus))
-    if addend is not None:
-        t += addend
-    if gate is None:
-        return t
-    gated: torch.Tensor = torch.ops.ebp_cuda.gate.default(t, gate.contiguous(memory_format=memory_format(t)))
-    return gated
-
-
-def excitation_cpu(
-    x: torch.Tensor,
-    w: torch.Tensor,
-    w_plus: torch.Tensor,
-    bias: torch.Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    relu: bool,
-    as_gate: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """conv2d_excitation by two convolutions."""
-    y = normalizer_cpu(x, w, stride, padding, dilation, groups)
-    if bias is not None:
-        y += bias.view(-1, 1, 1)
-    y = y.relu_() if relu else y
-    z = normalizer_cpu(x, w_plus, stride, padding, dilation, groups)
-    return y, torch.ops.ebp_cuda.share.default(y, z) if as_gate else z
-
-
-_CPU = torch.library.Library("ebp_cuda", "IMPL", "CPU")
-_CPU.impl("conv2d_excitation", excitation_cpu)
-_CPU.impl("conv2d_normalizer", normalizer_cpu)
-_CPU.impl("conv2d_sweep", sweep_cpu)
-_CPU.impl("rounded", rounded)
