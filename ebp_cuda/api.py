@@ -71,6 +71,7 @@ class ExcitationBackprop:
         check_weights: str | None = None,
     ) -> None:
         self.check_weights = None if check_weights is None else checked_weights(check_weights)
+        self._arguments = (net, layer, contrast_layer, rules, dtype, device, top, graphs, max_memory, check_weights)
         self.net, self.layer, self.contrast_layer, self.top = net, layer, contrast_layer, top
         self.plan = net.plan(rules, device, dtype)
         graph = self.plan.graph
@@ -85,6 +86,10 @@ class ExcitationBackprop:
         recordings, self._why_never = _recordings(graphs, self.plan.device)
         self.calls = Calls(walk, [layer], recordings, self.max_memory)
         """Runs what the methods here ask for; takes an observer besides (`ebp_cuda.cli.profile`)."""
+
+    def __reduce__(self) -> tuple[type[ExcitationBackprop], tuple[Any, ...]]:
+        """Copies and pickles (joblib, spawn, Ray) hold the arguments, and are set up anew where they arrive."""
+        return type(self), self._arguments
 
     def attribute(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> torch.Tensor:
         """Attribution maps [N, K, h, w], float32 (or the chosen dtype): raw sums over channels, unclipped.

@@ -159,12 +159,13 @@ class Net:
             raise ShapeError(f"{where} has shape {list(tensor.shape)}: there is nothing in it")
         return tensor
 
-    def default_top(self) -> str:
-        """The value a sweep starts from: the only output, above its softmax or sigmoid if it has one."""
-        if len(self.graph.outputs) != 1:
+    def default_top(self, output: str | None = None) -> str:
+        """The value a sweep starts from: an output (by default the only one), above its softmax or sigmoid if it has
+        one. Raises InputError where there are several and none is named."""
+        if output is None and len(self.graph.outputs) != 1:
             outputs = ", ".join(self.graph.outputs)
             raise InputError(f"{self.graph.origin} has {len(self.graph.outputs)} outputs ({outputs}): name one as top=")
-        value = self.graph.outputs[0]
+        value = self.graph.outputs[0] if output is None else output
         while (index := self.graph.producer.get(value)) is not None and self.graph.nodes[index].op in _SCORING:
             value = self.graph.nodes[index].inputs[0]
         return value

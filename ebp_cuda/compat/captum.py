@@ -10,8 +10,9 @@ The model is read by torch.export in evaluation mode; no hooks, no clamped or mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from ..net import Net
 from ..rules import check_rule_set
 from .modules import network, uncompiled, value_of
 from .sweep import Seed, propagate
+from .tops import Top, top_of
 
 try:
     from captum._utils.common import _select_targets
@@ -34,22 +36,36 @@ Tensor = torch.Tensor
 Tensors = Tensor | tuple[Tensor, ...]
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _unwrappable(method: Method) -> Method:
+    """With `__wrapped__`, which Captum's wrappers (NoiseTunnel, TCAV) call and its own methods have by a decorator."""
+
+    @functools.wraps(method)
+    def attribute(*args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    return cast(Method, attribute)
+
+
 class _Excitation:
     """What both classes know: the model, the rules, and where the contrast is taken."""
 
     forward_func: Any
     contrast_layer: str | nn.Module | None
     rules: str
+    top: Top
 
-    def _set_up(self, contrast_layer: str | nn.Module | None, rules: str) -> None:
+    def _set_up(self, contrast_layer: str | nn.Module | None, rules: str, top: Top) -> None:
         if not isinstance(self.forward_func, nn.Module):
             raise InputError(f"model is a {type(self.forward_func).__name__}; wanted a torch.nn.Module")
-        self.contrast_layer, self.rules = contrast_layer, check_rule_set(rules)
+        self.contrast_layer, self.rules, self.top = contrast_layer, check_rule_set(rules), top
 
     def _propagate(self, net: Net, given: Sequence[Tensor], target: Any, wanted: Sequence[str]) -> dict[str, Tensor]:
         contrast = self.contrast_layer
         at = None if contrast is None else value_of(net, self.forward_func, contrast, "contrast_layer")
-        top = net.default_top()
+        top = top_of(net, self.forward_func, self.top)
         return propagate(net, given, top, _seed_of(target), wanted, rules=self.rules, contrast=at).relevance
 
     @property
@@ -61,20 +77,40 @@ class _Excitation:
 class ExcitationBackprop(_Excitation, Attribution):
     """Relevance of every input element: [N, C, H, W] of an input [N, C, H, W].
 
-    model: a torch module with one output. contrast_layer: name or module, for the contrastive form. rules: "caffe" or
-    "conserving" (docs/rules.md); with inputs below zero, "conserving" is the better conditioned one.
+    Args:
+        model: a torch module.
+        contrast_layer: name or module, for the contrastive form.
+        rules: "caffe" or "conserving" (docs/rules.md); with inputs below zero, "conserving" is the better conditioned
+            one.
+        top: of a model with several outputs the place of the one to explain, or the layer that holds its scores.
     """
 
-    def __init__(self, model: nn.Module, contrast_layer: str | nn.Module | None = None, rules: str = "caffe") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        contrast_layer: str | nn.Module | None = None,
+        rules: str = "caffe",
+        top: Top = None,
+    ) -> None:
         Attribution.__init__(self, model)
-        self._set_up(contrast_layer, rules)
+        self._set_up(contrast_layer, rules, top)
 
+    @_unwrappable
     def attribute(self, inputs: Tensors, target: Any = None, additional_forward_args: Any = None) -> Tensors:
-        """Relevance of `inputs`, of their shape and dtype: a tensor for a tensor, a tuple for a tuple.
+        """Relevance of the inputs.
 
-        target: as in Captum: an int, a list or tensor of N ints, a tuple (or N of them) into an output of more dims,
-        None for an output of one number an image. additional_forward_args: further tensors that the model takes.
-        Raises InputError (target, layer) and UnsupportedError (a layer without rule, arguments that are no tensors).
+        Args:
+            inputs: a tensor [N, ...], or a tuple of them.
+            target: as in Captum: an int, a list or tensor of N ints, a tuple (or N of them) into an output of more
+                dims, None for an output of one number an image.
+            additional_forward_args: further tensors that the model takes.
+
+        Returns:
+            A tensor for a tensor, a tuple for a tuple, of the shapes and dtypes of the inputs.
+
+        Raises:
+            InputError: a target, output or layer that there is not.
+            UnsupportedError: a layer without rule, arguments that are no tensors.
         """
         given = _arguments(inputs, additional_forward_args)
         net = network(self.forward_func, given)
@@ -88,7 +124,10 @@ class ExcitationBackprop(_Excitation, Attribution):
 class LayerExcitationBackprop(_Excitation, LayerAttribution):
     """Relevance of every unit of a layer: [N, C, h, w] where that is what the layer gives.
 
-    layer: a module of the model, or its name. contrast_layer, rules: as for `ExcitationBackprop`.
+    Args:
+        model: a torch module.
+        layer: a module of the model, or its name.
+        contrast_layer, rules, top: as for `ExcitationBackprop`.
     """
 
     def __init__(
@@ -97,10 +136,12 @@ class LayerExcitationBackprop(_Excitation, LayerAttribution):
         layer: str | nn.Module,
         contrast_layer: str | nn.Module | None = None,
         rules: str = "caffe",
+        top: Top = None,
     ) -> None:
         LayerAttribution.__init__(self, model, layer)
-        self._set_up(contrast_layer, rules)
+        self._set_up(contrast_layer, rules, top)
 
+    @_unwrappable
     def attribute(
         self,
         inputs: Tensors,

@@ -24,6 +24,7 @@ from ..images.maps import resize_maps
 from ..rules import check_rule_set
 from .modules import network, value_of
 from .sweep import Seed, propagate
+from .tops import Top, top_of
 
 __all__ = ["ExcitationBackpropCAM"]
 
@@ -36,11 +37,18 @@ Target = Callable[[Tensor], Tensor]
 class ExcitationBackpropCAM:
     """MWP or c-MWP maps, scaled for looking at, behind the calls of a CAM.
 
-    model: a torch module (or an ebp_cuda Net). target_layers: modules or names; the maps of several are averaged.
-    contrast_layer: module or name, for the contrastive form. rules: "caffe" or "conserving" (docs/rules.md).
-    reshape_transform: from a layer's relevance to [N, C, h, w], for layers without a plane.
+    Args:
+        model: a torch module (or an ebp_cuda Net).
+        target_layers: modules or names; the maps of several are averaged.
+        reshape_transform: from a layer's relevance to [N, C, h, w], for layers without a plane.
+        contrast_layer: module or name, for the contrastive form.
+        rules: "caffe" or "conserving" (docs/rules.md).
+        top: of a model with several outputs the place of the one to explain, or the layer that holds its scores;
+            targets get that output.
 
-    Raises InputError for no layers, or layers that are no part of the model, UnsupportedError for a layer without rule.
+    Raises:
+        InputError: no layers, or layers that are no part of the model.
+        UnsupportedError: a layer without rule.
     """
 
     def __init__(
@@ -51,12 +59,13 @@ class ExcitationBackpropCAM:
         *,
         contrast_layer: str | nn.Module | None = None,
         rules: str = "caffe",
+        top: Top = None,
     ) -> None:
         if isinstance(target_layers, (str, nn.Module)) or not target_layers:
             raise InputError("target_layers: wanted a list of at least one layer")
         self.model, self.target_layers = model, list(target_layers)
         self.reshape_transform, self.contrast_layer = reshape_transform, contrast_layer
-        self.rules = check_rule_set(rules)
+        self.rules, self.top = check_rule_set(rules), top
         self.outputs: Tensor | None = None
         """What the model gave for the images of the last call."""
 
@@ -101,8 +110,8 @@ class ExcitationBackpropCAM:
         values = [value_of(net, self.model, layer, "target_layers") for layer in self.target_layers]
         contrast = self.contrast_layer
         at = None if contrast is None else value_of(net, self.model, contrast, "contrast_layer")
-        seed = _seed_of(targets)
-        found = propagate(net, [input_tensor], net.default_top(), seed, values, rules=self.rules, contrast=at)
+        seed, top = _seed_of(targets), top_of(net, self.model, self.top)
+        found = propagate(net, [input_tensor], top, seed, values, rules=self.rules, contrast=at)
         size = (input_tensor.shape[2], input_tensor.shape[3])
         layers = [self._picture(found.relevance[value], size) for value in values]
         return _scaled(torch.stack(layers).mean(0)).cpu().numpy().astype(np.float32), found.output

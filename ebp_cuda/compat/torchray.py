@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,14 +40,37 @@ Layer = str | nn.Module
 Resize = bool | Sequence[int]
 
 
-@dataclass
 class Probe:
-    """What `debug=True` gives for one module: its output (its input for the whole model) and the relevance there."""
+    """What `debug=True` gives for one module, with the attributes of TorchRay's probe.
 
-    module: nn.Module
+    module: the module. target: "output", or "input" for the whole model. data: one tensor whose `grad` is its
+    relevance, None where none arrives; empty where the import has no such value.
+    """
+
+    module: Any
     target: str
     data: list[Tensor]
-    """One tensor whose `grad` is its relevance, None where none arrives; empty where the import has no such value."""
+    contrast: list[Tensor]
+    hook: None = None
+    non_negative_contrast: bool = False
+
+    def __init__(self, module: nn.Module, target: str = "input") -> None:
+        """Raises UnsupportedError: nothing attaches to a module here. Probes come from debug=True."""
+        if target not in ("input", "output"):
+            raise InputError(f"Probe: target={target!r}; wanted 'input' or 'output'")
+        raise UnsupportedError(
+            f"Probe({type(module).__name__}, target='{target}'): no module is hooked here, so none can be probed; "
+            "excitation_backprop(..., debug=True) returns the map and a Probe for every module by name"
+        )
+
+    @classmethod
+    def _filled(cls, module: Any, target: str, data: list[Tensor]) -> Probe:
+        probe = cls.__new__(cls)
+        probe.module, probe.target, probe.data, probe.contrast = module, target, data, []
+        return probe
+
+    def remove(self) -> None:
+        """Does nothing: a probe is attached to nothing."""
 
 
 class ExcitationBackpropContext:
@@ -66,11 +88,20 @@ def get_backward_gradient(pred_y: Tensor, y: Any) -> Tensor:
 
     pred_y: [N, classes, ...]. y: an int, or a list, array or tensor of N of them. Raises InputError.
     """
-    target = y if isinstance(y, Tensor) else torch.as_tensor(y)
+    try:
+        target = y if isinstance(y, Tensor) else torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError):
+        shown = f"{y!r}"[:100]
+        raise InputError(f"target={shown}: a {type(y).__name__}; wanted one class, or one for each image") from None
     target = target.to(pred_y.device)
     if target.shape == pred_y.shape:
         return target
-    if target.is_floating_point() or target.numel() not in (1, pred_y.shape[0]):
+    if (
+        target.is_floating_point()
+        or target.is_complex()
+        or target.dtype == torch.bool
+        or target.numel() not in (1, pred_y.shape[0])
+    ):
         raise InputError(f"target is {target.dtype} {list(target.shape)}; wanted one class, or one for each image")
     low, high = int(target.min()), int(target.max())
     if low < 0 or high >= pred_y.shape[1]:
@@ -159,6 +190,8 @@ def _run(
     value = value_of(net, model, layer, "saliency_layer")
     contrast = value_of(net, model, contrast_layer, "contrast_layer") if contrast_layer is not None else None
     negated = _negated(net, model, classifier_layer) if contrast_layer is not None else None
+    if len(net.graph.outputs) != 1:
+        raise InputError(f"the model has {len(net.graph.outputs)} outputs; wanted one, as TorchRay does")
     top = net.graph.outputs[0]
     probed = _probed_values(net, model) if debug else {}
     below = net.graph.ancestors([contrast or top])
@@ -166,7 +199,12 @@ def _run(
     wanted = list(dict.fromkeys([value, *(name for name in probed.values() if name in reached)]))
 
     def seed(output: Tensor) -> Tensor:
-        return gradient(output, target)
+        start = gradient(output, target)
+        if not isinstance(start, Tensor):
+            raise InputError(
+                f"get_backward_gradient gives a {type(start).__name__}; wanted a tensor {list(output.shape)}"
+            )
+        return start
 
     keep = {value, *probed.values()}
     found = propagate(net, [input], top, seed, wanted, contrast=contrast, negated=negated, keep=keep)
@@ -176,7 +214,7 @@ def _run(
     probes = OrderedDict()
     for name, part in _named_modules(model):
         data = [activations[probed[name]]] if name in probed else []
-        probes[name] = Probe(part, "output" if name else "input", data)
+        probes[name] = Probe._filled(part, "output" if name else "input", data)
     return activations[value], probes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib
 import pytest
 import torch
-from support.compat_nets import FullyConvolutional, assert_keeps_nothing, images, plain_net, state_of
+from support.compat_nets import FullyConvolutional, TwoHeads, assert_keeps_nothing, images, plain_net, state_of
 from torch import nn
 
 import ebp_cuda
@@ -14,7 +14,7 @@ from ebp_cuda import InputError, UnsupportedError
 pytest.importorskip("captum", reason="Captum is not installed")
 matplotlib.use("Agg")
 
-from captum.attr import Attribution, LayerAttribution, LayerGradCam, visualization
+from captum.attr import Attribution, LayerAttribution, LayerGradCam, NoiseTunnel, visualization
 from captum.metrics import infidelity, sensitivity_max
 
 from ebp_cuda.compat.captum import ExcitationBackprop, LayerExcitationBackprop
@@ -52,6 +52,37 @@ def test_a_target_inside_a_plane_of_scores() -> None:
     net, x = FullyConvolutional().eval(), images(2, 32)
     got = LayerExcitationBackprop(net, "classifier.1").attribute(x, target=(4, 1, 2))
     assert got.sum((1, 2, 3)) == pytest.approx(torch.ones(2)) and set(got.nonzero()[:, 2].tolist()) == {1}
+
+
+def test_a_noise_tunnel_averages_over_noisy_images() -> None:
+    net, x = plain_net().eval(), images(2)
+    for method in (ExcitationBackprop(net, rules="conserving"), LayerExcitationBackprop(net, "4", "9")):
+        plain = method.attribute(x, target=[5, 2])
+        tunnel = NoiseTunnel(method)
+        still = tunnel.attribute(x, target=[5, 2], nt_samples=3, stdevs=0.0)
+        torch.testing.assert_close(still, plain, rtol=1e-5, atol=1e-8)
+        torch.manual_seed(0)
+        noisy = tunnel.attribute(x, target=[5, 2], nt_samples=4, nt_samples_batch_size=2, stdevs=0.05)
+        assert noisy.shape == plain.shape and 0 < (noisy - plain).abs().sum() < plain.abs().sum()
+        squared = tunnel.attribute(x, target=[5, 2], nt_samples=2, stdevs=0.0, nt_type="smoothgrad_sq")
+        torch.testing.assert_close(squared, plain**2, rtol=1e-4, atol=1e-10)
+
+
+def test_one_of_several_outputs_is_explained() -> None:
+    net, x = TwoHeads().eval(), images(2)
+    source = next(iter(ebp_cuda.from_torch(net, x).graph.inputs))
+    with pytest.raises(InputError, match=r"2 outputs.*top="):
+        ExcitationBackprop(net).attribute(x, target=0)
+    for tops, target in (((0, "kind", net.kind), 4), ((1, -1, "size", net.size), 2)):
+        head = "kind" if target == 4 else "size"
+        plain = ebp_cuda.ExcitationBackprop(ebp_cuda.from_torch(net, x), source, top=head).relevance(x, target)[:, 0]
+        for top in tops:
+            assert torch.equal(ExcitationBackprop(net, top=top).attribute(x, target=target), plain)
+            layer = LayerExcitationBackprop(net, "features.1", top=top).attribute(x, target=target)
+            assert layer.sum((1, 2, 3)) == pytest.approx(torch.ones(2), abs=1e-4)
+    for top in (2, -3, True, 1.0, "heads"):
+        with pytest.raises(InputError, match="top"):
+            ExcitationBackprop(net, top=top).attribute(x, target=0)
 
 
 def test_a_layers_input() -> None:

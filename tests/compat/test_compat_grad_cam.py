@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from support.compat_nets import FullyConvolutional, assert_keeps_nothing, images, plain_net, state_of
+from support.compat_nets import FullyConvolutional, TwoHeads, assert_keeps_nothing, images, plain_net, state_of
 from torch import nn
 
 import ebp_cuda
@@ -35,6 +35,25 @@ from pytorch_grad_cam.utils.model_targets import (
 def raw(net: nn.Module, x: torch.Tensor, layer: str, target, contrast=None, rules="caffe") -> torch.Tensor:
     eb = ebp_cuda.ExcitationBackprop(ebp_cuda.from_torch(net, x), layer, contrast, rules)
     return eb.attribute(x, target).squeeze(1).clamp(min=0)
+
+
+HEADS = [(0, "kind", 4), ("kind", "kind", 3), (1, "size", 2), (-1, "size", 0)]
+
+
+@pytest.mark.parametrize(("top", "head", "category"), HEADS)
+def test_one_of_several_outputs_is_explained(top, head, category) -> None:
+    net, x = TwoHeads().eval(), images(2)
+    with ExcitationBackpropCAM(net, ["features.1"], top=top) as cam:
+        picture = cam(x, [ClassifierOutputTarget(category)] * 2)
+        assert cam.outputs.shape == (2, {"kind": 5, "size": 3}[head])
+    eb = ebp_cuda.ExcitationBackprop(ebp_cuda.from_torch(net, x), "features.1", top=head)
+    maps = scale_cam_image(eb.attribute(x, category).squeeze(1).clamp(min=0).numpy(), None)
+    wanted = scale_cam_image(resize_maps(torch.from_numpy(maps), (16, 16)).numpy())
+    np.testing.assert_allclose(picture, wanted, atol=1e-5)
+    with pytest.raises(InputError, match=r"2 outputs.*top="):
+        ExcitationBackpropCAM(net, ["features.1"])(x)
+    with pytest.raises(InputError, match="top=5"):
+        ExcitationBackpropCAM(net, ["features.1"], top=5)(x)
 
 
 @pytest.mark.parametrize("rules", ["caffe", "conserving"])

@@ -45,6 +45,20 @@ class FullyConvolutional(nn.Module):
         return self.classifier(self.features(x))
 
 
+class TwoHeads(nn.Module):
+    """A classifier with two outputs: five scores, and three probabilities above a softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.kind, self.size = nn.Linear(32, 5), nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shared = self.features(x)
+        return self.kind(shared), self.size(shared).softmax(1)
+
+
 def images(count: int = 2, size: int = 16, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=dtype)
 
