@@ -6,6 +6,8 @@
 
 #if defined(__CUDACC_RTC__)  // compiled at run time (ebp_cuda/jit.py), where there are no standard headers
 #define FLT_MAX 3.402823466e+38f
+#define FLT_MIN 1.175494351e-38f
+#define DBL_MIN 2.2250738585072014e-308
 namespace std {
 using ::pow;
 using ::sqrt;
@@ -23,11 +25,21 @@ using ::sqrt;
 
 namespace ebp {
 
+// The smallest normal number of a type; of a vector's elements, where a vector is given.
+EBP_HD constexpr float smallest_normal(float) { return FLT_MIN; }
+EBP_HD constexpr double smallest_normal(double) { return DBL_MIN; }
+template <class V>
+EBP_HD auto smallest_normal(const V& vector) -> decltype(smallest_normal(vector[0])) {
+  return smallest_normal(vector[0]);
+}
+
 // The ratio r = p / z: what every input passes down per unit of its weighted activation (paper, eq. 4).
-// A normalizer z of exactly 0 has no inputs to share among: r is 0 there, without an epsilon. Vectors too.
+// A normalizer z below the smallest normal number counts as 0: it has nothing to share among, so r is 0 there, without
+// an epsilon. p / z would overflow, and tile units read such numbers as 0. A NaN passes on. Vectors too.
 template <class T>
 EBP_HD T divide_or_zero(T p, T z) {
-  return z == T{} ? T{} : p / z;
+  const auto least = smallest_normal(z);
+  return (z < least) & (z > -least) ? T{} : p / z;
 }
 
 // The name by which rules compiled at run time know it (ebp_cuda/jit.py).

@@ -69,8 +69,16 @@ def __getattr__(name: str) -> Any:
 
 
 def divide_or_zero(p: Tensor, z: Tensor) -> Tensor:
-    """r = p / z, and 0 where the normalizer z is 0. p [N*K, ...], z [N, ...] -> [N*K, ...] (paper, eq. 8)."""
+    """r = p / z, and 0 where the normalizer z is below the smallest normal number of its dtype.
+
+    p [N*K, ...], z [N, ...] -> [N*K, ...] (paper, eq. 8).
+    """
     return _ops.share.default(*columns("divide_or_zero", "p", p, "z", z))
+
+
+def without_excitation(z: Tensor) -> Tensor:
+    """Where a sum of non-negative numbers counts as 0 in `divide_or_zero`: bool, the shape of z."""
+    return z < torch.finfo(z.dtype).tiny
 
 
 def gate(s: Tensor, x: Tensor) -> Tensor:

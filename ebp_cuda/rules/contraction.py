@@ -92,7 +92,7 @@ def share_conserving(step: Step, above: Relevances) -> list[Relevance | None]:
 
 def spread_evenly(step: Step, above: Relevance, z: torch.Tensor) -> torch.Tensor | None:
     """What neurons without any excitation hold, spread evenly over the inputs of their windows; None if nothing."""
-    silent = z == 0
+    silent = ops.without_excitation(z)
     if not bool(silent.any()):
         return None
     p = above.times(silent.to(z.dtype)).p()

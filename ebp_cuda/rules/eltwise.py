@@ -55,7 +55,7 @@ def share_sum_conserving(step: Step, above: Sequence[Relevance | None]) -> list[
     coefficients = _coefficients(step.node, len(step.inputs))
     positive = [(c * x).clamp(min=0) for c, x in zip(coefficients, step.inputs, strict=True)]
     z = torch.stack(positive).sum(0)
-    even = (z == 0).to(z.dtype)  # nothing positive to share by: each input takes the same part
+    even = ops.without_excitation(z).to(z.dtype)  # nothing positive to share by: each input takes the same part
     r = rel.divided_by(z + len(positive) * even)
     return [Relevance(r, part + even) for part in positive]
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
+from .. import ops
 from ..errors import ShapeError
 from ..graph import Node
 from .registry import Step, operation, register_rule
@@ -195,7 +196,7 @@ def share_interpolation(step: Step, above: Sequence[Relevance | None]) -> list[R
     """Each output shares by interpolation weight times max(x, 0), and by the weight alone where that is 0."""
     rel, x = only(above), step.inputs[0].clamp(min=0)
     z = _resized(step.node, x, rel.s.shape[2:])
-    silent = (z == 0).to(z.dtype)
+    silent = ops.without_excitation(z).to(z.dtype)
     shared = Relevance(_spread(step, rel.divided_by(z)), x)
     unused = [None] * (len(step.shapes) - 1)
     return [Relevance(shared.p() + _spread(step, rel.times(silent).p())), *unused]

@@ -185,7 +185,7 @@ def share_window_conserving(step: Step, above: Sequence[Relevance | None]) -> li
     x = x if step.non_negative[0] else x.clamp(min=0)
     z = _window_sum(w, x)
     shared = Relevance(_spread(w, rel.divided_by(z)), x)
-    silent = z == 0
+    silent = ops.without_excitation(z)
     if not bool(silent.any()):
         return [shared]
     p = rel.times(silent.to(z.dtype)).p()
@@ -222,7 +222,7 @@ def share_mean_conserving(step: Step, above: Sequence[Relevance | None]) -> list
     rel, axes = _kept_dims(step, only(above)), _axes(step.node, step.inputs[0].dim())
     x = step.inputs[0].clamp(min=0)
     z = x.sum(dim=axes, keepdim=True)
-    x = torch.where(z == 0, torch.ones_like(x), x)
+    x = torch.where(ops.without_excitation(z), torch.ones_like(x), x)
     return [Relevance(_over_classes(rel.divided_by(x.sum(dim=axes, keepdim=True)), x), x)]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from .. import ops
 from ..errors import ShapeError
 from ..graph import Node
 from .pointwise import pass_through
@@ -67,7 +68,7 @@ def share_reduced(step: Step, above: Sequence[Relevance | None]) -> list[Relevan
     axes = tuple(attrs["axes"])
     part = {"asum": torch.abs, "sumsq": torch.square}.get(attrs["kind"], torch.relu)(x)
     z = part.sum(axes, keepdim=True)
-    part = torch.where(z == 0, torch.ones_like(part), part)
+    part = torch.where(ops.without_excitation(z), torch.ones_like(part), part)
     return [Relevance(_restored(step, only(above))).times(part / part.sum(axes, keepdim=True))]
 
 

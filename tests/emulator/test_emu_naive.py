@@ -55,6 +55,14 @@ def test_pointwise(op, shape, columns, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_share_of_a_normalizer_about_the_smallest_normal_number(dtype):
+    least = torch.finfo(dtype).tiny
+    z = torch.tensor([[least, -least, least / 2, -least / 2, 0.0, float("nan"), 1.0]], dtype=dtype)
+    assert_same(emu_ops.share(torch.ones_like(z), z), cpu.share(torch.ones_like(z), z))
+    assert emu_ops.share(torch.ones_like(z), z)[0, :5].tolist() == [1 / least, -1 / least, 0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_max_winner(count, dtype):
     xs = [tensor((2, 7, 3, 5), dtype, zeros=0.5) for _ in range(count)]

@@ -179,6 +179,18 @@ def test_sharing_of_a_zero_normaliser_is_zero_even_for_nan() -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=["f32", "f64"])
+def test_a_normalizer_below_the_smallest_normal_number_counts_as_zero(dtype, device) -> None:
+    least = torch.finfo(dtype).tiny
+    z = torch.tensor([least, -least, least / 2, -least / 2, least * 2**-20, 0.0], dtype=dtype, device=device).repeat(7)
+    assert bool((z[2:5] != 0).all()), "the numbers that are tested were flushed to 0 by the test itself"
+    r = ops.divide_or_zero(torch.ones_like(z), z).reshape(7, -1)
+    assert torch.equal(r[:, :2], torch.tensor([1 / least, -1 / least], dtype=dtype, device=device).expand(7, 2))
+    assert not r[:, 2:].any()
+    assert ops.without_excitation(z.abs())[:6].tolist() == [False, False, True, True, True, True]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=["f32", "f64"])
 @pytest.mark.parametrize("size,beta", [(5, 0.75), (3, 0.5), (1, 1.0), (5, 1.3), (4, 0.75), (99, 0.75)])
 @pytest.mark.parametrize("shape", [(2, 7, 5, 6), (2, 40, 13, 11), (1, 3, 4), (3, 33)])
 def test_lrn(shape, size, beta, dtype, device) -> None:

@@ -119,7 +119,7 @@ def reduce_rule(node: Node, x: Array, p: Array, rules: str) -> Array:
         slope = {"sum": ones, "mean": ones * total(node, x).size / x.size, "asum": np.sign(x), "sumsq": 2 * x}[kind]
         return p * node.attrs["coefficient"] * slope
     part = {"asum": np.abs(x), "sumsq": x**2}.get(kind, np.maximum(x, 0))
-    part = np.where(part.sum(axes, keepdims=True) == 0, 1, part)
+    part = np.where(part.sum(axes, keepdims=True) < np.finfo(part.dtype).tiny, 1, part)
     return p * part / part.sum(axes, keepdims=True)
 
 

@@ -17,8 +17,13 @@ POOLED = ("avg_pool", "adaptive_avg_pool", "mean")
 
 
 def divide(p: Array, z: Array) -> Array:
-    """p / z, and 0 where z is 0."""
-    return np.divide(p, z, out=np.zeros_like(p), where=z != 0)
+    """p / z, and 0 where the normalizer z counts as 0."""
+    return np.divide(p, z, out=np.zeros_like(p), where=~counts_as_zero(z))
+
+
+def counts_as_zero(z: Array) -> Array:
+    """Whether a normalizer lies below the smallest normal number of the dtype that computes, here float64."""
+    return np.abs(z) < np.finfo(z.dtype).tiny
 
 
 def caffe_share(matrix: Array, x: Array, p: Array) -> Array:
@@ -32,7 +37,7 @@ def conserving_share(matrix: Array, window: Array, x: Array, p: Array) -> Array:
     x_plus, x_minus = np.maximum(x, 0), np.maximum(-x, 0)
     z = x_plus @ plus.T + x_minus @ minus.T
     r = divide(p, z)
-    evenly = divide(np.where(z == 0, p, 0), np.broadcast_to(window.sum(axis=1), p.shape))
+    evenly = divide(np.where(counts_as_zero(z), p, 0), np.broadcast_to(window.sum(axis=1), p.shape))
     return x_plus * (r @ plus) + x_minus * (r @ minus) + evenly @ window
 
 
@@ -65,7 +70,7 @@ def sum_rule(node: Node, xs: Sequence[Array], y: Array, p: Array, rules: str) ->
     parts = [np.maximum(c * x, 0) for c, x in zip(coefficients, xs, strict=True)]
     total = sum(parts)
     r = divide(p, total)
-    return [part * r + np.where(total == 0, p / len(xs), 0) for part in parts]
+    return [part * r + np.where(counts_as_zero(total), p / len(xs), 0) for part in parts]
 
 
 def max_rule(xs: Sequence[Array], p: Array) -> list[Array]:

@@ -129,7 +129,13 @@ def transposed(call: Callable[..., Any], xs: Sequence[Tensor], ps: Sequence[Tens
 
 
 def divided(p: Tensor, z: Tensor) -> Tensor:
-    return torch.where(z == 0, torch.zeros_like(p), p / torch.where(z == 0, torch.ones_like(z), z))
+    silent = without_excitation(z)
+    return torch.where(silent, torch.zeros_like(p), p / torch.where(silent, torch.ones_like(z), z))
+
+
+def without_excitation(z: Tensor) -> Tensor:
+    """Whether a normalizer counts as 0: below the smallest normal number of its dtype."""
+    return z.abs() < torch.finfo(z.dtype).tiny
 
 
 def passed(tape: Tape, record: Record, ps: list[Tensor]) -> list[Any]:
@@ -147,7 +153,7 @@ def averaged(tape: Tape, record: Record, ps: list[Tensor]) -> list[Any]:
     plus = x.clamp(min=0)
     z = record.run([plus])
     (below,) = transposed(record.run, [x], [divided(p, z)])
-    (evenly,) = transposed(record.run, [x], [divided(p * (z == 0), record.run([torch.ones_like(x)]))])
+    (evenly,) = transposed(record.run, [x], [divided(p * without_excitation(z), record.run([torch.ones_like(x)]))])
     return [plus * below + evenly]
 
 
@@ -158,7 +164,7 @@ def added(tape: Tape, record: Record, ps: list[Tensor]) -> list[Any]:
     xs = [tape.values[value].expand_as(ps[0]) for value in record.inputs]
     parts = [(c * x).clamp(min=0) for c, x in zip(factors, xs, strict=True)]
     z = parts[0] + parts[1]
-    shares = [divided(ps[0], z) * part + ps[0] * (z == 0) / 2 for part in parts]
+    shares = [divided(ps[0], z) * part + ps[0] * without_excitation(z) / 2 for part in parts]
     return [share.sum_to_size(tape.values[v].shape) for share, v in zip(shares, record.inputs, strict=True)]
 
 
@@ -196,7 +202,7 @@ def contracted(tape: Tape, record: Record, ps: list[Tensor]) -> list[Any]:
     up = transposed(lambda xs: call(xs[0], positive), [x], [r])[0]
     down = transposed(lambda xs: call(xs[0], negative), [x], [r])[0]
     below = x_plus * up + x_minus * down
-    silent = p * (z == 0)
+    silent = p * without_excitation(z)
     if bool(silent.any()):
         ones, inside = torch.ones_like(weight), _inside(tape, record, x)
         share = divided(silent, call(inside, ones))

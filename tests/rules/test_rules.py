@@ -17,7 +17,9 @@ from oracle.nets import agreed_values, conv, distance, engine_relevance, graph_o
 from support.rule_cases import CASES as COMMON
 from support.rule_cases import IMAGES, Case
 from support.rule_cases_picking import CASES as PICKING
+from torch import nn
 
+import ebp_cuda
 from ebp_cuda.errors import UnsupportedError
 from ebp_cuda.graph import Graph, Node
 from ebp_cuda.rules import OPERATIONS, RULE_SETS, Saved
@@ -173,3 +175,14 @@ def test_every_operation_has_a_case() -> None:
 @pytest.mark.parametrize("op", sorted(OPERATIONS))
 def test_every_operation_has_a_conserving_rule(op: str) -> None:
     assert "conserving" in OPERATIONS[op].rules
+
+
+@pytest.mark.parametrize("rules", ["caffe", "conserving"])
+def test_activations_below_the_smallest_normal_number_give_finite_maps(rules: str) -> None:
+    """p / z overflowed where z was denormal, and inf * 0 made the map NaN."""
+    x = torch.full((1, 1, 6, 6), 2.0**-140)
+    x[:, :, 0, 0] = 0
+    module = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2))
+    net = ebp_cuda.from_torch(module, x)
+    method = ebp_cuda.ExcitationBackprop(net, next(iter(net.graph.inputs)), rules=rules)
+    assert method.relevance(x, 0).isfinite().all()
