@@ -13,6 +13,10 @@ from .errors import InputError, nearest_names
 from .interop import to_tensor
 from .ops.host_sync import minmax
 
+_DIGITS = 9
+"""Of an index, and of N in topN: Python refuses to read very many."""
+_TOP = rf"top(\d{{1,{_DIGITS}}})"
+
 Target = int | str | Sequence[int] | torch.Tensor | Any
 
 
@@ -51,9 +55,9 @@ class Choice:
 def choice_of(target: Target, images: int) -> Choice:
     """A target as ExcitationBackprop.attribute takes it, for a batch of `images`. Raises InputError."""
     if isinstance(target, str):
-        match = re.fullmatch(r"top(\d{1,9})", target)
+        match = re.fullmatch(_TOP, target)
         if target != "all" and match is None:
-            raise InputError(f"target='{target}': wanted an index, 'all' or 'topN'")
+            raise InputError(f"target='{_shown(target)}': wanted an index, 'all' or 'topN'")
         return Choice("top", int(match[1])) if match else Choice("all", 0)
     try:
         found = to_tensor(target) if hasattr(target, "__dlpack__") else torch.as_tensor(target)
@@ -95,7 +99,7 @@ def parse_targets(text: str, labels: Sequence[str] | None, classes: int) -> list
     text = text.strip()
     if text == "all":
         return list(range(classes))
-    if top := re.fullmatch(r"top(\d{1,9})", text):
+    if top := re.fullmatch(_TOP, text):
         if not 1 <= int(top[1]) <= classes:
             raise InputError(f"target '{text}': the model has {classes} classes")
         return text
@@ -103,8 +107,14 @@ def parse_targets(text: str, labels: Sequence[str] | None, classes: int) -> list
         return [_by_name(text, labels)]
     tokens = [token.strip() for token in text.split(",")]
     if not all(tokens):
-        raise InputError(f"target '{text}': an empty entry; wanted such as 281, 281,282, top5, all or a class name")
+        wanted = "such as 281, 281,282, top5, all or a class name"
+        raise InputError(f"target '{_shown(text)}': an empty entry; wanted {wanted}")
     return [_index(token, labels, classes) for token in tokens]
+
+
+def _shown(text: str) -> str:
+    """The beginning of a target, for an error message."""
+    return text if len(text) <= 60 else f"{text[:60]}... ({len(text)} letters)"
 
 
 def class_name(index: int, labels: Sequence[str] | None) -> str:
@@ -114,12 +124,12 @@ def class_name(index: int, labels: Sequence[str] | None) -> str:
 
 def _index(token: str, labels: Sequence[str] | None, classes: int) -> int:
     if re.fullmatch(r"[+-]?\d+", token):
-        index = int(token)
-        if not 0 <= index < classes:
-            raise InputError(f"target {index}: the model has classes 0 to {classes - 1}")
-        return index
+        if len(token) > _DIGITS or not 0 <= int(token) < classes:
+            raise InputError(f"target {_shown(token)}: the model has classes 0 to {classes - 1}")
+        return int(token)
     if not labels:
-        raise InputError(f"target '{token}': the model has no class names; give an index from 0 to {classes - 1}")
+        wanted = f"an index from 0 to {classes - 1}"
+        raise InputError(f"target '{_shown(token)}': the model has no class names; give {wanted}")
     return _by_name(token, labels)
 
 
@@ -134,4 +144,4 @@ def _by_name(name: str, labels: Sequence[str]) -> int:
     if found:
         raise InputError(f"target '{name}' names several classes; give an index: {', '.join(map(str, found))}")
     known = {part.strip().casefold(): part.strip() for label in labels for part in label.split(",")}
-    raise InputError(f"target '{name}': no such class{nearest_names(wanted, known)}")
+    raise InputError(f"target '{_shown(name)}': no such class{nearest_names(wanted, known)}")

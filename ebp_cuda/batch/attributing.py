@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..errors import InputError, NumericError, ShapeError
+from ..errors import EBPError, InputError, NumericError
 from ..targets import parse_targets
 from .decoding import Decoded
 from .photos import attribute_batch
+from .places import index_name
 from .writing import Mapped
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ _HELD = 4  # batches' worth of images of different shapes that wait for their li
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Request:
     image: Decoded
-    chosen: list[int] | str
+    classes: list[int] | str
 
 
 class Attributor:
@@ -36,24 +37,24 @@ class Attributor:
 
     def __init__(self, method: ExcitationBackprop, target: str, labels: Sequence[str] | None, batch: int) -> None:
         self._method, self._labels, self._batch = method, labels, batch
-        self._classes = class_count(method)
-        if labels and len(labels) != self._classes:
-            raise InputError(f"labels: {len(labels)} names for a model of {self._classes} classes")
-        self._chosen = None if target.startswith("@") else parse_targets(target, labels, self._classes)
-        self._waiting: dict[tuple[object, ...], list[_Wanted]] = {}
+        self._count = class_count(method)
+        if labels and len(labels) != self._count:
+            raise InputError(f"labels: {len(labels)} names for a model of {self._count} classes")
+        self._classes = None if target.startswith("@") else parse_targets(target, labels, self._count)
+        self._waiting: dict[tuple[object, ...], list[_Request]] = {}
 
     def add(self, images: Sequence[Decoded], *, flush: bool) -> Iterator[Mapped]:
         """Groups that these images complete; with `flush` all that wait."""
         failed = []
         for image in images:
-            wanted = self._target_of(image)
-            if isinstance(wanted, Decoded):
-                failed.append(wanted)
+            request = self._request(image)
+            if isinstance(request, Decoded):
+                failed.append(request)
                 continue
             assert image.x is not None
-            count = wanted.chosen if isinstance(wanted.chosen, str) else len(wanted.chosen)
+            count = request.classes if isinstance(request.classes, str) else len(request.classes)
             alike = self._waiting.setdefault((image.x.shape, count), [])
-            alike.append(wanted)
+            alike.append(request)
             if len(alike) == self._batch:
                 yield from self._take((image.x.shape, count))
             while sum(map(len, self._waiting.values())) >= _HELD * self._batch:
@@ -63,37 +64,41 @@ class Attributor:
         while flush and self._waiting:
             yield from self._take(next(iter(self._waiting)))
 
-    def _target_of(self, image: Decoded) -> _Wanted | Decoded:
+    def _request(self, image: Decoded) -> _Request | Decoded:
         """The image with its classes, or with the reason why it has none."""
         if image.error is not None:
             return image
-        if self._chosen is not None:
-            return _Wanted(image, self._chosen)
+        if self._classes is not None:
+            return _Request(image, self._classes)
         try:
-            return _Wanted(image, parse_targets(image.target or "", self._labels, self._classes))
+            return _Request(image, parse_targets(image.target or "", self._labels, self._count))
         except InputError as error:
-            return replace(image, error=str(error))
+            return _failed(image, error)
 
     def _take(self, key: tuple[object, ...]) -> Iterator[Mapped]:
+        """The maps of images of one shape; where they fail together, each is tried alone, so that one costs one row."""
         group = self._waiting.pop(key)
         try:
             yield self._attribute(group)
-        except (ShapeError, InputError, NumericError) as error:
+        except EBPError as error:
             if len(group) == 1:
-                yield Mapped([replace(group[0].image, error=str(error))])
+                yield Mapped([_failed(group[0].image, error)])
                 return
             for one in group:
                 self._waiting[key] = [one]
                 yield from self._take(key)
 
-    def _attribute(self, group: Sequence[_Wanted]) -> Mapped:
+    def _attribute(self, group: Sequence[_Request]) -> Mapped:
         x = torch.from_numpy(np.stack([one.image.x for one in group if one.image.x is not None]))
-        first = group[0].chosen
-        chosen = first if isinstance(first, str) else torch.tensor([one.chosen for one in group])
-        maps, targets, scores, _ = attribute_batch(self._method, x, chosen, lambda _: None)
+        first = group[0].classes
+        classes = first if isinstance(first, str) else torch.tensor([one.classes for one in group])
+        maps, targets, scores, left = attribute_batch(self._method, x, classes, lambda _: None)
         scores = scores.gather(1, targets.to(scores.device))
         images = [replace(one.image, x=None) for one in group]  # the network's inputs need not wait for the disk
-        return Mapped(images, maps.float().cpu().numpy(), targets.cpu().numpy(), scores.float().cpu().numpy())
+        arrays = [values.float().cpu().numpy() for values in (maps, scores, left)]
+        if not np.isfinite(arrays[0]).all():
+            raise NumericError(f"layer '{self._method.layer}': the map holds NaN or infinity")
+        return Mapped(images, targets.cpu().numpy(), *arrays)
 
 
 def class_count(method: ExcitationBackprop) -> int:
@@ -101,3 +106,7 @@ def class_count(method: ExcitationBackprop) -> int:
     net = method.net
     top = net.default_top() if method.top is None else net.graph.resolve(method.top)[-1]
     return net.shapes()[top][1]
+
+
+def _failed(image: Decoded, error: EBPError) -> Decoded:
+    return replace(image, x=None, picture=None, error=index_name(str(error)))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import EBPError, ShapeError
-from ..images.preprocess import Preprocess, prepare
-from .photos import read_input
-from .places import Item
+from ..images.photo import EXACT, Decoding
+from ..images.preprocess import Preprocess
+from .photos import picture_of_pixels, read_input
+from .places import Item, index_name
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,18 @@ class Decoded:
     target: str | None = None
     x: npt.NDArray[np.float32] | None = None
     """[C, H, W]"""
-    picture: npt.NDArray[np.float32] | None = None
-    """For an overlay: [H, W, 3] in 0..1."""
+    picture: npt.NDArray[np.uint8] | npt.NDArray[np.float32] | None = None
+    """For an overlay: [H, W, 3], uint8 or float in 0..1."""
+    size: tuple[int, int] | None = None
+    """(height, width) in pixels, as the photo has them."""
+    content: str | None = None
+    """sha256 of the bytes that were read."""
     error: str | None = None
+
+    @classmethod
+    def failed(cls, row: int, item: Item, error: str) -> Decoded:
+        """An image that could not be read, and why."""
+        return cls(row, item.name, item.target, error=index_name(error))
 
 
 @dataclass(frozen=True)
@@ -45,20 +57,33 @@ class Decoder:
 
     how: Preprocess
     pictures: bool = False
+    decoding: Decoding = EXACT
 
     def decode(self, row: int, item: Item) -> Decoded:
-        """Never raises: an image that cannot be read becomes its error message."""
-        decoded = Decoded(row, item.name, item.target)
+        """The image. Never raises: one that cannot be read becomes its error message."""
+        content: str | None = None
         try:
-            content = item.place.read()
-            if isinstance(content, np.ndarray):
-                seen = prepare(content, Preprocess())[0].numpy().transpose(1, 2, 0) if self.pictures else None
-                return replace(decoded, x=prepare(content, self.how)[0].numpy(), picture=seen)
-            x, pictures = read_input(item.name, self.how, data=content, pictures=self.pictures)
-            if len(x) != 1:
-                raise ShapeError(f"{item.name}: one image [C, H, W] was wanted, got {list(x.shape)}")
-            return replace(decoded, x=x[0].numpy(), picture=pictures[0] if pictures else None)
+            data = item.place.read()
+            content = content_digest(data)
+            if isinstance(data, np.ndarray):
+                image = picture_of_pixels(data, self.how, pictures=self.pictures)
+            else:
+                image = read_input(item.name, self.how, data=data, pictures=self.pictures, decoding=self.decoding)
+            if len(image.x) != 1:
+                raise ShapeError(f"{item.name}: one image [C, H, W] was wanted, got {list(image.x.shape)}")
+            picture = image.pictures[0] if image.pictures else None
+            decoded = Decoded(row, item.name, item.target, image.x[0].numpy(), picture, image.size)
         except EBPError as error:
-            return replace(decoded, error=str(error))
-        except Exception as error:  # a broken file can bring anything out of a decoder, and costs one row
-            return replace(decoded, error=f"{item.name}: {type(error).__name__}: {error}")
+            decoded = Decoded.failed(row, item, str(error))
+        except BaseException as error:  # a broken file can bring anything out of a decoder, and costs one row
+            decoded = Decoded.failed(row, item, f"{item.name}: {type(error).__name__}: {error}")
+        return replace(decoded, content=content)
+
+
+def content_digest(data: bytes | npt.NDArray[Any]) -> str:
+    """sha256 of what was read of an image; of an array with its shape and dtype."""
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256(f"{data.dtype} {data.shape}".encode())
+    digest.update(np.ascontiguousarray(data).data)
+    return digest.hexdigest()

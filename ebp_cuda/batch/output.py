@@ -6,21 +6,20 @@ killed has whole shards and no others, and what it left of the next one are file
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import InputError
 from ..extras import require
-from ..files import atomic_path
-from ..graph import Graph
+from ..files import atomic_path, open_regular, refused_unless_readable
+from .identity import differences
 
-FORMAT = "ebp_cuda batch 1"
+FORMAT = "ebp_cuda batch 2"
+_READABLE = ("ebp_cuda batch 1", FORMAT)
+"""Format 1 lacks columns of the index, and had 8-bit photos resized in float."""
 
 
 class Output:
@@ -60,7 +59,10 @@ class Output:
         if not self.manifest_path.exists():
             self.create(manifest)
             return
-        changes = _differences(self.read_manifest(), json.loads(json.dumps(manifest)))
+        begun = self.read_manifest()
+        if begun["format"] != FORMAT:
+            raise InputError(f"--resume {self.folder}: written as '{begun['format']}'; this version writes '{FORMAT}'")
+        changes = differences(begun, json.loads(json.dumps(manifest)))
         if changes:
             raise InputError(f"--resume {self.folder}: begun with other settings: {'; '.join(changes)}")
         for left in (*self.folder.glob("shards/.*.npz"), *self.folder.glob("index/.*.parquet")):
@@ -68,13 +70,11 @@ class Output:
 
     def read_manifest(self) -> dict[str, Any]:
         """manifest.json. Raises InputError where it is missing or another format."""
-        try:
-            manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise InputError(f"{self.folder}: no run of `ebp-cuda batch` (no manifest.json)") from error
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.manifest_path}: cannot be read: {error}") from error
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        if not self.manifest_path.exists():
+            raise InputError(f"{self.folder}: no run of `ebp-cuda batch` (no manifest.json)")
+        with refused_unless_readable(self.manifest_path, "cannot be read"), open_regular(self.manifest_path) as file:
+            manifest = json.loads(file.read().decode())
+        if not isinstance(manifest, dict) or manifest.get("format") not in _READABLE:
             raise InputError(f"{self.manifest_path}: not a manifest of the format '{FORMAT}'")
         return manifest
 
@@ -86,34 +86,19 @@ class Output:
         """Whether a shard is there and its files are readable to their ends."""
         parquet = require("pyarrow.parquet", "batch", "the index of a run")
         try:
-            parquet.read_metadata(self.index_path(shard))
-            with zipfile.ZipFile(self.maps_path(shard)):
-                return True
-        except (OSError, ValueError, zipfile.BadZipFile):
+            with refused_unless_readable(shard, "damaged"):
+                for path in (self.index_path(shard), self.maps_path(shard)):
+                    open_regular(path).close()
+                parquet.read_metadata(self.index_path(shard))
+                with zipfile.ZipFile(self.maps_path(shard)):
+                    return True
+        except InputError:
             return False
 
-
-def graph_digest(graph: Graph) -> str:
-    """sha256 over a network's layers and weights, whatever file they came from."""
-    digest = hashlib.sha256()
-    for node in graph.nodes:
-        digest.update(repr((node.name, node.op, node.inputs, node.outputs, sorted(node.attrs.items()))).encode())
-        for name, param in sorted(node.params.items()):
-            digest.update(f"{name} {param.dtype} {list(param.shape)}".encode())
-            flat = param.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two manifests, in words; who made them does not count."""
-    old, new = _flat(before), _flat(now)
-    keys = [key for key in dict.fromkeys([*old, *new]) if not key.startswith("made_with.")]
-    return [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
-
-
-def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
-    return found
+    def contents(self, shard: str) -> dict[int, str | None]:
+        """What was read of each image of a whole shard: row -> sha256 of its bytes, None where nothing was."""
+        parquet = require("pyarrow.parquet", "batch", "the index of a run")
+        path = self.index_path(shard)
+        with refused_unless_readable(path, "damaged"):
+            table = parquet.read_table(path, columns=["row", "content"])
+        return dict(zip(table["row"].to_pylist(), table["content"].to_pylist(), strict=True))

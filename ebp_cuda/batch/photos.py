@@ -14,15 +14,20 @@ import torch
 
 from ..api import ExcitationBackprop
 from ..errors import InputError, ShapeError
-from ..files import atomic_path
+from ..files import atomic_path, cut_name
 from ..images.maps import overlay, save_image
-from ..images.preprocess import Preprocess, load_array, load_image, prepare
+from ..images.photo import EXACT, Decoding, open_photo
+from ..images.preprocess import Preprocess, load_array, prepare
 from ..net import Net
 from ..targets import class_name, parse_targets
 
 Array = npt.NDArray[np.float32]
+Picture = npt.NDArray[np.uint8] | Array
 
 _SHOWN = 1024
+"""Pixels of the longer side of an overlay."""
+_NAME_BYTES = 80
+"""What the image's name, and the class's, take of an overlay's file name."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,9 @@ class Inputs:
 
     x: torch.Tensor
     """float32 [N, C, H, W]."""
-    pictures: list[Array]
-    """N images for overlays, float [H, W, 3] in 0..1: photos as they are, at most 1024 pixels wide or high, and what
-    arrays look like."""
+    pictures: list[Picture]
+    """N images for overlays, [H, W, 3], uint8 or float in 0..1: photos as they are, at most 1024 pixels wide or high,
+    and what arrays look like."""
     names: list[str]
     """N names, unique, fit for file names."""
 
@@ -61,24 +66,28 @@ def preprocess_of(net: Net, changes: Mapping[str, Any]) -> Preprocess:
     return how
 
 
-def read_inputs(paths: Sequence[Path], how: Preprocess) -> Inputs:
+def read_inputs(paths: Sequence[Path], how: Preprocess, decoding: Decoding = EXACT) -> Inputs:
     """Reads photos (through `how`) and .npy arrays (as they are: preprocessed already) into one batch.
 
-    Raises InputError for a file that cannot be read, ShapeError where the inputs differ in shape.
+    Raises:
+        InputError: a file cannot be read.
+        ShapeError: the inputs differ in shape.
     """
     batches: list[torch.Tensor] = []
     names: list[str] = []
-    pictures: list[Array] = []
+    pictures: list[Picture] = []
     for path in paths:
-        x, shown = read_input(path, how)
+        one = read_input(path, how, decoding=decoding)
+        x = one.x
         if batches and x.shape[1:] != batches[0].shape[1:]:
             raise ShapeError(
                 f"{path}: comes out at {list(x.shape[1:])} and {paths[0]} at {list(batches[0].shape[1:])}; "
                 "the inputs of one call have one size (--size HEIGHTxWIDTH)"
             )
         batches.append(x)
-        pictures += shown
-        names += [path.stem] if len(x) == 1 else [f"{path.stem}_{i}" for i in range(len(x))]
+        pictures += one.pictures
+        name = cut_name(path.stem, _NAME_BYTES)
+        names += [name] if len(x) == 1 else [f"{name}_{i}" for i in range(len(x))]
     x = torch.cat(batches)
     if len(set(names)) < len(names):
         names = [f"{i:03d}_{name}" for i, name in enumerate(names)]
@@ -108,8 +117,8 @@ def attribute(
         x = inputs.x[start : start + batch]
         parts.append(attribute_batch(method, x, chosen, lambda maps: done(maps / total)))
     maps, targets, scores, left = (torch.cat(group).cpu() for group in zip(*parts, strict=True))
-    found = maps.float().numpy(), targets.numpy().astype(np.int64), scores.float().numpy(), left.float().numpy()
-    return Result(*found)
+    arrays = maps.float().numpy(), targets.numpy().astype(np.int64), scores.float().numpy(), left.float().numpy()
+    return Result(*arrays)
 
 
 def attribute_batch(
@@ -153,30 +162,68 @@ def write_overlays(result: Result, inputs: Inputs, labels: Sequence[str] | None,
     for picture, name, maps, targets in zip(inputs.pictures, inputs.names, result.maps, result.targets, strict=True):
         for attribution, index in zip(maps, targets, strict=True):
             title = class_name(int(index), labels) if labels else ""
-            parts = [name, str(index), re.sub(r"[^\w.-]+", "-", title)]
+            title = cut_name(re.sub(r"[^\w.-]+", "-", title), _NAME_BYTES)
+            parts = [name, str(index), title]
             path = folder / ("_".join(part for part in parts if part) + ".png")
             written.append(save_image(overlay(picture, attribution), path))
     return written
 
 
-def read_input(
-    path: str | Path, how: Preprocess, *, data: bytes | None = None, pictures: bool = True
-) -> tuple[torch.Tensor, list[Array]]:
-    """Network inputs [N, C, H, W] of one file, and N pictures of them (none where they are not wanted).
+@dataclass(frozen=True)
+class FileInput:
+    """What one file gives."""
 
-    `data` is the file's content where it has been read already. Raises InputError and ShapeError.
+    x: torch.Tensor
+    """float32 [N, C, H, W]; N is 1 for a photo."""
+    pictures: list[Picture]
+    """N images for overlays, [H, W, 3], uint8 or float in 0..1; none where they are not wanted."""
+    size: tuple[int, int]
+    """(height, width) in pixels, as the file has them."""
+
+
+def read_input(
+    path: str | Path,
+    how: Preprocess,
+    *,
+    data: bytes | None = None,
+    pictures: bool = True,
+    decoding: Decoding = EXACT,
+) -> FileInput:
+    """The network inputs of one file: a photo, or a .npy array that is one already.
+
+    Args:
+        path: the file; where `data` is given, its name in errors.
+        how: how a photo becomes an input.
+        data: the file's content, where it has been read already.
+        pictures: whether pictures for overlays are wanted.
+        decoding: how photos are decoded.
+
+    Raises:
+        InputError: the file cannot be read.
+        ShapeError: an array of another shape.
     """
     if Path(path).suffix == ".npy":
         array = load_array(path, data)
-        return torch.from_numpy(array), [_picture(one, how) for one in array] if pictures else []
-    image = load_image(path, data)
-    height, width = image.shape[:2]
-    factor = min(1.0, _SHOWN / max(height, width))
-    shown = Preprocess(size=(max(1, round(height * factor)), max(1, round(width * factor))))
-    return prepare(image, how), [shown.resize(image)] if pictures else []
+        shown = [_picture(one, how) for one in array] if pictures else []
+        return FileInput(torch.from_numpy(array), shown, (array.shape[2], array.shape[3]))
+    photo = open_photo(path, data, decoding=decoding, size_wanted=how.size_of)
+    return FileInput(prepare(photo, how), [photo.pixels(_shown_size(photo.size))] if pictures else [], photo.size)
 
 
-def _picture(x: Array, how: Preprocess) -> Array:
+def picture_of_pixels(pixels: npt.NDArray[Any], how: Preprocess, *, pictures: bool = True) -> FileInput:
+    """The same for an image that was decoded elsewhere: uint8 or float [H, W, 3]. Raises ShapeError."""
+    x = prepare(pixels, how)
+    shown = [Preprocess(size=_shown_size(pixels.shape[:2])).resize(pixels)] if pictures else []
+    return FileInput(x, shown, (pixels.shape[0], pixels.shape[1]))
+
+
+def _shown_size(size: tuple[int, ...]) -> tuple[int, int]:
+    """(height, width) of the picture that an overlay shows."""
+    factor = min(1.0, _SHOWN / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _picture(x: Array, how: Preprocess) -> Picture:
     """What a network input looks like; inputs of another channel count than a photo's show their mean, min to max."""
     if x.shape[0] == how.channels:
         return how.picture(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +13,10 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..extras import require
+from ..files import open_regular, refused_unless_readable
+
+MAX_BYTES = 1 << 30
+"""What an encoded image may take: it is read as a whole."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +28,16 @@ class FilePlace:
     size: int | None = None
 
     def read(self) -> bytes:
-        """The bytes. Raises InputError where the file is missing, unreadable or shorter."""
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(self.offset)
-                data = file.read() if self.size is None else file.read(self.size)
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
-        if self.size is not None and len(data) < self.size:
-            raise InputError(f"{self.path}: ends {self.size - len(data)} bytes before the member at {self.offset} does")
-        return data
+        """The bytes. Raises InputError where the file is missing, unreadable, shorter, or larger than an image."""
+        with refused_unless_readable(self.path, "cannot be read"), open_regular(self.path) as file:
+            held = os.fstat(file.fileno()).st_size - self.offset
+            size = held if self.size is None else self.size
+            if size > held:
+                raise InputError(f"{self.path}: ends {size - held} bytes before the member at {self.offset} does")
+            if size > MAX_BYTES:
+                raise InputError(f"{self.path}: {size} bytes; an image may have {MAX_BYTES}")
+            file.seek(self.offset)
+            return file.read(size)
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,10 @@ class CellPlace:
 
     def read(self) -> bytes:
         """The bytes. Raises InputError where the file cannot be read or the cell is null."""
-        value = _column(self.path, self.group, self.column)[self.row].as_py()
+        with refused_unless_readable(self.path, f"row {self.row} of row group {self.group} cannot be read"):
+            facts = os.stat(self.path)
+            version = facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+            value = _column(self.path, self.group, self.column, version)[self.row].as_py()
         value = value.get("bytes") if isinstance(value, Mapping) else value
         if not isinstance(value, bytes):
             raise InputError(f"{self.path}: column '{self.column}', row {self.row} of row group {self.group} is null")
@@ -78,20 +86,22 @@ class Item:
     """The classes wanted of this image, where the source says so."""
 
 
-# A column chunk is decompressed as a whole: images in a row come from the same one, so the last one is kept.
+# A column chunk is decompressed as a whole: images in a row come from the same one, so the last one is kept, for as
+# long as its file is the same.
 @lru_cache(maxsize=1)
-def _column(path: str, group: int, column: str) -> Any:
+def _column(path: str, group: int, column: str, version: tuple[int, ...]) -> Any:
     parquet = require("pyarrow.parquet", "batch", "a Parquet source")
-    try:
-        with parquet.ParquetFile(path) as file:
-            return file.read_row_group(group, columns=[column]).column(0)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: row group {group} cannot be read: {error}") from error
+    open_regular(path).close()
+    with refused_unless_readable(path, f"row group {group} cannot be read"), parquet.ParquetFile(path) as file:
+        return file.read_row_group(group, columns=[column]).column(0)
 
 
 def index_name(name: str) -> str:
     """`name` as valid Unicode: bytes of a file name that are not UTF-8 are written as \\xNN."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a surrogate pair that stands for no byte
+        return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_image(name: str) -> bool:

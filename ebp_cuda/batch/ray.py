@@ -7,7 +7,6 @@ or its machine dies: what it had not finished is done again, to the same bits.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +20,12 @@ from ..api import ExcitationBackprop
 from ..errors import InputError
 from ..extras import require
 from ..net import Net, load
+from .decoding import content_digest
 from .output import Output
 from .photos import preprocess_of
 from .places import FilePlace, Item, MemoryPlace
-from .running import Job, Progress, Settings, Summary, prepare, target_column, target_text
-from .source import Source, find_column, find_image_column
+from .running import BatchRun, Progress, RunSettings, Summary, prepare, target_column, target_text
+from .source import ImageSource, ListingDigest, find_column, find_image_column
 
 _MANY = 10_000  # blocks, or workers
 NAME_COLUMNS = ("name", "path", "__key__", "file_name")
@@ -52,6 +52,7 @@ def run(
     *,
     cluster: Cluster | None = None,
     resume: bool = False,
+    verify_source: bool = False,
     progress: Progress = lambda done, total, failed: None,
     **settings: Any,
 ) -> Summary:
@@ -64,8 +65,8 @@ def run(
     start_ray(how)  # before the folder is made: there may be no room
     if settings.get("workers") is None:
         settings["workers"] = max(0, int(how.cpus) - 1) if how.gpus else 0
-    job = prepare(source, method, out, device="cuda" if how.gpus else None, **settings)
-    return run_job(job, job.begin(resume), how, progress)
+    batch_run = prepare(source, method, out, device="cuda" if how.gpus else None, **settings)
+    return run_on_ray(batch_run, batch_run.begin(resume, verify_source), how, progress)
 
 
 def attribute_dataset(
@@ -105,10 +106,10 @@ def attribute_dataset(
     columns = _Columns(dataset.columns(), image_column, name_column, target_column(target))
     preprocessing = preprocess_of(net, dict(preprocess or {}))
     device = "cuda" if how.gpus else None
-    settings = Settings(target_text(target), preprocessing, batch, shard_size, device=device, workers=0)
-    job = Job(method, _Rows(columns, {}), Output(out), settings, labels or net.labels)
-    job.begin(resume)
-    workers = _arguments(ray, job, how, _MANY, columns)
+    settings = RunSettings(target_text(target), preprocessing, batch, shard_size, device=device, workers=0)
+    batch_run = BatchRun(method, _Rows(columns, {}), Output(out), settings, labels or net.labels)
+    batch_run.begin(resume)
+    workers = _arguments(ray, batch_run, how, _MANY, columns)
     # one to begin with, more as they find room: reading the data needs some too
     workers["compute"] = ray.data.ActorPoolStrategy(min_size=1, max_size=workers["compute"].max_size)
     done = dataset.map_batches(_DatasetWorker, batch_size=shard_size, batch_format="numpy", **workers)
@@ -116,18 +117,18 @@ def attribute_dataset(
     return replace(summary, images=summary.done)
 
 
-def run_job(job: Job, shards: Sequence[int], cluster: Cluster, progress: Progress) -> Summary:
-    """Does the given shards of a job on Ray workers; returns when all are written. Raises Ray's errors."""
+def run_on_ray(batch_run: BatchRun, shards: Sequence[int], cluster: Cluster, progress: Progress) -> Summary:
+    """Does the given shards of a run on Ray workers; returns when all are written. Raises Ray's errors."""
     ray = start_ray(cluster)
-    there = len(job.source) - sum(len(job.rows(shard)) for shard in shards)
+    there = len(batch_run.source) - sum(len(batch_run.rows(shard)) for shard in shards)
     if not shards:
-        return Summary(len(job.source), 0, 0, 0.0)
+        return Summary(len(batch_run.source), 0, 0, 0.0)
     ray.data.DataContext.get_current().enable_progress_bars = False  # `progress` says more
     # a block is what Ray hands out and does again: a shard each, and a few where there are very many
     numbered = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=min(len(shards), _MANY))
-    workers = _arguments(ray, job, cluster, len(shards))
+    workers = _arguments(ray, batch_run, cluster, len(shards))
     done = numbered.map_batches(_ShardWorker, batch_size=1, **workers)
-    return _collect(done, len(job.source), there, progress)
+    return _collect(done, len(batch_run.source), there, progress)
 
 
 def start_ray(cluster: Cluster) -> Any:
@@ -146,35 +147,35 @@ def start_ray(cluster: Cluster) -> Any:
     return ray
 
 
-class _Worker:
+class _ModelWorker:
     """Holds the model on a worker for as long as it lives."""
 
     def __init__(self, shared: Any, threads: int) -> None:
         torch.set_num_threads(threads)
         graph, options, *given = require("ray", "ray", "a worker").get(shared)
-        self._job = Job(ExcitationBackprop(Net(graph), **options), *given)
+        self._job = BatchRun(ExcitationBackprop(Net(graph), **options), *given)
 
-    def _do(self, job: Job, shard: int) -> dict[str, list[int]]:
+    def _do(self, batch_run: BatchRun, shard: int) -> dict[str, list[int]]:
         """Does one shard, unless a worker that died afterwards had finished it."""
-        if job.output.is_whole(job.name(shard)):
-            return {"images": [len(job.rows(shard))], "failed": [0]}
-        summary = job.run([shard])
+        if batch_run.output.is_whole(batch_run.name(shard)):
+            return {"images": [len(batch_run.rows(shard))], "failed": [0]}
+        summary = batch_run.run([shard])
         return {"images": [summary.done], "failed": [summary.failed]}
 
 
-class _ShardWorker(_Worker):
+class _ShardWorker(_ModelWorker):
     def __call__(self, numbers: Mapping[str, Any]) -> dict[str, list[int]]:
         return self._do(self._job, int(numbers["shard"][0]))
 
 
-class _DatasetWorker(_Worker):
+class _DatasetWorker(_ModelWorker):
     def __init__(self, columns: _Columns, *given: Any) -> None:
         super().__init__(*given)
         self._columns = columns
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[int]]:
         source = _Rows(self._columns, rows)
-        return self._do(self._job.over(source, f"shard-{source.digest[:16]}"), 0)
+        return self._do(self._job.over(source, f"shard-{source.listing.rows[:16]}"), 0)
 
 
 class _Columns:
@@ -187,23 +188,21 @@ class _Columns:
         self.target = find_column(where, head, target) if target else None
 
 
-class _Rows(Source):
+class _Rows(ImageSource):
     """A batch of a data set's rows, in memory."""
 
     kind, location = "dataset", Path("ray.data.Dataset")
 
-    def describe(self) -> dict[str, object]:
-        return {"kind": self.kind, "path": str(self.location), **vars(self._columns)}
-
     def __init__(self, columns: _Columns, rows: Mapping[str, Any]) -> None:
         self._columns, self._rows = columns, rows
-        digest = hashlib.sha256()
+        self.columns, self.listing = dict(vars(columns)), ListingDigest()
         for row in range(len(self)):
             item = self[row]
-            content = item.place.path.encode() if isinstance(item.place, FilePlace) else item.place.read()
-            digest.update(f"{item.name}\0{item.target}\0".encode())
-            digest.update(content if isinstance(content, bytes) else np.ascontiguousarray(content).data)
-        self.digest = digest.hexdigest()
+            content = item.place.path if isinstance(item.place, FilePlace) else content_digest(item.place.read())
+            self.listing.add(item.name, item.target, content)
+
+    def describe(self) -> dict[str, object]:
+        return {"kind": self.kind, "path": str(self.location), "columns": self.columns}
 
     def __len__(self) -> int:
         return len(self._rows[self._columns.image]) if self._rows else 0
@@ -217,11 +216,12 @@ class _Rows(Source):
         return Item(name, place, _text(self._rows[columns.target][row]) if columns.target else None)
 
 
-def _arguments(ray: Any, job: Job, cluster: Cluster, most: int, *first: Any) -> dict[str, Any]:
+def _arguments(ray: Any, batch_run: BatchRun, cluster: Cluster, most: int, *first: Any) -> dict[str, Any]:
     """What map_batches is told of the workers; model and listing are sent to each machine once. To be held until the
     end: a worker that Ray restarts reads them again."""
-    output = Output(job.output.folder.resolve())
-    shared = ray.put((job.method.net.graph, job.options(), job.source, output, job.settings, job.labels))
+    output = Output(batch_run.output.folder.resolve())
+    model = batch_run.method.net.graph, batch_run.options()
+    shared = ray.put((*model, batch_run.source, output, batch_run.settings, batch_run.labels))
     return {
         "fn_constructor_args": (*first, shared, max(1, int(cluster.cpus))),
         "compute": ray.data.ActorPoolStrategy(size=min(cluster.workers or most, _room(ray, cluster), most)),

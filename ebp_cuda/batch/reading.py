@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..extras import require
+from ..files import open_regular, refused_unless_readable
 from .output import Output
 
 
@@ -51,25 +51,33 @@ class Reader:
         parquet, arrow = (require(name, "batch", "the index") for name in ("pyarrow.parquet", "pyarrow"))
         if not self.shards:
             raise InputError(f"{self._output.folder}: no shard is finished yet")
-        tables = [parquet.ParquetFile(self._output.index_path(shard)).read() for shard in self.shards]
+        tables = []
+        for shard in self.shards:
+            path = self._output.index_path(shard)
+            with refused_unless_readable(path, "the shard is damaged"):
+                tables.append(parquet.ParquetFile(path).read())
         return arrow.concat_tables(tables).unify_dictionaries()
 
     def _shard(self, shard: str) -> Iterator[Entry]:
         parquet = require("pyarrow.parquet", "batch", "the index")
         path = self._output.maps_path(shard)
-        try:
+        with refused_unless_readable(path, "the shard is damaged"):
             rows = parquet.ParquetFile(self._output.index_path(shard)).read().to_pylist()
-            with np.load(path, allow_pickle=False) as arrays:
-                for row, group in itertools.groupby(rows, key=lambda entry: entry["row"]):
-                    yield self._entry(path, arrays, row, list(group))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: the shard is damaged: {error}") from error
+            open_regular(path).close()
+            arrays = np.load(path, allow_pickle=False)
+        with arrays:
+            for row, group in itertools.groupby(rows, key=lambda entry: entry["row"]):
+                with refused_unless_readable(path, "the shard is damaged"):  # not about `yield`: what is caught is ours
+                    entry = self._entry(path, arrays, row, list(group))
+                yield entry
 
     def _entry(self, path: Path, arrays: Any, row: int, group: list[dict[str, Any]]) -> Entry:
         first = group[0]
         if first["error"] is not None:
             return Entry(first["image"], [], [], None, first["error"])
         maps = arrays[str(row)]
+        if not isinstance(maps, np.ndarray) or maps.ndim != 3 or len(maps) != len(group):
+            raise InputError(f"{path}: row {row} ({first['image']}) holds {len(group)} maps by the index alone")
         if self._verify and [hashlib.sha256(one.tobytes()).hexdigest() for one in maps] != [
             one["digest"] for one in group
         ]:

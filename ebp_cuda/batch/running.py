@@ -17,16 +17,19 @@ import torch
 
 from ..api import ExcitationBackprop
 from ..errors import InputError
+from ..images.photo import EXACT, MAX_PIXELS, Decoding
 from ..images.preprocess import Preprocess
 from ..ops import build_info
 from .attributing import Attributor
 from .decoding import Chunk, Decoder
-from .output import FORMAT, Output, graph_digest
+from .identity import check_contents, graph_digest, was_touched
+from .output import FORMAT, Output
 from .photos import preprocess_of
-from .sources import Source, open_source
-from .threads import Behind, ahead
+from .source import ImageSource
+from .sources import open_source
+from .threads import BackgroundCalls, prefetch
 from .workers import DecodeLoop
-from .writing import ShardWriter
+from .writing import How, ShardWriter
 
 _AHEAD, _BEHIND = 2, 4  # chunks decoded and waiting; groups attributed and waiting to be written
 
@@ -35,7 +38,7 @@ Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """How a run goes. Those of the first group stand in the manifest, and --resume wants them unchanged."""
 
     target: str
@@ -44,13 +47,14 @@ class Settings:
     batch: int = 8
     shard_size: int = 1024
     overlays: bool = False
+    decoding: Decoding = EXACT
     device: str | None = None
     """Where the method runs, if that is not the device it has here: "cuda" on workers with GPUs."""
 
     workers: int = 1
     """Decoding processes; 0 decodes in a thread."""
     timeout: float = 120.0
-    """Seconds that a decoding process may take for an image."""
+    """Seconds that decoding an image may take."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +75,31 @@ def run(
     out: str | Path,
     *,
     resume: bool = False,
+    verify_source: bool = False,
     progress: Progress = lambda done, total, failed: None,
     **settings: Any,
 ) -> Summary:
     """Maps of every image of a source, written to the folder `out`; see docs/batch.md.
 
-    resume: go on with the run that wrote `out`. progress(images there, images in all, images failed in this call).
-    settings: as for `prepare`.
-
     An image that cannot be read or does not fit is a row with its error. Ctrl-C drops the shard under way and leaves
-    the others. Raises InputError and UnsupportedError before anything is written, and InputError where `out` cannot
-    be written to its end.
+    the others.
+
+    Args:
+        source: what `open_source` takes.
+        method: what is run.
+        out: the folder, new or empty unless `resume`.
+        resume: go on with the run that wrote `out`.
+        verify_source: with `resume`, read the images of the finished shards again and compare their content; else that
+            is done only where files were touched since the run began.
+        progress: called with the images there, the images in all, and the images failed in this call.
+        settings: as for `prepare`.
+
+    Raises:
+        InputError: before anything is written, or where `out` cannot be written to its end.
+        UnsupportedError: before anything is written.
     """
-    job = prepare(source, method, out, **settings)
-    return job.run(job.begin(resume), progress)
+    prepared = prepare(source, method, out, **settings)
+    return prepared.run(prepared.begin(resume, verify_source), progress)
 
 
 def prepare(
@@ -103,31 +118,54 @@ def prepare(
     timeout: float = 120.0,
     image_column: str | None = None,
     name_column: str | None = None,
-) -> Job:
+    max_pixels: int = MAX_PIXELS,
+    fast_decoding: bool = False,
+    limit: int | None = None,
+) -> BatchRun:
     """What `run` does, ready to begin.
 
-    source: what `open_source` takes. target: classes as for `ebp-cuda attribute`, or "@COLUMN" of the source.
-    preprocess: fields of `Preprocess` that replace the model's. batch: images attributed at a time. shard_size: images
-    per output file. workers: decoding processes, 0 for a thread; by default one for six cores on the CPU, and with a
-    GPU all but one core. device: where the method will run, if not where it is. timeout: seconds that a decoding
-    process may take for an image. Raises InputError.
+    Args:
+        source: what `open_source` takes.
+        method: what is run.
+        out: the folder.
+        target: classes as for `ebp-cuda attribute`, or "@COLUMN" of the source.
+        preprocess: fields of `Preprocess` that replace the model's.
+        labels: names of the classes, where the model has none or others are wanted.
+        batch: images attributed at a time.
+        shard_size: images per output file.
+        workers: decoding processes, 0 for a thread; by default one for six cores on the CPU, and with a GPU all but
+            one core.
+        overlays: write pictures too.
+        device: where the method will run, if not where it is.
+        timeout: seconds that decoding an image may take.
+        image_column: of a .csv or .parquet: the images.
+        name_column: of a .parquet: their names.
+        max_pixels: a photo of more is a row with that error.
+        fast_decoding: decode large photos at a fraction of their size (`Decoding.fast`).
+        limit: of the source's images only so many, from the first on.
+
+    Raises:
+        InputError: the source cannot be read, or a setting cannot be used.
     """
-    opened = open_source(source, image=image_column, name=name_column, target=target_column(target))
+    opened = open_source(source, image=image_column, name=name_column, target=target_column(target), out=out)
+    if limit is not None:
+        opened = opened.first(limit)
     how = preprocess_of(method.net, dict(preprocess or {}))
     count = default_workers(method.plan.device) if workers is None else workers
-    settings = Settings(target_text(target), how, batch, shard_size, overlays, device, count, timeout)
-    return Job(method, opened, Output(out), settings, labels or method.net.labels)
+    decoding = Decoding(max_pixels, fast_decoding)
+    settings = RunSettings(target_text(target), how, batch, shard_size, overlays, decoding, device, count, timeout)
+    return BatchRun(method, opened, Output(out), settings, labels or method.net.labels)
 
 
-class Job:
+class BatchRun:
     """One run: what to do, and where it goes. A worker of a cluster makes the same one."""
 
     def __init__(
         self,
         method: ExcitationBackprop,
-        source: Source,
+        source: ImageSource,
         output: Output,
-        settings: Settings,
+        settings: RunSettings,
         labels: Sequence[str] | None = None,
     ) -> None:
         if settings.batch < 1 or settings.shard_size < 1 or settings.workers < 0 or settings.timeout <= 0:
@@ -137,7 +175,7 @@ class Job:
         self.name: Callable[[int], str] = shard_name
         self.attributor = Attributor(method, settings.target, labels, settings.batch)
 
-    def over(self, source: Source, name: str) -> Job:
+    def over(self, source: ImageSource, name: str) -> BatchRun:
         """The same for the images of another source, as one shard of that name."""
         other = copy(self)
         other.source, other.name = source, lambda _: name
@@ -154,10 +192,17 @@ class Job:
         size = self.settings.shard_size
         return range(shard * size, min((shard + 1) * size, len(self.source)))
 
-    def begin(self, resume: bool) -> list[int]:
-        """Makes or checks the folder; the shards that are still to do."""
-        (self.output.resume if resume else self.output.create)(self.manifest())
-        return [number for number in self.shards if not self.output.is_whole(self.name(number))]
+    def begin(self, resume: bool, verify_source: bool = False) -> list[int]:
+        """Makes or checks the folder; the shards that are still to do. Raises InputError."""
+        manifest = self.manifest()
+        (self.output.resume if resume else self.output.create)(manifest)
+        whole = [number for number in self.shards if self.output.is_whole(self.name(number))]
+        touched = was_touched(self.output.read_manifest(), manifest)
+        if verify_source or touched:
+            reason = "files of the source were touched since the run began" if touched else "--verify-source"
+            done = [(self.rows(number), self.output.contents(self.name(number))) for number in whole]
+            check_contents(self.source, done, reason)
+        return [number for number in self.shards if number not in set(whole)]
 
     def manifest(self) -> dict[str, Any]:
         """What a later run must agree with, and what it was made with."""
@@ -199,19 +244,21 @@ class Job:
     def _attribute(self, shards: Sequence[int]) -> Generator[tuple[int, int], None, None]:
         """Does the work; yields how many images came through, and how many of them failed."""
         settings = self.settings
-        loop = DecodeLoop(Decoder(settings.preprocess, settings.overlays), settings.workers, settings.timeout)
+        decoder = Decoder(settings.preprocess, settings.overlays, settings.decoding)
+        loop = DecodeLoop(decoder, settings.workers, settings.timeout)
         writer: ShardWriter | None = None
         try:
-            with closing(ahead(loop.run(self._chunks(shards)), _AHEAD)) as decoded, Behind(_BEHIND) as writing:
+            decoding = prefetch(loop.run(self._chunks(shards)), _AHEAD)
+            with closing(decoding) as decoded, BackgroundCalls(_BEHIND) as writing:
                 for chunk, images in decoded:
                     if chunk.first == 0:
                         writer = self._writer(chunk.shard)
                     assert writer is not None  # a shard begins with its row 0
                     for group in self.attributor.add(images, flush=chunk.last):
-                        writing.do(writer.add, group)
+                        writing.submit(writer.add, group)
                         yield len(group.images), 0 if group.maps is not None else len(group.images)
                     if chunk.last:
-                        writing.do(writer.finish)
+                        writing.submit(writer.finish)
                         writing.wait()  # so that whatever happens next costs one shard and no more
         finally:
             if writer is not None and not writer.finished:
@@ -226,7 +273,8 @@ class Job:
                 yield Chunk(shard, first, tuple(self.source[row] for row in part), part.stop == rows.stop)
 
     def _writer(self, shard: int) -> ShardWriter:
-        return ShardWriter(self.output, self.name(shard), self.method.layer, self.labels, self.settings.overlays)
+        how = How(self.method.layer, self.method.contrast_layer, self.method.plan.rules, self.labels)
+        return ShardWriter(self.output, self.name(shard), how, self.settings.overlays)
 
 
 def shard_name(number: int) -> str:
@@ -260,6 +308,7 @@ def versions() -> dict[str, str]:
     return {"ebp_cuda": __version__, **libraries, "cpu_isa": build_info()["cpu_isa"]}
 
 
-def _kept(settings: Settings) -> dict[str, Any]:
+def _kept(settings: RunSettings) -> dict[str, Any]:
     kept = {"target": settings.target, "preprocess": settings.preprocess.to_dict(), "overlays": settings.overlays}
+    kept["decoding"] = {"max_pixels": settings.decoding.max_pixels, "fast": settings.decoding.fast}
     return {**kept, "batch": settings.batch, "shard_size": settings.shard_size}

@@ -3,22 +3,58 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
 from .places import Item
 
 
-class Source(ABC):
+class ListingDigest:
+    """What a listing says of its images, as two digests: one of what decides the rows, one of when files were changed.
+
+    The content of the images is in neither: to read it all would cost as much as to decode it.
+    """
+
+    def __init__(self) -> None:
+        self._rows, self._times = hashlib.sha256(), hashlib.sha256()
+
+    def add(self, *facts: object) -> None:
+        """Notes names, offsets, targets, in the order of the images."""
+        self._rows.update(("\0".join(map(str, facts)) + "\n").encode("utf-8", "surrogatepass"))
+
+    def add_file(self, name: str, path: Path) -> None:
+        """Notes a file: its name, its size, and when it was last written to or replaced."""
+        try:
+            facts = os.stat(path)
+        except (OSError, ValueError):  # it will be a row with an error
+            self.add(name, -1)
+            return
+        self.add(name, facts.st_size)
+        self._times.update(f"{facts.st_mtime_ns} {facts.st_ctime_ns}\n".encode())
+
+    @property
+    def rows(self) -> str:
+        """sha256 of what was noted, but for the times."""
+        return self._rows.hexdigest()
+
+    @property
+    def times(self) -> str:
+        """sha256 of the times."""
+        return self._times.hexdigest()
+
+
+class ImageSource(ABC):
     """A numbered list of images; holds their names, none of their content."""
 
     kind: str
     location: Path
-    digest: str
-    """sha256 of the names and sizes."""
+    listing: ListingDigest
+    columns: dict[str, str | None]
+    """Which columns or members hold the images, their names and their targets; None where nothing does."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -29,43 +65,45 @@ class Source(ABC):
 
     def describe(self) -> dict[str, object]:
         """What the manifest says of it."""
-        return {"kind": self.kind, "path": str(self.location), "images": len(self), "digest": self.digest}
+        digests = {"digest": self.listing.rows, "modified": self.listing.times}
+        return {"kind": self.kind, "path": str(self.location), "images": len(self), "columns": self.columns, **digests}
+
+    def first(self, count: int) -> ImageSource:
+        """The first `count` images of it. Raises InputError where that is none."""
+        if count < 1:
+            raise InputError(f"limit={count}: at least one image was wanted")
+        return _Beginning(self, count)
 
 
-def find_column(location: Path, head: Sequence[str], wanted: str) -> str:
-    """`wanted`, where the table has such a column. Raises InputError."""
-    if wanted not in head:
-        raise InputError(f"{location}: no column '{wanted}'; there are {', '.join(head) or 'none'}")
-    return wanted
+class _Beginning(ImageSource):
+    def __init__(self, source: ImageSource, count: int) -> None:
+        self._source, self._count = source, min(count, len(source))
+        self.kind, self.location = source.kind, source.location
+        self.listing, self.columns = source.listing, source.columns
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, row: int) -> Item:
+        return self._source[row]
 
 
-def find_image_column(location: Path, head: Sequence[str], wanted: str | None) -> str:
-    """`wanted`, or the first of the usual names for a column of images. Raises InputError."""
-    found = wanted or next((column for column in _IMAGE_COLUMNS if column in head), None)
-    if found is None:
+def find_column(location: Path, head: Sequence[str], name: str) -> str:
+    """`name`, where the table has such a column. Raises InputError."""
+    if name not in head:
+        raise InputError(f"{location}: no column '{name}'; there are {', '.join(head) or 'none'}")
+    return name
+
+
+def find_image_column(location: Path, head: Sequence[str], name: str | None) -> str:
+    """`name`, or the first of the usual names for a column of images. Raises InputError."""
+    column = name or next((usual for usual in _IMAGE_COLUMNS if usual in head), None)
+    if column is None:
         raise InputError(f"{location}: which column holds the images? (name it; there are {', '.join(head)})")
-    return find_column(location, head, found)
+    return find_column(location, head, column)
 
 
 _IMAGE_COLUMNS = ("image", "bytes", "image_bytes", "jpg", "jpeg", "png", "webp", "path", "image_path", "file")
-
-
-def listing_digest(entries: Iterable[tuple[str, int]], targets: Iterable[str] = ()) -> str:
-    """sha256 over names and sizes, and over the targets where the source gives them."""
-    digest = hashlib.sha256()
-    for name, size in entries:
-        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
-    for target in targets:
-        digest.update(f"{target}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def file_size(path: Path) -> int:
-    """Bytes, or -1 where there is no such file: it will be a row with an error."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 def offsets() -> array[int]:

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def ahead(values: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
+def prefetch(values: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
     """The same values, made in a thread that stays at most `depth` of them ahead. Closing it closes `values`."""
     end = object()
-    pool = ThreadPoolExecutor(1, "ebp-ahead")
+    pool = ThreadPoolExecutor(1, "ebp-prefetch")
     waiting: deque[Future[Any]] = deque(pool.submit(next, values, end) for _ in range(depth))
     try:
         while (value := waiting.popleft().result()) is not end:
@@ -24,20 +24,20 @@ def ahead(values: Generator[T, None, None], depth: int) -> Generator[T, None, No
         values.close()
 
 
-class Behind:
-    """Calls made one after another in a thread; `do` waits while `depth` of them are undone.
+class BackgroundCalls:
+    """Calls made one after another in a thread; `submit` waits while `depth` of them are undone.
 
-    What a call raises comes out of a later `do`, or of the end of the block; the calls queued behind it are not made.
-    However the block ends, it waits for the calls before.
+    What a call raises comes out of a later `submit`, or of the end of the block; the calls queued behind it are not
+    made. However the block ends, it waits for the calls before.
     """
 
     def __init__(self, depth: int) -> None:
-        self._pool = ThreadPoolExecutor(1, "ebp-behind")
+        self._pool = ThreadPoolExecutor(1, "ebp-background")
         self._waiting: deque[Future[None]] = deque()
         self._depth = depth
         self._failed = False
 
-    def do(self, call: Callable[..., object], *arguments: object) -> None:
+    def submit(self, call: Callable[..., object], *arguments: object) -> None:
         """Queues a call."""
         while self._waiting and (len(self._waiting) >= self._depth or self._waiting[0].done()):
             self._waiting.popleft().result()
@@ -57,7 +57,7 @@ class Behind:
             self._failed = True
             raise
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> BackgroundCalls:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -17,10 +17,15 @@ import torch
 
 from ..errors import InputError
 from ..extras import require
-from ..files import atomic_path
+from ..files import atomic_path, cut_name
+from ..targets import class_name
 from .decoding import Decoded
+from .index import index_schema
 from .output import Output
 from .photos import Inputs, Result, write_overlays
+
+_STEM_BYTES = 80
+"""What an image's name takes of an overlay's file name."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,24 @@ class Mapped:
     """Images of one shape with their maps; of an image with an error only the name and the error count."""
 
     images: Sequence[Decoded]
-    maps: npt.NDArray[np.float32] | None = None
-    """[N, K, h, w]"""
     targets: npt.NDArray[np.int64] | None = None
     """[N, K]"""
+    maps: npt.NDArray[np.float32] | None = None
+    """[N, K, h, w]"""
     scores: npt.NDArray[np.float32] | None = None
     """[N, K]: of the targets."""
+    mass_left: npt.NDArray[np.float32] | None = None
+    """[N, K]: as in `Attribution`."""
+
+
+@dataclass(frozen=True)
+class How:
+    """What every row of the index says of the method."""
+
+    layer: str
+    contrast_layer: str | None
+    rules: str
+    labels: Sequence[str] | None = None
 
 
 class _Dropped(Exception):
@@ -43,9 +60,8 @@ class _Dropped(Exception):
 class ShardWriter:
     """Writes one shard: `add` any number of times, in any order of rows, then `finish` or `drop`."""
 
-    def __init__(self, output: Output, shard: str, layer: str, labels: Sequence[str] | None, overlays: bool) -> None:
-        self._output, self._shard, self._layer = output, shard, layer
-        self._labels, self._overlays = labels, overlays
+    def __init__(self, output: Output, shard: str, how: How, overlays: bool) -> None:
+        self._output, self._shard, self._how, self._overlays = output, shard, how, overlays
         self._rows: list[dict[str, Any]] = []
         self._stack = ExitStack()
         self._archive: zipfile.ZipFile | None = None
@@ -64,15 +80,12 @@ class ShardWriter:
             temporary = self._stack.enter_context(atomic_path(self._output.maps_path(self._shard)))
             self._stack.callback(_sync, temporary)
             self._archive = self._stack.enter_context(zipfile.ZipFile(temporary, "w"))
-        if group.maps is None or group.targets is None or group.scores is None:
-            self._rows += [self._entry(image, error=image.error) for image in group.images]
+        if group.maps is None:
+            self._rows += [self._row(image, error=image.error) for image in group.images]
             return
-        for image, maps, targets, scores in zip(group.images, group.maps, group.targets, group.scores, strict=True):
-            self._store(image.row, maps)
-            for k, attribution in enumerate(maps):
-                digest = hashlib.sha256(attribution.tobytes()).hexdigest()
-                found = {"target": int(targets[k]), "score": float(scores[k]), "k": k, "digest": digest}
-                self._rows.append(self._entry(image, shape=list(attribution.shape), **found))
+        for n, image in enumerate(group.images):
+            self._store(image.row, group.maps[n])
+            self._rows += [self._row(image, **self._facts(image, group, n, k)) for k in range(len(group.maps[n]))]
         if self._overlays:
             self._draw(group)
 
@@ -92,10 +105,31 @@ class ShardWriter:
         with suppress(_Dropped, OSError, InputError), self._stack:  # closing the archive writes once more
             raise _Dropped
 
-    def _entry(self, image: Decoded, **found: Any) -> dict[str, Any]:
-        empty = {"target": None, "score": None, "k": 0, "shape": None, "digest": None, "error": None}
-        place = {"shard": self._shard, "row": image.row, "layer": self._layer}
-        return {"image": image.name, **empty, **place, **found}
+    def _row(self, image: Decoded, **facts: Any) -> dict[str, Any]:
+        """A row of the index; what is not known of an image without a map stays empty."""
+        how = self._how
+        method = {"layer": how.layer, "contrast_layer": how.contrast_layer, "rules": how.rules}
+        height, width = image.size or (None, None)
+        photo = {"image": image.name, "width": width, "height": height, "content": image.content}
+        return {**photo, **method, "shard": self._shard, "row": image.row, "k": 0, **facts}
+
+    def _facts(self, image: Decoded, group: Mapped, n: int, k: int) -> dict[str, Any]:
+        """What the index says of map k of image n of a group."""
+        assert group.maps is not None and group.targets is not None
+        assert group.scores is not None and group.mass_left is not None and image.size is not None
+        attribution, target = group.maps[n, k], int(group.targets[n, k])
+        y, x = np.unravel_index(int(attribution.argmax()), attribution.shape)
+        return {
+            "target": target,
+            "label": class_name(target, self._how.labels) if self._how.labels else None,
+            "score": float(group.scores[n, k]),
+            "mass_left": float(group.mass_left[n, k]),
+            "peak_x": (float(x) + 0.5) * image.size[1] / attribution.shape[1],
+            "peak_y": (float(y) + 0.5) * image.size[0] / attribution.shape[0],
+            "shape": list(attribution.shape),
+            "digest": hashlib.sha256(attribution.tobytes()).hexdigest(),
+            "k": k,
+        }
 
     def _store(self, row: int, maps: npt.NDArray[np.float32]) -> None:
         # not np.savez: it wants all arrays at once, and stamps the members with the hour, so that no two runs are equal
@@ -109,7 +143,7 @@ class ShardWriter:
         names = [f"{image.row:06d}_{_stem(image.name)}" for image in images]
         inputs = Inputs(torch.empty(0), [image.picture for image in images if image.picture is not None], names)
         result = Result(group.maps, group.targets, group.scores)
-        write_overlays(result, inputs, self._labels, self._output.overlay_folder(self._shard))
+        write_overlays(result, inputs, self._how.labels, self._output.overlay_folder(self._shard))
 
 
 def _sync(path: Path) -> None:
@@ -118,27 +152,7 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def index_schema() -> Any:
-    """The index's columns: a row per map, and one for every image without."""
-    arrow = require("pyarrow", "batch", "the index of a run")
-    text = arrow.dictionary(arrow.int32(), arrow.string())
-    return arrow.schema(
-        [
-            ("image", arrow.string()),
-            ("target", arrow.int32()),
-            ("score", arrow.float32()),
-            ("layer", text),
-            ("shape", arrow.list_(arrow.int32())),
-            ("digest", arrow.string()),
-            ("shard", text),
-            ("row", arrow.int32()),
-            ("k", arrow.int32()),
-            ("error", arrow.string()),
-        ]
-    )
-
-
 def _stem(name: str) -> str:
     """The last part of a name without its suffix, fit for a file name."""
     stem = name.replace("#", "_").rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)[:80]
+    return cut_name("".join(c if c.isalnum() or c in "-_." else "-" for c in stem), _STEM_BYTES)

@@ -10,7 +10,7 @@ import typer
 from ..errors import InputError
 from .app import app, progress_bar
 from .grouping import grouped
-from .options import Files, Photos, Sweep, option, warn_of_preprocess
+from .options import Decoding, Files, Photos, Sweep, option, warn_of_preprocess
 
 
 @app.command()
@@ -21,14 +21,16 @@ def attribute(
     target: Annotated[str, option("--target", "CLASSES", "281 | 281,282 | top5 | all | class names")],
     sweep: Sweep,
     photos: Photos,
+    decoding: Decoding,
     more: Annotated[list[Path] | None, typer.Argument(metavar="MORE", help="more inputs")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time")] = 8,
     out: Annotated[Path | None, option("--out", "MAPS.npz", "the maps")] = None,
     overlay: Annotated[Path | None, option("--overlay", "DIR", "PNGs go here")] = None,
 ) -> None:
     """Attribution maps of photos or arrays, written to MAPS.npz (maps, targets, scores) and as overlays."""
-    from ..batch import photos as job
+    from ..batch import photos as work
     from ..files import check_writable
+    from ..images.photo import Decoding as How
 
     if out is None and overlay is None:
         raise InputError("attribute: nothing to write; give --out MAPS.npz, --overlay DIR, or both")
@@ -40,14 +42,15 @@ def attribute(
     paths = [*inputs, *(more or [])]
     if any(path.suffix != ".npy" for path in paths):
         warn_of_preprocess(net, changes)
-    read = job.read_inputs(paths, job.preprocess_of(net, changes))
+    read = work.read_inputs(paths, work.preprocess_of(net, changes), How(*decoding.settings().values()))
     method = sweep.of(net)
     with progress_bar() as progress:
         task = progress.add_task("attributing", total=1.0)
-        result = job.attribute(method, read, target, names, batch=batch, done=lambda part: progress.advance(task, part))
+        advance = lambda part: progress.advance(task, part)  # noqa: E731
+        result = work.attribute(method, read, target, names, batch=batch, done=advance)
     if out is not None:
-        job.write_npz(result, out)
-    written = job.write_overlays(result, read, names, overlay) if overlay is not None else []
+        work.write_npz(result, out)
+    written = work.write_overlays(result, read, names, overlay) if overlay is not None else []
     _print_scores(result, read.names, names)
     if out is not None:
         typer.echo(f"{out}: maps {list(result.maps.shape)}")

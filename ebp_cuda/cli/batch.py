@@ -13,7 +13,7 @@ import typer
 from ..errors import InputError
 from .app import app
 from .grouping import grouped
-from .options import Files, Photos, Sweep, option, warn_of_preprocess
+from .options import Decoding, Files, Photos, Sweep, option, warn_of_preprocess
 
 if TYPE_CHECKING:
     from ..batch.ray import Cluster
@@ -53,9 +53,13 @@ def batch(
     target: Annotated[str, option("--target", "CLASSES", "281 | 281,282 | top5 | all | class names | @COLUMN")],
     sweep: Sweep,
     photos: Photos,
+    decoding: Decoding,
     machines: Machines,
     out: Annotated[Path, option("--out", "DIR", "shards, index and manifest go here")],
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that wrote DIR")] = False,
+    verify_source: Annotated[
+        bool, typer.Option("--verify-source", help="with --resume: read what was done again and compare")
+    ] = False,
     overlay: Annotated[bool, typer.Option("--overlay", help="PNGs too, in DIR/overlays")] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time")] = 8,
     shard_size: Annotated[int, typer.Option("--shard-size", min=1, help="images per output file")] = 1024,
@@ -75,7 +79,7 @@ def batch(
     settings: dict[str, Any] = {"target": target, "preprocess": changes, "labels": photos.names()}
     settings |= {"batch": batch, "shard_size": shard_size, "overlays": overlay, "resume": resume}
     settings |= {"image_column": image_column, "name_column": name_column}
-    settings |= {"workers": workers, "timeout": timeout}
+    settings |= {"workers": workers, "timeout": timeout, "verify_source": verify_source, **decoding.settings()}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop, like Ctrl-C
     try:
         with _Progress() as progress:

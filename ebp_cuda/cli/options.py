@@ -96,6 +96,24 @@ class Photos:
         return read_labels(self.labels or self.like)
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How photos are decoded."""
+
+    max_pixels: Annotated[
+        int | None, typer.Option("--max-pixels", min=1, help="refuse photos of more; else of 179 million")
+    ] = None
+    fast_decoding: Annotated[
+        bool, typer.Option("--fast-decoding", help="large photos at a fraction of their size; moves pixels a little")
+    ] = False
+
+    def settings(self) -> dict[str, Any]:
+        """The same as arguments of `images.photo.Decoding`, by the names that `batch.run` takes."""
+        from ..images.photo import MAX_PIXELS
+
+        return {"max_pixels": self.max_pixels or MAX_PIXELS, "fast_decoding": self.fast_decoding}
+
+
 Outputs = Annotated[list[str] | None, option("--outputs", "BLOBS", "import what these blobs or layers need, no more")]
 InputShapes = Annotated[list[str] | None, option("--input-shape", "SHAPE", "data=1,3,224,224; one for every input")]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 
-from ..batch.threads import ahead
+from ..batch.threads import prefetch
 from ..errors import InputError
 from ..images.preprocess import Array, Preprocess, load_image, prepare
 from ..net import Net
@@ -46,7 +47,7 @@ def photo(picture: Picture) -> Array:
     if abs(height / width * picture.size[1] / picture.size[0] - 1) > _SAME_SHAPE:
         wanted = f"{picture.size[1]} x {picture.size[0]}"
         raise InputError(f"{picture.path} is {width} x {height} pixels and annotated as {wanted}")
-    return Preprocess(size=picture.size).resize(image)
+    return Preprocess(size=picture.size).resize(image).astype(np.float32, copy=False)
 
 
 def read(picture: Picture, how: Preprocess, net: Net) -> torch.Tensor:
@@ -63,7 +64,7 @@ def read_ahead(
         for group in groups:
             yield group, torch.cat([read(picture(item), how, net) for item in group])
 
-    return ahead(inputs(), _AHEAD)
+    return prefetch(inputs(), _AHEAD)
 
 
 def batches(

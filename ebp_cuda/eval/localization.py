@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..batch.threads import Behind
+from ..batch.threads import BackgroundCalls
 from ..errors import InputError
 from ..extras import require
 from ..images.maps import resize_maps
@@ -68,12 +68,12 @@ def localize(
         return network_size(subject.how, subject.net, picture.size), len(picture.labels)
 
     groups = batches(waiting, same, batch)
-    with records, Behind(2) as judging:
+    with records, BackgroundCalls(2) as judging:
         for group, x in read_ahead(groups, lambda picture: picture, subject.how, subject.net):
             x = x.to(device)
             targets = torch.tensor([[outputs[v] for v in picture.labels] for picture in group], device=device)
             found = {method.name: method.maps(x, targets).cpu() for method in methods}
-            judging.do(lambda *told: records.add(_judge(*told)), group, found, resize, classes)
+            judging.submit(lambda *told: records.add(_judge(*told)), group, found, resize, classes)
             done(len(group))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..batch.threads import Behind
+from ..batch.threads import BackgroundCalls
 from ..errors import InputError
 from ..extras import require
 from ..images.maps import resize_maps
@@ -93,12 +93,12 @@ def play(
         return network_size(how, net, trial.picture.size), len(trial.labels)
 
     groups = batches(open_trials, same, batch)
-    with records, Behind(2) as judging:
+    with records, BackgroundCalls(2) as judging:
         for group, x in read_ahead(groups, lambda trial: trial.picture, how, net):
             x = x.to(device)
             targets = torch.tensor([[known[label] for label in trial.labels] for trial in group], device=device)
             found = {method: method.maps(x, targets).cpu() for method in methods}
-            judging.do(lambda *told: records.add(_judge(*told)), group, found, protocol, classes, listed)
+            judging.submit(lambda *told: records.add(_judge(*told)), group, found, protocol, classes, listed)
             done(len(group))
 
 

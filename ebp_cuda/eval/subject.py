@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..batch.output import graph_digest
+from ..batch.identity import graph_digest
 from ..errors import InputError
 from ..images.preprocess import Preprocess
 from ..net import Net, load

@@ -16,8 +16,8 @@ from ebp_cuda import batch
 from ebp_cuda.batch import ray as distributed
 from ebp_cuda.batch.output import Output
 from ebp_cuda.batch.photos import preprocess_of
-from ebp_cuda.batch.ray import Cluster, attribute_dataset, run_job
-from ebp_cuda.batch.running import Job, Settings
+from ebp_cuda.batch.ray import Cluster, attribute_dataset, run_on_ray
+from ebp_cuda.batch.running import BatchRun, RunSettings
 from ebp_cuda.errors import InputError, UnsupportedError
 from ebp_cuda.models import digits
 
@@ -43,10 +43,10 @@ def ray() -> Iterator[Any]:
 def test_same_files_though_a_worker_is_killed(ray: Any, whole: Path, folder: Path, tmp_path: Path) -> None:
     eb, marker = method(), tmp_path / "killed"
     source = KillingSource(folder, sorted(photos()), row=10, marker=marker)
-    settings = Settings("top2", preprocess_of(eb.net, {}), batch=4, shard_size=8, workers=0)
-    job = Job(eb, source, Output(tmp_path / "out"), settings, eb.net.labels)
+    settings = RunSettings("top2", preprocess_of(eb.net, {}), batch=4, shard_size=8, workers=0)
+    batch_run = BatchRun(eb, source, Output(tmp_path / "out"), settings, eb.net.labels)
     told: list[tuple[int, int, int]] = []
-    summary = run_job(job, job.begin(False), TWO, lambda *now: told.append(now))
+    summary = run_on_ray(batch_run, batch_run.begin(False), TWO, lambda *now: told.append(now))
     assert marker.exists(), "no worker was killed"
     assert files(tmp_path / "out") == files(whole)
     assert summary.done == 21 and told[-1][:2] == (21, 21)

@@ -156,7 +156,7 @@ def test_overlays_are_pictures_of_the_photo(run: Run, model: Path, inputs: Path,
 def test_arrays_are_shown_as_what_they_show(tmp_path: Path) -> None:
     photo = np.random.RandomState(0).rand(5, 7, 3).astype(np.float32)
     how = Preprocess(channel_order="BGR", raw_scale=255, mean=(104, 117, 123))
-    np.save(tmp_path / "prepared.npy", how.normalise(photo))
+    np.save(tmp_path / "prepared.npy", how.normalize(photo))
     read = job.read_inputs([tmp_path / "prepared.npy"], how)
     np.testing.assert_allclose(read.pictures[0], photo, atol=1e-6)
     np.save(tmp_path / "five.npy", np.arange(5 * 4 * 4, dtype=np.float32).reshape(1, 5, 4, 4) - 40)

@@ -53,10 +53,10 @@ def test_resizing(fields: dict, wanted: tuple[int, int]) -> None:
     assert torch.allclose(x, torch.full_like(x, 0.25), atol=1e-6)
 
 
-def test_picture_undoes_normalise() -> None:
+def test_picture_undoes_normalize() -> None:
     image = noise()
     for how in (CAFFE, Preprocess(mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3))):
-        np.testing.assert_allclose(how.picture(how.normalise(image)), image, atol=1e-6)
+        np.testing.assert_allclose(how.picture(how.normalize(image)), image, atol=1e-6)
     with pytest.raises(ShapeError, match=r"\[3, H, W\]"):
         CAFFE.picture(np.zeros((1, 4, 4), np.float32))
 
