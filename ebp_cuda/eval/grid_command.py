@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..batch.output import graph_digest
+from ..batch.identity import graph_digest
 from ..errors import InputError, nearest_names
 from ..images.maps import Panel, figure, overlay, save_figure
 from ..images.preprocess import Preprocess
