@@ -1,6 +1,6 @@
 """Two commits side by side: the same rows timed turn about in one run, calls per kernel and bytes allocated compared.
 
-    python tools/compare_commits.py BEFORE AFTER [--rounds 20] [--rows TEXT] [--threads 2]
+    python tools/compare_commits.py BEFORE AFTER [--rounds 20] [--rows TEXT] [--threads 2] [--clock wall]
 
 BEFORE and AFTER are folders of built checkouts, or commits of this repository, which are checked out and built in a
 temporary folder (EBP_CUDA_ARCHS as for setup.py). Each side runs in a process of its own, one at a time; which of them
@@ -31,6 +31,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = 1.03
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 SAME_MAP = 1e-3
 """Relative L1 distance of a row's maps. Contrastive maps of random weights amplify the last bits of their sums."""
 
@@ -151,7 +152,7 @@ def counted(case: Callable[[], Any]) -> dict[str, Any]:
     return {"calls": dict(counting.calls), "bytes": counting.bytes}
 
 
-def serve(threads: int) -> None:
+def serve(threads: int, clock: Callable[[], float]) -> None:
     """Answers questions on standard input, a JSON object a line: {"do": "make" | "run" | "count", "row": number}."""
     import torch
 
@@ -173,9 +174,9 @@ def serve(threads: int) -> None:
                 case()  # packs the weights
                 reply = torch.as_tensor(case()).double().flatten().tolist()
             elif question["do"] == "run":
-                start = time.perf_counter()
+                start = clock()
                 case()
-                reply = (time.perf_counter() - start) * 1e3
+                reply = (clock() - start) * 1e3
             else:
                 reply = counted(case)
         print(json.dumps(reply), file=replies, flush=True)
@@ -187,8 +188,8 @@ def serve(threads: int) -> None:
 class Side:
     """The process of one checkout."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
-        command = [sys.executable, str(Path(__file__).resolve()), "--serve", "--threads", str(threads)]
+    def __init__(self, folder: Path, options: Sequence[str]) -> None:
+        command = [sys.executable, str(Path(__file__).resolve()), "--serve", *options]
         environment = {**os.environ, "PYTHONPATH": str(folder)}
         self._process = subprocess.Popen(
             command, env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -294,20 +295,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=20, help="of every row (default 20)")
     parser.add_argument("--rows", default="", help=f"only those that hold this: {', '.join(row.name for row in ROWS)}")
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (default 2)")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of all threads, on a machine in use")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.serve:
-        serve(args.threads)
+        serve(args.threads, CLOCKS[args.clock])
         return 0
     if len(args.commits) != 2:
         parser.error("wanted two commits, BEFORE and AFTER")
     with ExitStack() as stack:
         folders = [stack.enter_context(checkout(name)) for name in args.commits]
-        sides = Side(folders[0], args.threads), Side(folders[1], args.threads)
+        options = ["--threads", str(args.threads), "--clock", args.clock]
+        sides = Side(folders[0], options), Side(folders[1], options)
         for side in sides:
             stack.callback(side.close)
         kernels = " and ".join(side.built["cpu_isa"] for side in sides)
-        print(f"kernels for {kernels}, {args.rounds} rounds, {args.threads} threads")
+        print(f"kernels for {kernels}, {args.rounds} rounds, {args.threads} threads, {args.clock} time")
         rows = [place for place, row in enumerate(ROWS) if args.rows in row.name]
         return max([compare(row, sides, args.rounds) for row in rows], default=0)
 

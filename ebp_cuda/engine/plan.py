@@ -18,6 +18,7 @@ from ..linear import LinearMap, backend_of
 from ..linear.weights import Stamp, stamp_of
 from ..ops import require_device
 from ..ops.host_sync import synchronized
+from ..ops.operands import with_index
 from ..rules import OPERATIONS, Forward, Operation, Rule, check_rule_set, registrations, rule_of
 from ..vocabulary import operations
 from .fusion import Fusion
@@ -45,16 +46,13 @@ def dtype_of(dtype: str | torch.dtype) -> tuple[torch.dtype, str]:
 
 
 def device_of(device: str | torch.device) -> torch.device:
-    """The torch device, "cuda" with the index of the current one; raises InputError where the name is wrong,
-    UnsupportedError where there is none."""
+    """The torch device, with its index. Raises InputError for a wrong name, UnsupportedError where there is none."""
     try:
-        found = torch.device(device)
+        named = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"device={device!r}: {error}") from None
-    require_device(found)
-    if found.type == "cuda" and found.index is None:
-        return torch.device("cuda", torch.cuda.current_device())  # a plan stays where it was made
-    return found
+    require_device(named)
+    return with_index(named)  # a plan stays where it was made
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class Plan:
         return held[1]
 
     def place(self, tensor: torch.Tensor) -> torch.Tensor:
-        """`tensor` on this device in this dtype, planes channels_last; the tensor itself where that changes nothing."""
+        """`tensor` on this device in this dtype, laid out as its ops want it; no copy where that changes nothing."""
         placed = tensor.detach().to(self.device, self.dtype)
         return placed.contiguous(memory_format=torch.channels_last) if placed.dim() == 4 else placed.contiguous()
 

@@ -51,7 +51,7 @@ class Problem(NamedTuple):
     unusual: str
     """What is unusual about the operands: another dtype than float32, a gradient; "" if nothing."""
     for_tiles: bool
-    """Whether x lies as tiles read it: channels_last, or a slice of such channels."""
+    """Whether x is stored as tiles read it: channels_last, or a slice of such channels."""
     for_onednn: bool
     """Whether x is one block of channels_last memory."""
     has_tiles: bool

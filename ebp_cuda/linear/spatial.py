@@ -24,12 +24,11 @@ class Spatial:
     rank: int
 
     @classmethod
-    def of(cls, node: Node, what: str, t: torch.Tensor) -> Spatial:
-        """For a tensor [N, C, *size] or weights [O, I, *kernel]; UnsupportedError names the layer and `what`."""
+    def of(cls, node: Node, layer: str, t: torch.Tensor) -> Spatial:
+        """For a tensor [N, C, *size] or weights [O, I, *kernel]; UnsupportedError names the node and kind of layer."""
         rank = t.dim() - 2
         if rank not in RANKS:
-            wanted = "1, 2 or 3"
-            raise UnsupportedError(f"layer '{node.name}': {what} with {rank} spatial axes, wanted {wanted}")
+            raise UnsupportedError(f"layer '{node.name}': {layer} with {rank} spatial axes, wanted 1, 2 or 3")
         return cls(rank)
 
     def plane(self, t: torch.Tensor) -> torch.Tensor:

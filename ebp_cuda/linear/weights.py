@@ -11,7 +11,7 @@ import torch
 T = TypeVar("T")
 
 Stamp = tuple[int, int]
-"""Where a tensor's memory lies and how often torch wrote to it: another stamp, another content."""
+"""The address of a tensor's memory and how often torch wrote to it: another stamp, another content."""
 
 
 def stamp_of(tensor: torch.Tensor) -> Stamp:
@@ -48,7 +48,7 @@ class Form(NamedTuple):
     sign: str = ""
     """"" the weight W itself, "+" max(W, 0), "-" max(-W, 0)."""
     flipped: bool = False
-    """Outputs and inputs exchanged and the kernel reversed: what a convolution of stride 1 is on the way down."""
+    """Outputs and inputs exchanged and the kernel reversed: the way down of a convolution of stride 1."""
 
     def of(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight in this form; a view where that will do."""

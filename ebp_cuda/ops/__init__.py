@@ -1,9 +1,9 @@
-"""The typed face of the compiled ops: what the rules call.
+"""The typed face of the compiled ops.
 
 Throughout, x, z and winners have one row per image (N rows), probability p and its like one row per image and class
 (N * K rows, image-major: row n * K + k). Tensors are float32 or float64, on the CPU or on CUDA, contiguous or
-channels_last; anything else is copied into one of the two (share and gate also take slices of the channels of a
-channels_last tensor as they are). A result has the memory format of its first argument; planes of 1 x 1 count as
+channels_last; anything else is copied into one of the two (divide_or_zero and gate also take slices of the channels of
+a channels_last tensor as they are). A result has the memory format of its first argument; planes of 1 x 1 count as
 channels_last. All ops are functional and deterministic to the bit. They know no autograd: call them under
 torch.no_grad(). Refusals: ShapeError (shape, dtype, geometry), UnsupportedError (device).
 """
@@ -28,9 +28,9 @@ from .operands import (
     conv_size,
     dense,
     geometry,
+    in_layout_of,
     indexable,
     kind,
-    lying_as,
     plane,
     require_device,
     strided,
@@ -104,7 +104,7 @@ def max_winner(xs: Sequence[Tensor]) -> Tensor:
         checked("max_winner", f"xs[{i}]", x)
         if x.shape != first.shape or x.dtype != first.dtype or x.device != first.device:
             raise ShapeError(f"max_winner: xs[{i}] is {kind(x)}, xs[0] is {kind(first)}; they must be alike")
-    return _ops.max_winner.default([first, *(lying_as(first, x) for x in xs[1:])])
+    return _ops.max_winner.default([first, *(in_layout_of(first, x) for x in xs[1:])])
 
 
 def max_pool2d(
@@ -131,7 +131,7 @@ def max_pool2d_route(
     code = torch.int32 if kernel[0] * kernel[1] > 255 else torch.uint8
     if winner.dtype != code:
         raise ShapeError(f"max_pool2d_route: winner is {winner.dtype}, wanted {code} for kernel {tuple(kernel)}")
-    return _ops.max_pool2d_route.default(p, lying_as(p, winner), in_size, kernel, stride, padding, dilation)
+    return _ops.max_pool2d_route.default(p, in_layout_of(p, winner), in_size, kernel, stride, padding, dilation)
 
 
 def window_sum(x: Tensor, kernel: Ints, stride: Ints, padding: Ints, out_size: Ints) -> Tensor:
@@ -160,7 +160,7 @@ def avg_pool2d(x: Tensor, kernel: Ints, stride: Ints, padding: Ints, out_size: I
 
 
 def lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """Local response normalisation across channels, x [N, C, ...]: x / (k + alpha / size * sum of squares) ** beta.
+    """Local response normalization across channels, x [N, C, ...]: x / (k + alpha / size * sum of squares) ** beta.
 
     The window of `size` channels starts (size - 1) // 2 before the channel and is clipped at the ends.
     """
@@ -244,7 +244,7 @@ def conv2d_sweep(
     w_plus, the geometry and `precision` are those of the convolution that went up; "tf32" and "bf16" round w_plus and
     split r into two summands, so that hardly anything of it is lost. With an addend [N*K, I, *in_size] the result is
     t + addend, with a gate [N, I, *in_size] it is that times the gate, in one kernel on CUDA; an x for gate must be
-    `rounded`, as it was for the normaliser.
+    `rounded`, as it was for the normalizer.
     """
     check_precision("conv2d_sweep", "r", r, precision)
     r, w_plus = plane("conv2d_sweep", "r", r), weights("conv2d_sweep", w_plus, r, groups)
@@ -265,17 +265,17 @@ def _unless_fp32(precision: str) -> tuple[str, ...]:
 
 
 def _addend(r: Tensor, shape: tuple[int, ...], addend: Tensor) -> Tensor:
-    """The addend of a sweep whose result has that shape and lies as r does."""
+    """The addend of a sweep whose result has that shape and is laid out as r is."""
     if tuple(addend.shape) != shape or addend.dtype != r.dtype or addend.device != r.device:
         raise ShapeError(f"conv2d_sweep: addend is {kind(addend)}, wanted {list(shape)} beside r, which is {kind(r)}")
-    return lying_as(r, addend)
+    return in_layout_of(r, addend)
 
 
 def _factor(r: Tensor, shape: tuple[int, ...], gate: Tensor | None) -> Tensor | None:
-    """The gate of a sweep whose result has that shape and lies as r does."""
+    """The gate of a sweep whose result has that shape and is laid out as r is."""
     if gate is None:
         return None
     check_columns("conv2d_sweep", "the result", r.new_empty(1).expand(shape), "gate", gate)
     if gate.dtype != r.dtype:
         raise ShapeError(f"conv2d_sweep: gate is {gate.dtype}, r is {r.dtype}; they must be of one dtype")
-    return gate if memory_format(r) == torch.channels_last and is_channel_slice(gate) else lying_as(r, gate)
+    return gate if memory_format(r) == torch.channels_last and is_channel_slice(gate) else in_layout_of(r, gate)

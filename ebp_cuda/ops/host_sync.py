@@ -52,9 +52,9 @@ class ForbidHostSync(TorchDispatchMode):
             raise HostRead(str(func))
         read = {_place(tensor): tensor for tensor in _tensors((*args, *(kwargs or {}).values()))}
         self.outside.update({place: tensor for place, tensor in read.items() if place not in self._made})
-        found = func(*args, **(kwargs or {}))
-        self._made.update(place for place in map(_place, _tensors([found])) if place not in read)
-        return found
+        result = func(*args, **(kwargs or {}))
+        self._made.update(place for place in map(_place, _tensors([result])) if place not in read)
+        return result
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:

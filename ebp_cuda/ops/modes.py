@@ -81,7 +81,7 @@ def _as_asked(device: torch.device, rounds: bool) -> Iterator[None]:
 
 
 def in_full_precision(function: Function) -> Function:
-    """`function` without the autocast of the CPU: what an op's CPU side asks of ATen would follow it otherwise."""
+    """`function` without the autocast of the CPU, which ATen's functions would follow otherwise."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

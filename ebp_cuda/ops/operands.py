@@ -1,4 +1,4 @@
-"""What an op may be given: checks that name op and argument, and tensors brought into a memory format it takes."""
+"""Arguments of ops: checks that name op and argument, and tensors copied into a memory format that the op takes."""
 
 from __future__ import annotations
 
@@ -41,6 +41,12 @@ def require_device(device: torch.device) -> None:
         raise UnsupportedError(f"device='{device}': torch finds {count} CUDA devices, from cuda:0 on")
 
 
+def with_index(device: torch.device) -> torch.device:
+    """The device, "cuda" with the index of the current one."""
+    unnumbered = device.type == "cuda" and device.index is None
+    return torch.device("cuda", torch.cuda.current_device()) if unnumbered else device
+
+
 def kind(t: Tensor) -> str:
     return f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)} on {t.device}"
 
@@ -75,8 +81,8 @@ def dense(t: Tensor) -> Tensor:
     return t.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
-def lying_as(a: Tensor, b: Tensor) -> Tensor:
-    """b in the memory format of a."""
+def in_layout_of(a: Tensor, b: Tensor) -> Tensor:
+    """b, copied into the memory format of a where it has another one."""
     return b.contiguous(memory_format=memory_format(a))
 
 
@@ -98,7 +104,7 @@ def columns(op: str, name: str, a: Tensor, other: str, b: Tensor) -> tuple[Tenso
         raise ShapeError(f"{op}: {name} is {a.dtype}, {other} is {b.dtype}; they must be of one dtype")
     if not is_channel_slice(a):
         a = dense(a)
-    return a, b if memory_format(a) == torch.channels_last and is_channel_slice(b) else lying_as(a, b)
+    return a, b if memory_format(a) == torch.channels_last and is_channel_slice(b) else in_layout_of(a, b)
 
 
 def check_precision(op: str, name: str, t: Tensor, precision: str) -> None:

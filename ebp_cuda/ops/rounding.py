@@ -14,8 +14,8 @@ def rounded(x: torch.Tensor, precision: str) -> torch.Tensor:
     """float32 `x` with every element rounded to `precision`: "fp32" (as it is), "tf32" or "bf16"; still float32.
 
     To the nearest; of two equally near ones tf32 takes the larger in size (cvt.rna), bf16 the even one (cvt.rn). With
-    "tf32" or "bf16" an activation must be rounded so before it multiplies what a sweep brings down, because its
-    normaliser was made of rounded activations; otherwise probability leaks.
+    "tf32" or "bf16" an activation must be rounded so before it multiplies the result of a sweep, because its normalizer
+    was computed of rounded activations; otherwise probability leaks.
     """
     if precision == "fp32":
         return x
@@ -27,7 +27,7 @@ def rounded(x: torch.Tensor, precision: str) -> torch.Tensor:
 def split(r: torch.Tensor, precision: str) -> torch.Tensor:
     """float32 `r` as the sum of two numbers of that precision, as which the tensor cores multiply it.
 
-    The sum itself is a float32 without rounding, so that one product with it is what two are there.
+    The sum itself is a float32 without rounding, so one product with it here equals the two products there.
     """
     if precision == "fp32":
         return r

@@ -26,21 +26,21 @@ Tensors = Sequence[torch.Tensor]
 Params = Mapping[str, torch.Tensor]
 
 
-def windows(size: int, wanted: int) -> list[range]:
-    """What each of `wanted` outputs sees of an axis."""
-    return [range(i * size // wanted, -(-(i + 1) * size // wanted)) for i in range(wanted)]
+def windows(size: int, outputs: int) -> list[range]:
+    """The inputs along an axis of that size that each of its outputs sees."""
+    return [range(i * size // outputs, -(-(i + 1) * size // outputs)) for i in range(outputs)]
 
 
 @lru_cache(maxsize=256)
-def _repeats(size: int, wanted: int) -> tuple[tuple[int, ...], int]:
+def _repeats(size: int, outputs: int) -> tuple[tuple[int, ...], int]:
     """The rows to take, and how many of them make a window."""
-    seen = windows(size, wanted)
+    seen = windows(size, outputs)
     length = math.lcm(*(len(window) for window in seen))
     return tuple(row for window in seen for row in window for _ in range(length // len(window))), length
 
 
 def _sizes(node: Node, x: torch.Tensor) -> list[tuple[int, int, int]]:
-    """(axis, size, wanted size) of every spatial axis."""
+    """(axis, size, outputs) of every spatial axis."""
     wanted = node.attrs["size"]
     if x.dim() != len(wanted) + 2:
         raise ShapeError(f"layer '{node.name}': input has shape {list(x.shape)}, wanted {len(wanted)} spatial axes")
@@ -51,8 +51,8 @@ def _sizes(node: Node, x: torch.Tensor) -> list[tuple[int, int, int]]:
 def _expanded(node: Node, x: torch.Tensor) -> tuple[torch.Tensor, Node]:
     """The input with repeated rows, and the plain pooling of that."""
     kernel = []
-    for axis, n, wanted in _sizes(node, x):
-        rows, length = _repeats(n, wanted)
+    for axis, n, outputs in _sizes(node, x):
+        rows, length = _repeats(n, outputs)
         x = picked(x, rows, axis)
         kernel.append(length)
     none, ones = (0,) * len(kernel), (1,) * len(kernel)
@@ -62,8 +62,8 @@ def _expanded(node: Node, x: torch.Tensor) -> tuple[torch.Tensor, Node]:
 
 def _collected(node: Node, p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """p of the repeated input as that of the input itself."""
-    for axis, n, wanted in _sizes(node, x):
-        p = collected(p, _repeats(n, wanted)[0], n, axis)
+    for axis, n, outputs in _sizes(node, x):
+        p = collected(p, _repeats(n, outputs)[0], n, axis)
     return p
 
 

@@ -113,11 +113,12 @@ def arg_max(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     order = flat.flip(axis).sort(dim=axis, descending=True, stable=True)
     values, places = order.values.narrow(axis, 0, k), length - 1 - order.indices.narrow(axis, 0, k)
     saved.winners = (places,)
-    found = {"indices": [places.to(values.dtype)], "values": [values], "both": [places.to(values.dtype), values]}[kind]
+    indices = places.to(values.dtype)
+    outputs = {"indices": [indices], "values": [values], "both": [indices, values]}[kind]
     if node.attrs["axis"] is not None:
-        return found
+        return outputs
     ones = (1,) * (max(xs[0].dim(), 3) - 3)
-    return [torch.stack(found, 1).reshape(flat.shape[0], len(found), k, *ones)]
+    return [torch.stack(outputs, 1).reshape(flat.shape[0], len(outputs), k, *ones)]
 
 
 @register_rule("arg_max", "route", rule_sets=["conserving"], needs="")

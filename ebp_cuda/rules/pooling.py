@@ -49,16 +49,16 @@ class Windows:
     """Geometry of one pooling layer on planes of one size."""
 
     def __init__(self, node: Node, x: torch.Tensor) -> None:
-        self.on, attrs, size = Spatial.of(node, "pooling", x), node.attrs, list(x.shape[2:])
+        self.spatial, attrs, size = Spatial.of(node, "pooling", x), node.attrs, list(x.shape[2:])
         ones = [1] * len(size)
         if attrs["kernel"] is None:
             kernel, padding, out_size, stride, dilation = size, [0] * len(size), ones, ones, ones
         else:
             kernel, padding, stride, dilation = (attrs[key] for key in ("kernel", "padding", "stride", "dilation"))
             out_size = [_output_size(node, n, axis) for axis, n in enumerate(size)]
-        self.kernel, self.padding = self.on.settings(kernel, 1), self.on.settings(padding, 0)
-        self.stride, self.dilation = self.on.settings(stride, 1), self.on.settings(dilation, 1)
-        self.in_size, self.out_size = self.on.settings(size, 1), self.on.settings(out_size, 1)
+        self.kernel, self.padding = self.spatial.settings(kernel, 1), self.spatial.settings(padding, 0)
+        self.stride, self.dilation = self.spatial.settings(stride, 1), self.spatial.settings(dilation, 1)
+        self.in_size, self.out_size = self.spatial.settings(size, 1), self.spatial.settings(out_size, 1)
 
     def parts(self) -> tuple[Windows, Windows]:
         """Of a volume: the windows along depth, on planes [D, H * W], and those within a slice."""
@@ -68,7 +68,7 @@ class Windows:
             setattr(depth, name, [setting[0], fill])
             setattr(slices, name, setting[1:])
         pixels = math.prod(self.out_size[1:])
-        depth.on = slices.on = Spatial(2)
+        depth.spatial = slices.spatial = Spatial(2)
         depth.in_size, depth.out_size = [self.in_size[0], pixels], [self.out_size[0], pixels]
         slices.in_size, slices.out_size = self.in_size[1:], self.out_size[1:]
         return depth, slices
@@ -96,13 +96,16 @@ class Windows:
 @operation("max_pool", keeps_non_negative=True)
 def max_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: Saved) -> Tensors:
     w = Windows(node, xs[0])
-    if w.on.rank == 3:
+    if w.spatial.rank == 3:
         if len(node.outputs) > 1:
             raise UnsupportedError(f"layer '{node.name}': places of maxima with 3 spatial axes, wanted 1 or 2")
         return [_max_of_volume(w, xs[0], saved)]
-    y, winner = ops.max_pool2d(w.on.plane(xs[0]), w.kernel, w.stride, w.padding, w.dilation, w.out_size)
+    y, winner = ops.max_pool2d(w.spatial.plane(xs[0]), w.kernel, w.stride, w.padding, w.dilation, w.out_size)
     saved.winners = (winner,)
-    return [w.on.back(y)] if len(node.outputs) == 1 else [w.on.back(y), w.on.back(_plane_index(w, winner)).to(y.dtype)]
+    outputs = [w.spatial.back(y)]
+    if len(node.outputs) > 1:
+        outputs.append(w.spatial.back(_plane_index(w, winner)).to(y.dtype))
+    return outputs
 
 
 def _plane_index(w: Windows, winner: torch.Tensor) -> torch.Tensor:
@@ -127,14 +130,14 @@ def route_to_winner(step: Step, above: Sequence[Relevance | None]) -> list[Relev
 
 
 def _routed(w: Windows, p: torch.Tensor, winners: Sequence[torch.Tensor]) -> torch.Tensor:
-    if w.on.rank == 3:
+    if w.spatial.rank == 3:
         (lines, planes), (depth, slices) = winners, w.parts()
         along = volume.along_depth(p.flatten(1, 2), depth.out_size[0])
         t = _routed(depth, along, [lines]).reshape(p.shape[0], -1, *slices.out_size)
         return _routed(slices, t, [planes]).reshape(p.shape[0], -1, *w.in_size)
     (winner,) = winners
-    t = ops.max_pool2d_route(w.on.plane(p), winner, w.in_size, w.kernel, w.stride, w.padding, w.dilation)
-    return w.on.back(t)
+    t = ops.max_pool2d_route(w.spatial.plane(p), winner, w.in_size, w.kernel, w.stride, w.padding, w.dilation)
+    return w.spatial.back(t)
 
 
 def _max_of_volume(w: Windows, x: torch.Tensor, saved: Saved) -> torch.Tensor:
@@ -157,15 +160,15 @@ def avg_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved:
 
 
 def _average(w: Windows, x: torch.Tensor, whole: bool) -> torch.Tensor:
-    if w.on.rank == 3:
+    if w.spatial.rank == 3:
         return w.separably(x, w.in_size, w.out_size, lambda part, y: _average(part, y, whole))
-    return w.on.back(ops.avg_pool2d(w.on.plane(x), w.kernel, w.stride, w.padding, w.out_size, whole))
+    return w.spatial.back(ops.avg_pool2d(w.spatial.plane(x), w.kernel, w.stride, w.padding, w.out_size, whole))
 
 
 def _window_sum(w: Windows, x: torch.Tensor) -> torch.Tensor:
-    if w.on.rank == 3:
+    if w.spatial.rank == 3:
         return w.separably(x, w.in_size, w.out_size, _window_sum)
-    return w.on.back(ops.window_sum(w.on.plane(x), w.kernel, w.stride, w.padding, w.out_size))
+    return w.spatial.back(ops.window_sum(w.spatial.plane(x), w.kernel, w.stride, w.padding, w.out_size))
 
 
 @register_rule("avg_pool", "share", rule_sets=["caffe"], needs="x")
@@ -194,9 +197,9 @@ def share_window_conserving(step: Step, above: Sequence[Relevance | None]) -> li
 
 
 def _spread(w: Windows, r: torch.Tensor) -> torch.Tensor:
-    if w.on.rank == 3:
+    if w.spatial.rank == 3:
         return w.separably(r, w.out_size, w.in_size, _spread)
-    return w.on.back(ops.window_spread(w.on.plane(r), w.in_size, w.kernel, w.stride, w.padding))
+    return w.spatial.back(ops.window_spread(w.spatial.plane(r), w.in_size, w.kernel, w.stride, w.padding))
 
 
 @operation("mean", keeps_non_negative=True)

@@ -65,12 +65,12 @@ def _contraction(step: Step, p: torch.Tensor) -> list[torch.Tensor]:
 @derivative("avg_pool", needs="x")
 def _average(step: Step, p: torch.Tensor) -> list[torch.Tensor]:
     w = Windows(step.node, step.inputs[0])
-    ones = torch.ones_like(w.on.plane(step.inputs[0][:1, :1]))
+    ones = torch.ones_like(w.spatial.plane(step.inputs[0][:1, :1]))
     inside = ops.window_sum(ones, w.kernel, w.stride, w.padding, w.out_size)
     whole = bool(step.node.attrs.get("count_include_pad", True))
     share = ops.avg_pool2d(ones, w.kernel, w.stride, w.padding, w.out_size, whole) / inside
-    r = w.on.plane(p) * torch.nan_to_num(share)  # 1 / divisor; a window with nothing inside has no gradient
-    return [w.on.back(ops.window_spread(r, w.in_size, w.kernel, w.stride, w.padding))]
+    r = w.spatial.plane(p) * torch.nan_to_num(share)  # 1 / divisor; a window with nothing inside has no gradient
+    return [w.spatial.back(ops.window_spread(r, w.in_size, w.kernel, w.stride, w.padding))]
 
 
 @derivative("lrn", needs="xy")
