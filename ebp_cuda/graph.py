@@ -71,7 +71,8 @@ class Graph:
 
     nodes: list[Node]
     inputs: dict[str, tuple[int | None, ...]]
-    """Input values and their declared shapes; None where a dim is free (the batch always is)."""
+    """Input values and their declared shapes; None where a dim is free, as the batch is unless layers need a fixed
+    one."""
     outputs: tuple[str, ...]
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Public name (Caffe blob or layer, ONNX node, torch module path) -> the values it held, first to last.

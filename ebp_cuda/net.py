@@ -25,7 +25,7 @@ ExampleInput = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor
 ArrayLike = Any
 """A torch tensor, a NumPy or CuPy array, or whatever NumPy makes an array of."""
 
-_SCORING = operations("softmax", "log", "sigmoid", "identity")
+_SCORING = operations("softmax", "log_softmax", "log", "sigmoid", "identity")
 
 
 class Net:
@@ -150,7 +150,7 @@ class Net:
             raise InputError(f"{where} is {kind}; wanted a dense tensor of numbers")
         if tensor.is_complex() or tensor.dtype == torch.bool:
             raise ShapeError(f"{where} has dtype {tensor.dtype}, wanted real numbers")
-        text = "[" + ", ".join("N" if i == 0 else "any" if n is None else str(n) for i, n in enumerate(shape)) + "]"
+        text = "[" + ", ".join(_dim_text(i, n) for i, n in enumerate(shape)) + "]"
         pairs = zip(shape, tensor.shape, strict=False)
         fits = len(tensor.shape) == len(shape) and all(wanted in (None, got) for wanted, got in pairs)
         if shape and not fits:
@@ -208,6 +208,13 @@ class Net:
 
     def __repr__(self) -> str:
         return f"<Net {self.graph.origin}: {len(self.graph.nodes)} layers, inputs {self.graph.inputs}>"
+
+
+def _dim_text(axis: int, length: int | None) -> str:
+    """How a message writes a declared dim."""
+    if length is not None:
+        return str(length)
+    return "N" if axis == 0 else "any"
 
 
 def load(path: str | Path, weights: str | Path | None = None, **options: Any) -> Net:

@@ -1,6 +1,18 @@
 """Forward and top-down rule of every operation, by kind; `registry` is the table they all enter."""
 
-from . import adaptive, contraction, eltwise, movement, picking, pointwise, pooling, statistics
+from . import (
+    adaptive,
+    along_axes,
+    choices,
+    contraction,
+    eltwise,
+    functions,
+    movement,
+    picking,
+    pointwise,
+    pooling,
+    statistics,
+)
 from .registry import (
     KINDS,
     OPERATIONS,
@@ -28,9 +40,12 @@ __all__ = [
     "Saved",
     "Step",
     "adaptive",
+    "along_axes",
     "check_rule_set",
+    "choices",
     "contraction",
     "eltwise",
+    "functions",
     "movement",
     "operation",
     "picking",

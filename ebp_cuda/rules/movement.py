@@ -41,8 +41,6 @@ def flatten(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 def reshape(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     x = xs[0]
     shape = [x.shape[i] if n == 0 else n for i, n in enumerate(node.attrs["shape"])]
-    if shape and shape[0] not in (-1, x.shape[0]):
-        shape[0] = x.shape[0]  # an exporter wrote the batch of its example
     try:
         return [x.reshape(shape)]
     except RuntimeError:

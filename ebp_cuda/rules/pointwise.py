@@ -144,7 +144,7 @@ FUNCTIONS = {
 }
 
 
-def _enter(name: str, function: Function) -> None:
+def enter_function(name: str, function: Function) -> None:
     """`function` forward, its slope as the rule in "caffe", pass in "conserving"."""
 
     @operation(name, always_non_negative=function.non_negative, keeps_non_negative=function.keeps)
@@ -159,7 +159,7 @@ def _enter(name: str, function: Function) -> None:
 
 
 for _name, _function in FUNCTIONS.items():
-    _enter(_name, _function)
+    enter_function(_name, _function)
 
 
 @operation("softmax", always_non_negative=True)

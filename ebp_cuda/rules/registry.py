@@ -220,6 +220,10 @@ def mixes_images(node: Node) -> bool:
     if node.op == "slice":  # of all images is what torch.export writes for x[:, a:b]
         edges = zip(attrs["axes"], attrs["starts"], attrs["ends"], strict=True)
         return any(axis == 0 and (start != 0 or end < 1 << 31) for axis, start, end in edges)
+    if node.op == "reshape":
+        return bool(attrs["shape"][:1] != (0,))
+    if node.op == "pad":
+        return bool(attrs["pads"] and attrs["pads"][0] != (0, 0))
     return node.op not in ("squeeze", "unsqueeze") and (
         attrs.get("axis") == 0
         or 0 in attrs.get("axes", ())

@@ -101,6 +101,10 @@ _enter(
     Attribute("coefficient", FLOAT, 1.0),
 )
 
+_enter("logsumexp", "log of the sum of e^x over axes, which go", _AXES)
+_enter("product", "product over axes, which go", _AXES)
+_enter("weighted_sum", "W x along an axis", _AXIS, Parameter("weight", ("O", "I")))
+
 # Functions of one element
 _scale, _shift = Attribute("scale", FLOAT, 1.0), Attribute("shift", FLOAT, 0.0)
 for _name, _what in {
@@ -112,6 +116,23 @@ for _name, _what in {
     "erf": "error function",
     "softplus": "log(1 + e^x)",
     "hard_swish": "x * min(max(x / 6 + 1/2, 0), 1)",
+    "softsign": "x / (1 + |x|)",
+    "sin": "sine",
+    "cos": "cosine",
+    "tan": "tangent",
+    "sinh": "hyperbolic sine",
+    "cosh": "hyperbolic cosine",
+    "asin": "arcsine",
+    "acos": "arccosine",
+    "atan": "arctangent",
+    "asinh": "inverse hyperbolic sine",
+    "acosh": "inverse hyperbolic cosine",
+    "atanh": "inverse hyperbolic tangent",
+    "sign": "-1, 0 or 1",
+    "floor": "the next integer below",
+    "ceil": "the next integer above",
+    "round": "the nearest integer, of two the even one",
+    "trunc": "the next integer towards 0",
 }.items():
     _enter(_name, _what)
 _enter("leaky_relu", "x where x > 0, slope * x elsewhere", Attribute("slope", FLOAT))
@@ -126,8 +147,16 @@ _enter("exp", "e^(scale * x + shift)", _scale, _shift)
 _enter("log", "factor * log(scale * x + shift)", _scale, _shift, Attribute("factor", FLOAT, 1.0))
 _enter("power", "(shift + scale * x) ** power", Attribute("power", FLOAT), _scale, _shift)
 
+_enter("powers", "x ** exponent, element by element", Parameter("exponent", ("*any",)))
+_enter("at_least", "max(x, least), element by element", Parameter("least", ("*any",)))
+_enter("thresholded_relu", "x where x > alpha, 0 elsewhere", Attribute("alpha", FLOAT))
+_enter("shrink", "x less the bias where x > lambd, plus it where x < -lambd, 0 between", Attribute("lambd", FLOAT),
+       Attribute("bias", FLOAT))  # fmt: skip
+
 # Norms and affine maps
 _enter("softmax", "e^x over its sum along an axis", _AXIS)
+_enter("log_softmax", "its logarithm", _AXIS)
+_enter("unit_norm", "x over its norm along an axis, 0 where that is 0", _AXIS, Attribute("order", INT))
 _enter(
     "lrn",
     "x / (k + alpha / n * sum of x^2) ** beta over n neighbors, across channels or within the plane",
@@ -166,6 +195,20 @@ _enter("sum", "sum, each input times its coefficient (None: 1)", _coefficients, 
 _enter("max", "largest", inputs=_TWO_OR_MORE)
 _enter("mul", "product of factors that broadcast", inputs=_TWO_OR_MORE)
 _enter("concat", "one behind the other along an axis", _AXIS, inputs=_TWO_OR_MORE)
+
+_enter(
+    "compare",
+    "1 where the comparison with the second input or the bound holds, 0 elsewhere",
+    Attribute("kind", one_of("equal", "greater", "greater_equal", "less", "less_equal")),
+    Parameter("bound", ("*any",), required=False),
+    inputs=(1, 2),
+)
+_enter(
+    "where",
+    "first where the mask is not 0, second elsewhere; inputs for those that are no parameters, in order",
+    *(Parameter(name, ("*any",), required=False) for name in ("mask", "first", "second")),
+    inputs=(1, 3),
+)
 
 # Moves
 _corners = (Attribute("starts", INTS), Attribute("ends", INTS), Attribute("steps", optional(INTS), None))

@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from ebp_cuda.graph import Graph, Node
+from oracle.functions import FORWARD as FUNCTIONS
 from oracle.matrices import MATRICES, Array, apply_matrix, max_pool_winners, param
 from oracle.picking import FORWARD as PICKING
 
@@ -168,6 +169,8 @@ def forward_node(node: Node, xs: Sequence[Array]) -> list[Array]:
         return [apply_matrix(node, xs[0])]
     if node.op in PICKING:
         return PICKING[node.op](node, xs)
+    if node.op in FUNCTIONS:
+        return FUNCTIONS[node.op](node, xs)
     if node.op in UNARY:
         return [UNARY[node.op](node, xs[0])]
     if node.op in MOVE:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ebp_cuda.graph import Node
 from oracle.forward import gelu_line, normal_cdf, resize_to, sigmoid, slices, slope
+from oracle.functions import RULES as FUNCTIONS
 from oracle.matrices import MATRICES, Array, max_pool_winners
 from oracle.picking import RULES as PICKING
 
@@ -204,6 +205,8 @@ def layer_rule(
     if node.op == "resize" and len(xs) > 1:
         below = layer_rule(resize_to(node, xs[1]), xs[:1], ys, ps, rules)
         return [*below, np.zeros_like(xs[1])]
+    if node.op in FUNCTIONS:
+        return FUNCTIONS[node.op](node, xs, ys[0], ps[0], rules)
     if node.op in PICKING:
         return PICKING[node.op](node, xs, ys[0], ps[0], rules)
     if node.op in MATRICES:

@@ -16,6 +16,7 @@ from oracle import sweep as oracle
 from oracle.nets import agreed_values, conv, distance, engine_relevance, graph_of, linear, simple
 from support.rule_cases import CASES as COMMON
 from support.rule_cases import IMAGES, Case
+from support.rule_cases_functions import CASES as FUNCTIONS
 from support.rule_cases_picking import CASES as PICKING
 from torch import nn
 
@@ -26,8 +27,19 @@ from ebp_cuda.rules import OPERATIONS, RULE_SETS, Saved
 
 CLASSES = 3
 TOLERANCE = 1e-9
-CASES = [*COMMON, *PICKING]
-NOT_IN_CAFFE = ("mul", "resize", "embed", "arg_max", "unpool", "normalize", "threshold")
+CASES = [*COMMON, *PICKING, *FUNCTIONS]
+NOT_IN_CAFFE = (
+    "mul",
+    "resize",
+    "embed",
+    "arg_max",
+    "unpool",
+    "normalize",
+    "threshold",
+    "weighted_sum",
+    "unit_norm",
+    "product",
+)
 GIVEN = ("signed", "integers", "linear", "scaled", "relu linear", "relu scaled")
 
 
@@ -38,6 +50,9 @@ def inputs_of(case: Case, given: str, rng: np.random.Generator) -> dict[str, np.
         x = rng.normal(size=shape)
         x = x if given == "signed" else np.round(1.2 * x)
         xs[name] = np.abs(x) + 0.5 if case.positive else x
+        if case.within is not None:
+            low, high = case.within
+            xs[name] = low + (high - low) * (1 + np.tanh(x)) / 2
         if name in case.indices:
             size = int(np.prod(shape[2:])) if len(shape) > 2 else shape[1]
             drawn = [rng.permutation(case.indices[name])[:size] for _ in range(int(np.prod(shape)) // size)]

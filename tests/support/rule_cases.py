@@ -21,6 +21,8 @@ class Case:
     shapes: tuple[tuple[int, ...], ...]
     positive: bool = False
     """The layer is defined for positive inputs only."""
+    within: tuple[float, float] | None = None
+    """The layer is defined between two numbers only."""
     indices: dict[str, int] = field(default_factory=dict)
     """Inputs that hold indices, and how many there are: each at most once in a plane, where there are enough."""
 
