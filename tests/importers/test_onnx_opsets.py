@@ -216,8 +216,6 @@ def test_sizes_that_follow_a_free_plane() -> None:
         ([("Expand", ["k", "s"], "c", {}), ADD], {"k": f32(1), "s": ints(1 << 40)}, "elements"),
         ([*DOUBLING, ADD], {"k0": f32(1)}, "elements"),
         ([("Gather", ["k", "i"], "c", {}), ADD], {"k": f32(1, 1 << 15), "i": np.zeros(1 << 15, np.int64)}, "elements"),
-        ([("ReduceMean", X, "y", {"axes": [0]})], {}, "batch"),
-        ([("ReduceSum", X, "y", {"keepdims": 0})], {}, "images of a batch"),
         ([("Mul", ["k", "q"], "c", {}), ADD], {"k": f32(1 << 14, 1), "q": f32(1 << 14)}, "elements"),
         ([("Reshape", ["w", "s"], "c", {}), ADD], {"w": f32(3), "s": ints(2)}, "not those of"),
     ],
@@ -226,6 +224,23 @@ def test_hostile_or_impossible(steps: list[Step], arrays: dict[str, Any], words:
     with pytest.raises(ebp_cuda.EBPError, match=words):
         net = ebp_cuda.Net(load_onnx(model(steps, 12, SHAPED, **arrays)))
         net.forward(np.zeros((1, 4, 6, 6), np.float32))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        ("ReduceMean", X, "y", {"axes": [0]}), ("ReduceSum", X, "y", {"keepdims": 0}),
+        ("Softmax", X, "y", {"axis": 0}), ("Flatten", X, "y", {"axis": 2}), ("Flatten", X, "y", {"axis": 0}),
+        ("Transpose", X, "y", {"perm": [1, 0, 2, 3]}), ("ReduceL2", X, "y", {"axes": [-4]}),
+        ("Pad", X, "y", {"pads": [1, 0, 0, 0, 0, 0, 0, 0]}), ("Concat", ["x", "x"], "y", {"axis": -4}),
+    ],
+    ids=lambda step: step[0],
+)  # fmt: skip
+def test_what_mixes_images_is_computed_and_has_no_rule(step: Step) -> None:
+    proto, x = model([step], 10, SHAPED), RNG.random((2, 4, 6, 6), np.float32)
+    net = ebp_cuda.Net(load_onnx(proto))
+    np.testing.assert_allclose(net.forward(x)["y"], run_elsewhere(proto, x), rtol=1e-5, atol=1e-6)
+    assert any(row["missing"] == "caffe rule, conserving rule" for row in net.explain_support())
 
 
 class Head(nn.Module):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...errors import UnsupportedError
-from ...graph import Node
-from .call import Call, converter, spatial
+from ....errors import UnsupportedError
+from ....graph import Node
+from ..call import Call, converter
+from .layers import geometry
 
 ALL_AXES = tuple(f"caffe.ArgMax{name}" for name in ("Indices", "Both"))
 ONE_AXIS = tuple(f"caffe.ArgMaxAlong{name}" for name in ("Indices", "Values"))
@@ -64,7 +65,7 @@ def eltwise(call: Call) -> Node:
 def average_pool(call: Call) -> Node:
     """Rounded up. Without padding, Caffe keeps a last window that lies outside, and divides 0 by 0 there."""
     kernel = tuple(call.attr("kernel_shape"))
-    attrs = {**spatial(call, len(kernel)), "kernel": kernel, "ceil_mode": True, "count_include_pad": True}
+    attrs = {**geometry(call, kernel), "kernel": kernel, "ceil_mode": True, "count_include_pad": True}
     return call.node("avg_pool", {**attrs, "drops_outside": any(attrs["padding"])})
 
 

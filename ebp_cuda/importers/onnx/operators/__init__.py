@@ -1,0 +1,17 @@
+"""Converters of ONNX operators, by kind; each enters itself in `call.CONVERTERS`."""
+
+from . import activations, arithmetic, caffe, layers, logic, norms, picking, pooling, reductions, resizing, shapes
+
+__all__ = [
+    "activations",
+    "arithmetic",
+    "caffe",
+    "layers",
+    "logic",
+    "norms",
+    "picking",
+    "pooling",
+    "reductions",
+    "resizing",
+    "shapes",
+]
