@@ -27,13 +27,46 @@ def _settings(device: str) -> tuple[Any, ...]:
     return mkldnn.matmul, mkldnn.conv
 
 
+def _turned_off(setting: Any) -> Callable[[], None]:
+    """Turns rounding off for a setting that rounds; what comes back turns it on again.
+
+    By the interface that turned it on: torch refuses to read `allow_tf32` and `get_float32_matmul_precision` where the
+    older interface says one thing and the newer another, and another thread may read them meanwhile.
+    """
+    before, matmul = setting.fp32_precision, torch.backends.cuda.matmul
+    if setting is matmul:
+        try:
+            older = matmul.allow_tf32
+        except RuntimeError:  # the caller's two interfaces disagree as it is
+            older = False
+        if older:
+            level = torch.get_float32_matmul_precision() if _one_level() else None
+            if level is not None:
+                torch.set_float32_matmul_precision("highest")
+                return lambda: torch.set_float32_matmul_precision(level)
+            matmul.allow_tf32 = False
+            return lambda: setattr(matmul, "allow_tf32", True)
+    setting.fp32_precision = "ieee"
+    return lambda: setattr(setting, "fp32_precision", before)
+
+
+def _one_level() -> bool:
+    """Whether torch.set_float32_matmul_precision set what holds: on every backend, not on CUDA alone."""
+    mkldnn: Any = torch.backends.mkldnn
+    try:
+        level = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return False
+    return bool(mkldnn.matmul.fp32_precision == {"high": "tf32", "medium": "bf16"}.get(level))
+
+
 class _Unrounded:
     """Float32 products as they are, for as long as any pass runs: the settings are the process's, the passes many."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running = 0
-        self._before: list[tuple[Any, str]] = []
+        self._before: list[Callable[[], None]] = []
 
     @contextmanager
     def hold(self, device: str) -> Iterator[None]:
@@ -41,16 +74,14 @@ class _Unrounded:
             self._running += 1
             for setting in _settings(device):
                 if setting.fp32_precision not in _EXACT:
-                    self._before.append((setting, setting.fp32_precision))
-                    setting.fp32_precision = "ieee"
+                    self._before.append(_turned_off(setting))
         try:
             yield
         finally:
             with self._lock:
                 self._running -= 1
                 while self._before and not self._running:
-                    setting, precision = self._before.pop()
-                    setting.fp32_precision = precision
+                    self._before.pop()()
 
     def is_needed(self, device: str) -> bool:
         """Also while another pass has changed the settings, so that they do not come back in the middle of this one."""

@@ -91,3 +91,41 @@ def test_threads_give_the_setting_back_once(network, rounding) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: method.attribute(x, 1), range(40)))
     assert all(torch.equal(maps, wanted) for maps in found) and settings() == before
+
+
+@pytest.mark.parametrize(
+    "turn_on",
+    [
+        lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+        lambda: torch.set_float32_matmul_precision("high"),
+        lambda: torch.set_float32_matmul_precision("medium"),
+        lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+    ],
+    ids=["allow_tf32", "high", "medium", "fp32_precision"],
+)
+def test_other_threads_can_read_how_cuda_rounds(turn_on) -> None:
+    """What they could read before a pass they can read during it; it says that nothing rounds, and comes back."""
+
+    def readings() -> list[object]:
+        found: list[object] = []
+        for read in (lambda: torch.backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision):
+            try:
+                found.append(read())
+            except RuntimeError:
+                found.append("refused")
+        return [*found, torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision]
+
+    try:
+        turn_on()
+        before = readings()
+        with ThreadPoolExecutor(1) as other, modes._UNROUNDED.hold("cuda"):
+            during = other.submit(readings).result()
+        assert during[2] == "ieee" and readings() == before
+        for earlier, now in zip(before[:2], during[:2], strict=True):
+            assert now != "refused" or earlier == "refused"
+        if before[0] is True:
+            assert during[0] is False
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.fp32_precision = "none"
+        torch.backends.mkldnn.matmul.fp32_precision = "none"
