@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import ebp_cuda.engine.plan
 from ebp_cuda import ExcitationBackprop, targets
+from ebp_cuda.engine.run import measure
 from ebp_cuda.net import Net
 from ebp_cuda.ops.kernels import Kernel, contraction_kernel
 
@@ -46,8 +47,7 @@ def as_on_cuda() -> Iterator[None]:
     with (
         mock.patch.object(torch.Tensor, "is_cuda", property(lambda tensor: tensor.is_meta), create=True),
         mock.patch.object(torch.backends.cudnn, "is_acceptable", lambda tensor: True),
-        mock.patch.object(ebp_cuda.engine.plan, "synchronized", lambda tensor: tensor),
-        mock.patch.object(ebp_cuda.linear.part, "synchronized", lambda tensor: tensor),
+        mock.patch.object(ebp_cuda.engine.plan, "settled", lambda tensor: tensor),
     ):
         yield
 
@@ -196,17 +196,19 @@ POINTWISE: Mapping[str, Callable[[Sequence[Any]], str]] = {
 
 
 def trace(
-    net: Net, layer: str, contrast: str, size: tuple[int, int], images: int, classes: int, dtype: str
+    net: Net, layer: str, contrast: str | None, size: tuple[int, int], images: int, classes: int, dtype: str
 ) -> list[Launch]:
-    """The launches of one recorded call of c-MWP for images [images, 3, *size], in order."""
+    """The launches of one recorded call for images [images, channels, *size], in order."""
+    net.plan("caffe", "meta", dtype).fused = True
     eb = ExcitationBackprop(net, layer, contrast, device="meta", dtype=dtype)
-    x = torch.empty(images, 3, *size, device="meta").contiguous(memory_format=torch.channels_last)
+    channels = next(iter(net.graph.inputs.values()))[1]
+    x = torch.empty(images, channels, *size, device="meta").contiguous(memory_format=torch.channels_last)
     asked = targets.choice_of(torch.zeros(images, classes, dtype=torch.int64, device="meta"), images)
     with as_on_cuda(), torch.no_grad():
         inputs = {next(iter(net.graph.inputs)): eb.plan.place(x)}
-        eb._propagate(inputs, asked, eb._maps)  # packs the weights
+        measure(eb.calls.walk, inputs, asked, "maps", [layer])  # packs the weights
         with Tracer() as tracer:
-            eb._propagate(inputs, asked, eb._maps)
+            measure(eb.calls.walk, inputs, asked, "maps", [layer])
     return tracer.launches
 
 
