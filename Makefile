@@ -41,7 +41,8 @@ lint: $(VENV)/.lint
 	$(PY) -m ruff check .
 	$(PY) -m mypy ebp_cuda
 
-check-cuda: $(VENV)/.base
+# Registers, machine code and PTX of the kernels, held against tools/kernel_budgets.json.
+check-cuda: $(VENV)/.disassembler
 	$(PY) tools/check_cuda.py $(ARGS)
 
 bench: $(VENV)/.bench
@@ -74,6 +75,10 @@ $(VENV)/.base:
 		{ echo "error: '$(PYTHON) -m venv' failed (on Debian and Ubuntu: apt-get install python3-venv)"; exit 1; }
 	@$(PY) -c 'import torch' 2>/dev/null || { echo "installing $(TORCH)"; $(PIP) install $(TORCH); }
 	@$(PIP) install 'setuptools>=77' wheel ninja numpy
+	@touch $@
+
+$(VENV)/.disassembler: | $(VENV)/.base
+	@$(PIP) install nvidia-cuda-nvdisasm==13.5.37
 	@touch $@
 
 $(VENV)/.%: $(SOURCES) | $(VENV)/.base

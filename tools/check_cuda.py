@@ -1,35 +1,41 @@
-"""Compiles every CUDA source for every architecture and prints what each kernel takes: registers, memory, spills.
+"""Compiles every CUDA source for every architecture, counts what the kernels cost, and runs their PTX; with no GPU.
 
-    python tools/check_cuda.py [--archs "75 80 90"]
+    python tools/check_cuda.py [--archs "75 80 90"] [--no-run] [--write-budgets]
 
-Exit code 1 where a kernel spills registers to memory, takes more than its budget or does not compile, 2 where there is
-no nvcc. No GPU is needed. Dynamic shared memory is no part of ptxas' report: launchers assert its size as they compile.
+Prints registers and shared memory of every kernel for every architecture. Of the machine code for 9.0 it counts the
+instructions of one step of the main loop by kind and the bytes (sass.py, where there is nvdisasm), and runs the PTX for
+9.0 on the CPU (tests/ptx, the quick set), which checks results and counts bank conflicts, sectors per request and
+executed instructions. kernel_budgets.json holds what each count may be. Exit code 1 where a kernel spills, costs more
+than its budget, does not compile or computes something wrong; 2 where there is no nvcc. --no-run: compile and count
+only. --write-budgets: what was counted becomes the budgets. Dynamic shared memory is no part of ptxas' report:
+launchers assert its size as they compile.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import kernel_budgets
+import sass
+from sass import readable
+
 ROOT = Path(__file__).resolve().parent.parent
+
 KERNELS = ROOT / "csrc" / "cuda"
 ARCHS = "75 80 86 89 90 100 120"
-# Registers of a thread, by the kernel's name; `None` for all others. A processor has 65536: 168 leave room for three
-# blocks of 128 threads, 128 for two of 256, 80 for three of 256.
-BUDGET = {
-    "contraction_simt_kernel<SimtTile<64, 64, 4, 4>": 128,
-    "contraction_simt_kernel": 168,
-    "contraction_mma_kernel": 168,
-    None: 80,
-}
+COUNTED = "90"
+"""The architecture whose code is counted and whose PTX runs."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +57,37 @@ def nvcc() -> Path | None:
     return next((Path(place) for place in places if place and os.access(place, os.X_OK)), None)
 
 
-def report_of(compiler: Path, source: Path, archs: list[str], folder: Path) -> str:
-    """What ptxas prints while it compiles one source for all architectures. Raises RuntimeError where it fails."""
+def release_of(compiler: Path) -> str:
+    text = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True).stdout
+    release = re.search(r"\bV([\d.]+)", text)
+    return release[1] if release else "unknown"
+
+
+def compile_unit(compiler: Path, source: Path, archs: Sequence[str], folder: Path) -> str:
+    """Compiles one source for all architectures and returns ptxas' report; object, PTX and cubins stay in `folder`.
+
+    Raises RuntimeError where it fails.
+    """
     codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
-    target = folder / f"{source.stem}.o"
-    command = [str(compiler), "-std=c++17", "-O3", "-Xptxas", "-v", *codes, "-c", str(source), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    target, kept = folder / f"{source.stem}.o", folder / source.stem
+    kept.mkdir()
+    keep = ["--keep", "--keep-dir", str(kept)]
+    flags = ["-std=c++17", "-O3", "-Xcompiler=-fPIC", "-Xptxas", "-v", *codes, *keep]
+    done = subprocess.run([compiler, *flags, "-c", source, "-o", target], capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{source.relative_to(ROOT)} does not compile:\n{done.stdout}{done.stderr}")
+    for suffix in ("ptx", "cubin"):  # nvcc leaves the architecture out of the name where there is one only
+        names = (f"{source.stem}.compute_{COUNTED}.{suffix}", f"{source.stem}.{suffix}")
+        made = next((kept / name for name in names if (kept / name).exists()), None)
+        if made is not None:
+            made.rename(folder / names[0])
     return done.stdout + done.stderr
 
 
 def parse(report: str) -> list[Use]:
     """The kernels of a ptxas report, by their mangled names."""
     uses = []
-    entries = re.split(r"Compiling entry function '", report)[1:]
-    for entry in entries:
+    for entry in re.split(r"Compiling entry function '", report)[1:]:
         head = re.match(r"([^']+)' for 'sm_(\w+)'", entry)
         memory = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", entry)
         registers = re.search(r"Used (\d+) registers", entry)
@@ -80,19 +101,10 @@ def parse(report: str) -> list[Use]:
     return uses
 
 
-def readable(names: list[str]) -> dict[str, str]:
-    """Mangled kernel names without namespace and parameters."""
-    if shutil.which("c++filt") is None:
-        return {name: name for name in names}
-    done = subprocess.run(["c++filt", *names], check=True, capture_output=True, text=True)
-    plain = (re.sub(r"\(ebp::\w+\)(\d+)", r"\1", line) for line in done.stdout.splitlines())
-    return {name: re.sub(r"^void |ebp::|\((?!anonymous).*$", "", line) for name, line in zip(names, plain, strict=True)}
-
-
-def table(uses: list[Use]) -> str:
+def table(uses: Sequence[Use]) -> str:
     """Kernel x architecture: registers, then shared memory, stack and spills where there are any."""
     archs = sorted({use.arch for use in uses}, key=lambda arch: int(re.sub(r"\D", "", arch)))
-    names = readable(sorted({use.kernel for use in uses}))
+    names = readable({use.kernel for use in uses})
     width = max(map(len, names.values()))
     lines = [f"{'registers (+shared bytes, !spilled bytes)':<{width}} " + "".join(f"{'sm_' + a:>10}" for a in archs)]
     by_place = {(use.kernel, use.arch): use for use in uses}
@@ -106,53 +118,113 @@ def table(uses: list[Use]) -> str:
     return "\n".join(lines)
 
 
-def over_budget(uses: list[Use]) -> list[str]:
-    """A line for every kernel that takes more registers than it may, or keeps variables in memory (a stack)."""
-    names = readable(sorted({use.kernel for use in uses}))
-    lines = []
+def spilling(uses: Sequence[Use]) -> list[str]:
+    """A line for every kernel that keeps variables in memory."""
+    names = readable({use.kernel for use in uses})
+    return [
+        f"{names[use.kernel]} on sm_{use.arch}: spills {use.spills} bytes, a stack of {use.stack}"
+        for use in uses
+        if use.spills or use.stack
+    ]
+
+
+def register_counts(uses: Sequence[Use]) -> dict[str, dict[str, float]]:
+    """The most registers over the architectures of 8.0 and later, by readable name: what fits a processor."""
+    names, most = readable({use.kernel for use in uses}), {}
     for use in uses:
-        name = names[use.kernel]
-        budget = next(
-            (most for start, most in BUDGET.items() if start is not None and name.startswith(start)), BUDGET[None]
-        )
-        if use.registers > budget or use.stack:
-            lines.append(
-                f"{name} on sm_{use.arch}: {use.registers} registers of {budget}, {use.stack} bytes of stack of 0"
-            )
-    return lines
+        if use.arch != "75":
+            kept = most.setdefault(names[use.kernel], {"registers": 0.0})
+            kept["registers"] = max(kept["registers"], float(use.registers))
+    return most
 
 
-def main() -> int:
-    """Compiles, prints the table, and says whether anything spilled or took more than it may."""
+def code_counts(folder: Path) -> dict[str, dict[str, float]]:
+    """Bytes, and instructions of a step, of every kernel; nothing where there is no nvdisasm."""
+    disassembler = sass.nvdisasm()
+    if disassembler is None:
+        print("no nvdisasm (pip install nvidia-cuda-nvdisasm): the machine code was not counted")
+        return {}
+    code = {}
+    for cubin in sorted(folder.glob(f"*.compute_{COUNTED}.cubin")):
+        code |= sass.read_cubin(disassembler, cubin)
+    names = readable(code)
+    return {
+        names[kernel]: {"code bytes": float(c.size), **{f"step: {kind}": float(n) for kind, n in c.step.items()}}
+        for kernel, c in code.items()
+    }
+
+
+def run_ptx(folder: Path) -> tuple[dict[str, dict[str, float]], bool]:
+    """Runs the quick set of tests/ptx on what was compiled: its figures, and whether all went well."""
+    figures = folder / "figures.json"
+    command = [sys.executable, str(ROOT / "tests/ptx/run.py"), "--quick", "--archs", COUNTED]
+    command += ["--compiled", str(folder), "--build", str(folder / "executor"), "--json", str(figures)]
+    done = subprocess.run(command, check=False)
+    return json.loads(figures.read_text()) if figures.exists() else {}, done.returncode == 0
+
+
+def compare(counts: kernel_budgets.Counts, release: str) -> list[str]:
+    """What costs more than it may; only said where the budgets belong to another nvcc."""
+    wanted, budgets = kernel_budgets.load()
+    over, less = kernel_budgets.exceeded(counts, budgets), kernel_budgets.slack(counts, budgets)
+    for title, lines in (("over budget", over), ("below budget, which can follow (--write-budgets)", less)):
+        print(*[f"{title}: {line}" for line in lines], sep="\n", end="\n" if lines else "")
+    if release != wanted:
+        print(f"the budgets are those of nvcc {wanted}, this is {release}: not held against it")
+        return []
+    return over
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archs", default=os.environ.get("EBP_CUDA_ARCHS", ARCHS), help="compute capabilities")
-    wanted = parser.parse_args().archs.replace(",", " ").split()
-    compiler = nvcc()
-    if compiler is None:
-        print("no nvcc in CUDA_HOME, PATH or /usr/local/cuda: nothing was checked")
-        return 2
-    known = subprocess.run([compiler, "--list-gpu-arch"], check=True, capture_output=True, text=True).stdout.split()
-    archs = [arch for arch in wanted if f"compute_{arch}" in known]
-    for arch in sorted(set(wanted) - set(archs)):
-        print(f"{compiler} knows no sm_{arch}: left out")
+    parser.add_argument("--no-run", action="store_true", help="do not run the PTX")
+    parser.add_argument("--write-budgets", action="store_true", help="make what was counted the budgets")
+    return parser.parse_args()
+
+
+def check(compiler: Path, archs: Sequence[str], args: argparse.Namespace, folder: Path) -> int:
+    """Compiles into the folder, prints, counts and runs."""
     sources = sorted(KERNELS.glob("*.cu"))
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            reports = list(pool.map(lambda source: report_of(compiler, source, archs, Path(folder)), sources))
+            reports = list(pool.map(lambda source: compile_unit(compiler, source, archs, folder), sources))
         except RuntimeError as error:
             print(error)
             return 1
     uses = [use for report in reports for use in parse(report)]
-    print(table(uses))
-    spilled = [use for use in uses if use.spills]
-    over = over_budget(uses)
-    count = len({use.kernel for use in uses})
-    print(*over, sep="\n", end="\n" if over else "")
+    print(table(uses), flush=True)
+    spilled, ran, over = spilling(uses), True, list[str]()
+    print(*spilled, sep="\n", end="\n" if spilled else "")
+    if COUNTED in archs:
+        counts = kernel_budgets.merged(register_counts(uses), code_counts(folder))
+        if not args.no_run:
+            figures, ran = run_ptx(folder)
+            counts = kernel_budgets.merged(counts, figures)
+        if args.write_budgets:
+            kernel_budgets.write(release_of(compiler), counts)
+        over = compare(counts, release_of(compiler))
+    kernels = len({use.kernel for use in uses})
     print(
-        f"{count} kernels in {len(sources)} sources for {len(archs)} architectures: {len(spilled)} spill, "
-        f"{len(over)} over budget"
+        f"{kernels} kernels in {len(sources)} sources for {len(archs)} architectures: {len(spilled)} spill, "
+        f"{len(over)} counts over budget, {'no faults' if ran else 'FAULTS'} in their PTX"
     )
-    return 1 if spilled or over else 0
+    return 1 if spilled or over or not ran else 0
+
+
+def main() -> int:
+    args = parse_arguments()
+    compiler = nvcc()
+    if compiler is None:
+        print("no nvcc in CUDA_HOME, PATH or /usr/local/cuda: nothing was checked")
+        return 2
+    wanted = args.archs.replace(",", " ").split()
+    known = subprocess.run([compiler, "--list-gpu-arch"], check=True, capture_output=True, text=True).stdout.split()
+    archs = [arch for arch in wanted if f"compute_{arch}" in known]
+    for arch in sorted(set(wanted) - set(archs)):
+        print(f"{compiler} knows no sm_{arch}: left out")
+    with tempfile.TemporaryDirectory() as folder:
+        return check(compiler, archs, args, Path(folder))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-// Every way in which a contraction can be computed: for tests that try them all, and for measurements that compare them.
+// Every way in which a contraction can be computed: for tests that try them all, and for measurements that compare
+// them.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +8,8 @@
 
 namespace ebp {
 
-// Calls `visit` with every schedule that the predicates admit, in each of `count` numbers of splits, for one sum, or for
-// two where there is a weight_plus. `going_down`, the source is signed.
+// Calls `visit` with every schedule that the predicates admit, in each of `count` numbers of splits, for one sum, or
+// for two where there is a weight_plus. `going_down`, the source is signed.
 template <class Visit>
 void each_candidate(const Contraction& d, bool going_down, int arch, const float* source, const float* weight,
                     const float* weight_plus, const int* splits, std::size_t count, Visit visit) {

@@ -1,4 +1,4 @@
-"""Which CUDA kernel every convolution of the catalogue's networks runs on, with the strides that the engine gives it."""
+"""Which CUDA kernel every convolution of the catalogue runs on, with the strides that the engine gives it."""
 
 from __future__ import annotations
 

@@ -45,26 +45,27 @@ void select(Warp& w, const Instruction& in, u32 m) {
 }  // namespace
 
 void add_arithmetic(Table& t) {
-#define INTS(U, S, us, ss, bs)                                                                                         \
-  BIN("add." ss, U, a + b)                                                                                             \
-  BIN("add." us, U, a + b) BIN("sub." ss, U, a - b) BIN("sub." us, U, a - b) BIN("mul.lo." ss, U, a* b)                \
-      BIN("mul.lo." us, U, a* b) TRI("mad.lo." ss, U, a* b + c) TRI("mad.lo." us, U, a* b + c) BIN("and." bs, U, a& b) \
-          BIN("or." bs, U, a | b) BIN("xor." bs, U, a ^ b) UN("not." bs, U, U, ~a) UN("neg." ss, U, U, 0 - a)          \
-              UN("abs." ss, S, S, a < 0 ? S(0 - U(a)) : a) BIN("min." ss, S, a < b ? a : b)                            \
-                  BIN("max." ss, S, a > b ? a : b) BIN("min." us, U, a < b ? a : b) BIN("max." us, U, a > b ? a : b)   \
-                      t["div." ss] = divide<S, false>;                                                                 \
-  t["div." us] = divide<U, false>;                                                                                     \
-  t["rem." ss] = divide<S, true>;                                                                                      \
-  t["rem." us] = divide<U, true>;                                                                                      \
-  t["selp." ss] = t["selp." us] = t["selp." bs] = select<U>;                                                           \
-  t["shl." bs] = [](Warp& w, const Instruction& in, u32 m) {                                                           \
-    map2<U, U, u32>(w, in, m, [](U a, u32 b) -> U { return b < 8 * sizeof(U) ? a << b : 0; });                         \
-  };                                                                                                                   \
-  t["shr." us] = t["shr." bs] = [](Warp& w, const Instruction& in, u32 m) {                                            \
-    map2<U, U, u32>(w, in, m, [](U a, u32 b) -> U { return b < 8 * sizeof(U) ? a >> b : 0; });                         \
-  };                                                                                                                   \
-  t["shr." ss] = [](Warp& w, const Instruction& in, u32 m) {                                                           \
-    map2<S, S, u32>(w, in, m, [](S a, u32 b) -> S { return a >> (b < 8 * sizeof(U) ? b : 8 * sizeof(U) - 1); });       \
+#define INTS(U, S, us, ss, bs)                                                                                       \
+  BIN("add." ss, U, a + b)                                                                                           \
+  BIN("add." us, U, a + b)                                                                                           \
+  BIN("sub." ss, U, a - b) BIN("sub." us, U, a - b) BIN("mul.lo." ss, U, a* b) BIN("mul.lo." us, U, a* b)            \
+      TRI("mad.lo." ss, U, a* b + c) TRI("mad.lo." us, U, a* b + c) BIN("and." bs, U, a& b) BIN("or." bs, U, a | b)  \
+          BIN("xor." bs, U, a ^ b) UN("not." bs, U, U, ~a) UN("neg." ss, U, U, 0 - a)                                \
+              UN("abs." ss, S, S, a < 0 ? S(0 - U(a)) : a) BIN("min." ss, S, a < b ? a : b)                          \
+                  BIN("max." ss, S, a > b ? a : b) BIN("min." us, U, a < b ? a : b) BIN("max." us, U, a > b ? a : b) \
+                      t["div." ss] = divide<S, false>;                                                               \
+  t["div." us] = divide<U, false>;                                                                                   \
+  t["rem." ss] = divide<S, true>;                                                                                    \
+  t["rem." us] = divide<U, true>;                                                                                    \
+  t["selp." ss] = t["selp." us] = t["selp." bs] = select<U>;                                                         \
+  t["shl." bs] = [](Warp& w, const Instruction& in, u32 m) {                                                         \
+    map2<U, U, u32>(w, in, m, [](U a, u32 b) -> U { return b < 8 * sizeof(U) ? a << b : 0; });                       \
+  };                                                                                                                 \
+  t["shr." us] = t["shr." bs] = [](Warp& w, const Instruction& in, u32 m) {                                          \
+    map2<U, U, u32>(w, in, m, [](U a, u32 b) -> U { return b < 8 * sizeof(U) ? a >> b : 0; });                       \
+  };                                                                                                                 \
+  t["shr." ss] = [](Warp& w, const Instruction& in, u32 m) {                                                         \
+    map2<S, S, u32>(w, in, m, [](S a, u32 b) -> S { return a >> (b < 8 * sizeof(U) ? b : 8 * sizeof(U) - 1); });     \
   };
   INTS(u32, s32, "u32", "s32", "b32")
   INTS(u64, s64, "u64", "s64", "b64")
@@ -130,11 +131,12 @@ void add_arithmetic(Table& t) {
       if (in.slot[1] != none) lanes_of<u32>(w, in.slot[1])[i] = u32(v >> 32);
     }
   };
-#define FLOATS(T, s, FMA)                                                                              \
-  BIN("add." s, T, a + b)                                                                              \
-  BIN("add.rn." s, T, a + b) BIN("sub." s, T, a - b) BIN("sub.rn." s, T, a - b) BIN("mul." s, T, a* b) \
-      BIN("mul.rn." s, T, a* b) BIN("div.rn." s, T, a / b) TRI("fma.rn." s, T, FMA(a, b, c))           \
-          UN("sqrt.rn." s, T, T, std::sqrt(a)) UN("rcp.rn." s, T, T, T(1) / a)
+#define FLOATS(T, s, FMA)                                                                               \
+  BIN("add." s, T, a + b)                                                                               \
+  BIN("add.rn." s, T, a + b)                                                                            \
+  BIN("sub." s, T, a - b) BIN("sub.rn." s, T, a - b) BIN("mul." s, T, a* b) BIN("mul.rn." s, T, a* b)   \
+      BIN("div.rn." s, T, a / b) TRI("fma.rn." s, T, FMA(a, b, c)) UN("sqrt.rn." s, T, T, std::sqrt(a)) \
+          UN("rcp.rn." s, T, T, T(1) / a)
   FLOATS(f32, "f32", __builtin_fmaf)
   FLOATS(f64, "f64", __builtin_fma)
   UN("neg.f32", u32, u32, a ^ 0x80000000u)

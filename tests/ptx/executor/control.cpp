@@ -52,6 +52,7 @@ void run_warp(Warp& w) {
     u32 m = e.mask;
     if (in.guard >= 0) m &= in.guard & 1 ? ~predicate(w, in.guard >> 1) : predicate(w, in.guard >> 1);
     ++in.count;
+    in.active += u64(__builtin_popcount(m));
     switch (in.kind) {
       case plain:
         if (m) in.fn(w, in, m);

@@ -8,10 +8,11 @@ namespace px {
 void add_comparisons(Table& t) {
 #define CMP(name, T, L, e) \
   t[name] = [](Warp& w, const Instruction& in, u32 m) { compare<T, L>(w, in, m, [](T a, T b) { return bool(e); }); };
-#define CMPI(s, T, L)                                                                            \
-  CMP("setp.eq." s, T, L, a == b)                                                                \
-  CMP("setp.ne." s, T, L, a != b) CMP("setp.lt." s, T, L, a < b) CMP("setp.le." s, T, L, a <= b) \
-      CMP("setp.gt." s, T, L, a > b) CMP("setp.ge." s, T, L, a >= b)
+#define CMPI(s, T, L)                                                                           \
+  CMP("setp.eq." s, T, L, a == b)                                                               \
+  CMP("setp.ne." s, T, L, a != b)                                                               \
+  CMP("setp.lt." s, T, L, a < b) CMP("setp.le." s, T, L, a <= b) CMP("setp.gt." s, T, L, a > b) \
+      CMP("setp.ge." s, T, L, a >= b)
   CMPI("s16", s16, u32)
   CMPI("u16", u16, u32)
   CMPI("s32", s32, s32)
@@ -24,13 +25,14 @@ void add_comparisons(Table& t) {
   CMP("setp.ne.b32", u32, u32, a != b)
   CMP("setp.eq.b64", u64, u64, a == b)
   CMP("setp.ne.b64", u64, u64, a != b)
-#define CMPF(s, T)                                                                                                \
-  CMP("setp.eq." s, T, T, a == b)                                                                                 \
-  CMP("setp.ne." s, T, T, a<b || a> b) CMP("setp.lt." s, T, T, a < b) CMP("setp.le." s, T, T, a <= b)             \
-      CMP("setp.gt." s, T, T, a > b) CMP("setp.ge." s, T, T, a >= b) CMP("setp.equ." s, T, T, !(a < b || a > b))  \
-          CMP("setp.neu." s, T, T, a != b) CMP("setp.ltu." s, T, T, !(a >= b)) CMP("setp.leu." s, T, T, !(a > b)) \
-              CMP("setp.gtu." s, T, T, !(a <= b)) CMP("setp.geu." s, T, T, !(a < b))                              \
-                  CMP("setp.num." s, T, T, a == a && b == b) CMP("setp.nan." s, T, T, a != a || b != b)
+#define CMPF(s, T)                                                                                                   \
+  CMP("setp.eq." s, T, T, a == b)                                                                                    \
+  CMP("setp.ne." s, T, T, a<b || a> b)                                                                               \
+  CMP("setp.lt." s, T, T, a < b) CMP("setp.le." s, T, T, a <= b) CMP("setp.gt." s, T, T, a > b)                      \
+      CMP("setp.ge." s, T, T, a >= b) CMP("setp.equ." s, T, T, !(a < b || a > b)) CMP("setp.neu." s, T, T, a != b)   \
+          CMP("setp.ltu." s, T, T, !(a >= b)) CMP("setp.leu." s, T, T, !(a > b)) CMP("setp.gtu." s, T, T, !(a <= b)) \
+              CMP("setp.geu." s, T, T, !(a < b)) CMP("setp.num." s, T, T, a == a && b == b)                          \
+                  CMP("setp.nan." s, T, T, a != a || b != b)
   CMPF("f32", f32)
   CMPF("f64", f64)
 }

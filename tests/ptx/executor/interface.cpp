@@ -131,17 +131,18 @@ int px_launched(char* out, int size) {
   launched.clear();
   return n;
 }
-// Rows of 8: executions, global requests, sectors, ideal, shared requests, wavefronts, ideal, 0.
+// Rows of 8: executions, global requests, sectors, ideal, shared requests, wavefronts, ideal, active lanes.
 int px_stats(const char* name, std::uint64_t* out, int rows, int clear) {
   Program& p = programs.at(name);
   const int n = std::min(rows, int(p.code.size()));
   for (int k = 0; k < n; ++k) {
     const Instruction& in = p.code[std::size_t(k)];
     const u64 v[8] = {in.count,           in.requests, in.sectors,     in.sectors_ideal,
-                      in.shared_requests, in.waves,    in.waves_ideal, 0};
+                      in.shared_requests, in.waves,    in.waves_ideal, in.active};
     if (out) std::memcpy(out + 8 * k, v, sizeof v);
     if (clear)
-      in.count = in.requests = in.sectors = in.sectors_ideal = in.shared_requests = in.waves = in.waves_ideal = 0;
+      in.count = in.active = in.requests = in.sectors = in.sectors_ideal = in.shared_requests = in.waves =
+          in.waves_ideal = 0;
   }
   return n;
 }

@@ -54,8 +54,10 @@ struct Instruction {
   s32 slot[18];      // registers; ~k is constant k
   s32 extra[8];      // sizes and modes, as ptx_program.py writes them
   std::string op, text;
-  // Counted as it runs: executions, requests of global memory and their sectors, wavefronts of shared memory.
-  mutable u64 count = 0, requests = 0, sectors = 0, sectors_ideal = 0, waves = 0, waves_ideal = 0, shared_requests = 0;
+  // Counted as it runs: executions and lanes that took part, requests of global memory and their sectors, wavefronts of
+  // shared memory.
+  mutable u64 count = 0, active = 0, requests = 0, sectors = 0, sectors_ideal = 0, waves = 0, waves_ideal = 0,
+              shared_requests = 0;
 };
 
 struct Program {
