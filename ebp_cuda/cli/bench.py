@@ -43,6 +43,8 @@ def bench(
 ) -> None:
     """Milliseconds of a map and its price in forward passes; with --profile the share of every layer.
 
+    EBP_PRINT_KERNELS=1 prints which kernel computes every convolution, and why none of the faster ones.
+
     A known network has random weights unless --weights are given, and its own layers unless others are named.
     """
     import torch
@@ -127,12 +129,14 @@ def _print_profile(found: Profile, maps: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("layer", "operation", "forward ms", "sweep ms", "share", title=f"{maps} maps: {found.total:.1f} ms")
-    for column in table.columns[2:]:
+    title = f"{maps} maps: {found.total:.1f} ms"
+    table = Table("layer", "operation", "forward ms", "sweep ms", "share", "kernels up and down", title=title)
+    for column in table.columns[2:5]:
         column.justify = "right"
     for one in found.layers:
         share = (one.forward + one.sweep) / found.total
-        table.add_row(one.name, one.op, f"{one.forward:.2f}", f"{one.sweep:.2f}", f"{share:.1%}")
+        kernels = "; ".join(dict.fromkeys(choice.kernel for choice in one.kernels.values()))
+        table.add_row(one.name, one.op, f"{one.forward:.2f}", f"{one.sweep:.2f}", f"{share:.1%}", kernels)
     table.add_row("between the layers", "", "", f"{found.rest:.2f}", f"{found.rest / found.total:.1%}")
     up, down = (sum(getattr(one, side) for one in found.layers) for side in ("forward", "sweep"))
     table.add_section()

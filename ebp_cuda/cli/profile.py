@@ -16,6 +16,7 @@ import torch
 from ..api import ExcitationBackprop
 from ..engine.passes import Layer, Phase
 from ..graph import Graph, Node
+from ..linear import Choice, noting
 from ..net import Net, load
 
 
@@ -78,6 +79,8 @@ class LayerTime:
     op: str
     forward: float
     sweep: float
+    kernels: Mapping[str, Choice]
+    """By "forward", "up" and "down": what computes the layer's linear map, where it has one, and why nothing faster."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +104,8 @@ def profile(method: ExcitationBackprop, x: torch.Tensor, target: Any, rounds: It
     On CUDA every layer is waited for, and nothing is replayed.
     """
     plan, wait = method.plan, _waiting(method.plan.device)
-    method.run(x, target)  # packs the weights
+    with noting():
+        method.calls(method.request(x, target), _Stopwatch(wait))  # packs the weights
     calls: list[tuple[_Stopwatch, float]] = []
     for _ in rounds:
         stopwatch = _Stopwatch(wait)
@@ -115,7 +119,8 @@ def profile(method: ExcitationBackprop, x: torch.Tensor, target: Any, rounds: It
         forward, sweep = (
             median(watch.seconds[phase, index] for watch, _ in calls) * 1e3 for phase in ("forward", "sweep")
         )
-        layers.append(LayerTime(plan.graph.nodes[index].name, plan.graph.nodes[index].op, forward, sweep))
+        node, linear = plan.graph.nodes[index], plan.linear(index)
+        layers.append(LayerTime(node.name, node.op, forward, sweep, {} if linear is None else linear.kernels()))
     rest = median(total - sum(watch.seconds.values()) for watch, total in calls) * 1e3
     return Profile(tuple(layers), max(0.0, rest))
 

@@ -19,7 +19,7 @@ from .part import Part
 FEW = 8
 """Input channels below which tensor cores and matrix tiles stay empty: those of images, mostly."""
 FEW_CHANNELS = "too few channels to fill tiles"
-NO_TILES = "no matrix unit here, or the library was built without it"
+NO_TILES = "no matrix unit here"
 
 
 class Choice(NamedTuple):
@@ -114,7 +114,7 @@ def amx_refuses(p: Problem) -> str:
 def pixel_refuses(p: Problem) -> str:
     """Why it is no fully connected layer, which needs no other layout of its weight."""
     one = p.shape[2:] == p.weight[2:] == (1, 1) and p.groups == 1 and not any(p.padding)
-    return "" if one else "more than one pixel, or groups"
+    return "" if one else "more than one pixel"
 
 
 def onednn_refuses(p: Problem) -> str:

@@ -200,8 +200,10 @@ class Cpu:
         return addend if gate is None else ops.gate(addend, gate)
 
     def choice(self, part: Part, direction: str, operand: torch.Tensor, shape: Sequence[int]) -> Choice:
-        if part.kind != "conv" or part.geometry.rank != 2:
-            return Choice("product" if part.kind == "linear" else "aten", (f"a {part.kind} layer of this rank",))
+        if part.kind == "linear":
+            return Choice("product")
+        if part.kind == "conv_transpose" or part.geometry.rank != 2:
+            return Choice("aten", (f"others: {part.kind} along {part.geometry.rank} axes",))
         weight, geometry = part.weight, part.geometry.geometry
         if direction == "down":
             way_down = choice.choose_down(part, operand)
