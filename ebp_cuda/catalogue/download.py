@@ -2,13 +2,16 @@
 
 While it runs, the bytes are in FILE.part and, where the server named one, the version they belong to is in
 FILE.part.json. Both survive a broken connection, a full disk or Ctrl-C, and the next call goes on from there.
+
+Nothing that a server says is believed: no more bytes are taken than the file has, or than LIMIT where its size was not
+published, a connection that brings too little is ended, and whatever else an answer does to the libraries that read it
+is one error. Nothing that lies in the folder is followed: FILE.part is written to only as a regular file of one name.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import http.client
 import json
 import os
@@ -16,18 +19,27 @@ import re
 import shutil
 import socket
 import ssl
+import stat
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from rich.progress import Progress, TaskID
 
-from ..errors import ModelError
+from ..errors import InputError, ModelError
+from ..files import atomic_path, open_regular
+from .checks import check_file
+from .request import open_request
 
+LIMIT = 4 << 30
+"""Bytes that a file may have whose size was not published."""
 _CHUNK = 1 << 18
+_NOTE_BYTES = 1 << 16
+_DIGITS = r"\d{1,18}"
 _LONGEST_PAUSE = 8.0
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -42,13 +54,16 @@ class _Refused(Exception):
 
 @dataclass(frozen=True)
 class Retry:
-    """timeout: seconds without a byte after which a connection counts as broken. attempts: tries in a row that
-    brought nothing new before an address is given up. backoff: seconds before the second try, doubled for each
-    further one up to 8."""
+    """When a connection, and when an address, is given up."""
 
     timeout: float = 30.0
+    """Seconds without a byte, or until the answer's head is there, after which a connection counts as broken."""
     attempts: int = 5
+    """Tries in a row that brought nothing new before an address is given up."""
     backoff: float = 0.5
+    """Seconds before the second try, doubled for each further one up to 8."""
+    least_rate: float = 1000.0
+    """Bytes a second, since the first try and after `timeout` seconds, below which an address is given up."""
 
 
 def download(
@@ -60,10 +75,19 @@ def download(
     bar: Progress,
     retry: Retry,
 ) -> None:
-    """Write `target` from the first of `urls` that serves the file of this size and these hashes (hashlib name -> hex).
+    """Writes `target` from the first of `urls` that serves the file.
 
-    Raises ModelError: no address served the file, or no room on the disk. Bytes with a wrong size or hash are
-    deleted; in every other case FILE.part stays for the next call.
+    Args:
+        target: where the file goes; FILE.part and FILE.part.json lie beside it meanwhile.
+        urls: addresses, tried in this order.
+        size: bytes of the published file, None where that was not published.
+        hashes: hashlib name -> hex digest of the published file.
+        bar: shows the bytes.
+        retry: when a connection and an address are given up.
+
+    Raises:
+        ModelError: no address served the file, or there is no room on the disk. Bytes with a wrong size or hash are
+            deleted; in every other case FILE.part stays for the next call.
     """
     failures = []
     kept = 0
@@ -102,12 +126,14 @@ def _fill(part: _Part, bar: Progress, retry: Retry) -> None:
     """Bring the part file to its full length, resuming after breaks; raises _Broken, _Refused or OSError."""
     task = bar.add_task(part.target.name, total=part.size, completed=part.length)
     furthest, failed = part.length, 0
+    pace = _Pace(part.length, retry)
     try:
         while True:
             try:
-                part.download(bar, task, retry.timeout)
+                part.download(bar, task, pace)
                 return
             except _Broken as error:
+                pace.check(part.length)
                 failed = 1 if part.length > furthest else failed + 1
                 furthest = max(furthest, part.length)
                 if failed >= retry.attempts:
@@ -119,6 +145,21 @@ def _fill(part: _Part, bar: Progress, retry: Retry) -> None:
         bar.remove_task(task)
 
 
+class _Pace:
+    """Whether bytes come fast enough, over all tries of one address."""
+
+    def __init__(self, length: int, retry: Retry) -> None:
+        self._start, self._length, self._retry = time.monotonic(), length, retry
+        self.timeout = retry.timeout
+
+    def check(self, length: int) -> None:
+        """Raises _Refused where the part has grown to `length` only."""
+        seconds = time.monotonic() - self._start
+        rate = (length - self._length) / max(seconds, 1e-9)
+        if seconds > self._retry.timeout and rate < self._retry.least_rate:
+            raise _Refused(f"{rate:.0f} bytes a second over {seconds:.0f} s, too slow to go on with")
+
+
 class _Part:
     """The growing FILE.part of one address, and the version of the file that its bytes belong to."""
 
@@ -127,21 +168,39 @@ class _Part:
         self.path = target.with_name(target.name + ".part")
         self.note = target.with_name(target.name + ".part.json")
         noted = self._read_note()
-        self.validator = noted.get("validator") if noted.get("url") == url else None
+        self.validator: str | None = noted.get("validator") if noted.get("url") == url else None
         # bytes of another address, or of an unknown version, may be continued only where the hash tells in the end
         if not verifiable and self.validator is None:
             self.discard()
 
     @property
     def length(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
+        """Bytes that are there."""
+        try:
+            return self.path.lstat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _read_note(self) -> dict[str, str]:
         try:
-            noted = json.loads(self.note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            with open_regular(self.note) as file:
+                noted = json.loads(file.read(_NOTE_BYTES))
+        except (OSError, ValueError, RecursionError, InputError):
             return {}
-        return noted if isinstance(noted, dict) else {}
+        held = noted if isinstance(noted, dict) else {}
+        return {key: value for key, value in held.items() if isinstance(value, str) and _is_header(value)}
+
+    @contextlib.contextmanager
+    def _opened(self, resumed: bool) -> Iterator[IO[bytes]]:
+        """FILE.part for writing, from its end on or anew. Raises OSError where it is a link, or no file of its own."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(self.path, flags | (os.O_APPEND if resumed else 0), 0o666), "wb") as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
+                raise OSError(errno.EPERM, "it is no file of its own; move it away")
+            if not resumed:
+                file.truncate()
+            yield file
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -152,12 +211,12 @@ class _Part:
         os.replace(self.path, self.target)
         self.note.unlink(missing_ok=True)
 
-    def download(self, bar: Progress, task: TaskID, timeout: float) -> None:
+    def download(self, bar: Progress, task: TaskID, pace: _Pace) -> None:
         """One request; returns when the file is complete."""
         start = self.length
         if self.size is not None and start >= self.size:
             return  # complete, or too long: the check that follows tells
-        response = self._open(start, timeout)
+        response = self._open(start, pace.timeout)
         if response is None:
             return
         with contextlib.closing(response):
@@ -165,12 +224,23 @@ class _Part:
             resumed = response.status == 206
             self._reserve(total, start if resumed else 0)
             bar.update(task, total=total, completed=start if resumed else 0)
-            with open(self.path, "ab" if resumed else "wb") as file:
-                while chunk := self._read(response):
-                    file.write(chunk)
-                    bar.advance(task, len(chunk))
+            with self._opened(resumed) as file:
+                self._copy(response, file, start if resumed else 0, LIMIT if total is None else total, bar, task, pace)
         if total is not None and self.length < total:
             raise _Broken(f"connection closed after {self.length} of {total} bytes")
+
+    def _copy(
+        self, response: Any, file: IO[bytes], length: int, limit: int, bar: Progress, task: TaskID, pace: _Pace
+    ) -> None:
+        """Writes what comes, to its end or to one byte more than `limit`, which no file of ours has."""
+        while chunk := self._read(response):
+            length += len(chunk)
+            if length > limit:
+                self.discard()
+                raise _Refused(f"sent more than the {limit} bytes of the file")
+            file.write(chunk)
+            bar.advance(task, len(chunk))
+            pace.check(length)
 
     def _open(self, start: int, timeout: float) -> http.client.HTTPResponse | None:
         """The response, or None where the server says that the bytes we have are all there are."""
@@ -181,12 +251,11 @@ class _Part:
                 headers["If-Range"] = self.validator
         try:
             request = urllib.request.Request(self.url, headers=headers)
-            response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=timeout)
-            return response
+            return open_request(request, timeout)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == 416 and start:
-                if error.headers.get("Content-Range", "").endswith(f"/{start}"):
+                if str(error.headers.get("Content-Range", "")).endswith(f"/{start}"):
                     return None
                 self.discard()
                 raise _Broken(f"the server cannot continue at byte {start}") from error
@@ -197,31 +266,38 @@ class _Part:
         except (OSError, http.client.HTTPException) as error:
             raise _Broken(f"{type(error).__name__}: {error}") from error
         except ValueError as error:
-            raise _Refused(f"not an address: {error}") from error
+            raise _Refused(f"not an address, or sent on to one that is none: {error}") from error
+        except Exception as error:  # an answer can bring anything out of the libraries that read it
+            raise _Refused(f"the answer cannot be read: {type(error).__name__}: {error}") from error
 
     def _accept(self, response: http.client.HTTPResponse, start: int) -> int | None:
         """Total size that the response announces (None if it does not), after checking that it is our file."""
         if "text/html" in response.headers.get("Content-Type", ""):
             raise _Refused("answered with a web page, not with the file")
         if response.status == 206:
-            span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+            announced = str(response.headers.get("Content-Range", "")).strip()
+            span = re.fullmatch(rf"bytes ({_DIGITS})-{_DIGITS}/({_DIGITS}|\*)", announced, re.ASCII)
             if not span or int(span[1]) != start:
                 self.discard()
-                raise _Broken(f"asked for bytes from {start}, got '{response.headers.get('Content-Range')}'")
+                raise _Broken(f"asked for bytes from {start}, got '{announced[:100]}'")
             total = None if span[2] == "*" else int(span[2])
         else:
-            length = response.headers.get("Content-Length", "")
-            total = int(length) if length.isdigit() else None
+            length = str(response.headers.get("Content-Length", ""))
+            total = int(length) if re.fullmatch(_DIGITS, length, re.ASCII) else None
         if self.size is not None and total not in (None, self.size):
             raise _Refused(f"the server offers {total} bytes, the published file has {self.size}")
+        if total is not None and total > LIMIT:
+            raise _Refused(f"the server offers {total} bytes; a file without a published size may have {LIMIT}")
         self._note_version(response)
         return self.size if total is None else total
 
     def _note_version(self, response: http.client.HTTPResponse) -> None:
-        etag = response.headers.get("ETag", "")
-        self.validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+        etag = str(response.headers.get("ETag", ""))
+        validator = etag if etag and not etag.startswith("W/") else str(response.headers.get("Last-Modified", ""))
+        self.validator = validator if validator and _is_header(validator) else None
         if self.validator:
-            self.note.write_text(json.dumps({"url": self.url, "validator": self.validator}), encoding="utf-8")
+            with atomic_path(self.note) as temporary:
+                temporary.write_text(json.dumps({"url": self.url, "validator": self.validator}), encoding="utf-8")
         else:
             self.note.unlink(missing_ok=True)
 
@@ -233,33 +309,16 @@ class _Part:
     def _read(self, response: http.client.HTTPResponse) -> bytes:
         try:
             return response.read1(_CHUNK)
-        except (OSError, http.client.HTTPException) as error:
+        except Exception as error:
             raise _Broken(f"after {self.length} bytes: {type(error).__name__}: {error}") from error
+
+
+def _is_header(text: str) -> bool:
+    """Whether a text may stand in a request as it is."""
+    return text.isascii() and text.isprintable() and len(text) < 1000
 
 
 def _is_final(reason: object) -> bool:
     """Whether a connection that was never made would fail the next moment too: unknown host, bad certificate."""
     unknown_host = isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME
     return unknown_host or isinstance(reason, ssl.SSLCertVerificationError)
-
-
-def digests(path: Path, algorithms: Sequence[str]) -> dict[str, str]:
-    """hashlib name -> hex digest of the file's bytes."""
-    hashers = {algorithm: hashlib.new(algorithm) for algorithm in algorithms}
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            for hasher in hashers.values():
-                hasher.update(chunk)
-    return {algorithm: hasher.hexdigest() for algorithm, hasher in hashers.items()}
-
-
-def check_file(path: Path, size: int | None, hashes: Mapping[str, str]) -> str:
-    """What is wrong with a complete file: an empty string, or got and wanted."""
-    got = path.stat().st_size
-    if size is not None and got != size:
-        return f"{got} bytes, wanted {size}"
-    found = digests(path, list(hashes))
-    for algorithm, wanted in hashes.items():
-        if found[algorithm] != wanted:
-            return f"{algorithm} {found[algorithm]}, wanted {wanted}"
-    return ""

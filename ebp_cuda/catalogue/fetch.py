@@ -12,7 +12,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from .. import models
 from ..errors import InputError
 from ..files import atomic_path
-from .download import Retry, check_file, digests, download
+from .checks import check_file, digests
+from .download import Retry, download
 
 
 def fetch(
@@ -25,16 +26,27 @@ def fetch(
     attempts: int = 5,
     backoff: float = 0.5,
 ) -> Path:
-    """Download a network's published .caffemodel and write its deploy prototxt beside it, under the same stem.
+    """Downloads a network's published .caffemodel and writes its deploy prototxt beside it, under the same stem.
 
-    name: one of `ebp_cuda.models.names()`. folder: where the files go, made if missing. url: an address to use in
-    place of the published ones; the file is checked all the same. progress: a bar and notes on stderr.
-    timeout, attempts, backoff: see `ebp_cuda.catalogue.download.Retry`.
+    A file of that name that is already there is checked, not fetched again, and a prototxt that is already there is
+    left alone.
 
-    Returns the path of the .caffemodel. A file of that name that is already there is checked, not fetched again,
-    and a prototxt that is already there is left alone. Raises InputError (unknown name, another file of that name
-    in the way, folder that cannot be written, bad argument) and ModelError (no address served the file, wrong
-    size or hash, no room on the disk).
+    Args:
+        name: one of `ebp_cuda.models.names()`.
+        folder: where the files go, made if missing.
+        url: an address to use in place of the published ones; the file is checked all the same.
+        progress: show a bar and notes on stderr.
+        timeout: see `ebp_cuda.catalogue.download.Retry`, as for the next two.
+        attempts: tries in a row that bring nothing new.
+        backoff: seconds before the second try.
+
+    Returns:
+        The path of the .caffemodel.
+
+    Raises:
+        InputError: an unknown name, another file of that name in the way, a folder that cannot be written, or an
+            argument that cannot be used.
+        ModelError: no address served the file, its size or hash is another, or there is no room on the disk.
     """
     weights = models.model(name).weights
     if url is not None and not re.match(r"https?://[^/]", url):

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -348,4 +349,150 @@ def test_answer_that_continues_elsewhere(server: Server, publish: Callable[..., 
     assert_absent(tmp_path, part=None)
     get(tmp_path)
     assert server.ranges == ["bytes=1000-", None]
+    assert_whole(tmp_path)
+
+
+def trickle(handler: BaseHTTPRequestHandler, data: bytes, pause: float = 0.05) -> None:
+    """Sends byte after byte, until nobody listens."""
+    try:
+        for byte in data:
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+            time.sleep(pause)
+    except OSError:
+        pass
+
+
+def head(handler: BaseHTTPRequestHandler, length: int | None = len(CONTENT), code: int = 200, **headers: str) -> None:
+    handler.send_response(code)
+    if length is not None:
+        handler.send_header("Content-Length", str(length))
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+
+
+def test_a_trickle_is_ended_by_its_rate(server: Server, publish: Callable[..., None], tmp_path: Path) -> None:
+    """No pause is longer than the timeout, so silence alone would never end it."""
+
+    def answer(handler: BaseHTTPRequestHandler, number: int) -> None:
+        head(handler)
+        trickle(handler, CONTENT)
+
+    server.answer = answer
+    start = time.monotonic()
+    with pytest.raises(ModelError, match=r"bytes a second over \d s, too slow to go on with"):
+        get(tmp_path, timeout=1.0)
+    assert time.monotonic() - start < 20
+
+
+def test_one_byte_of_every_connection_is_a_trickle_too(
+    server: Server, publish: Callable[..., None], tmp_path: Path
+) -> None:
+    server.answer = lambda handler, number: serve(handler, number, stop_after=1)
+    with pytest.raises(ModelError, match="too slow to go on with"):
+        get(tmp_path, timeout=0.5, attempts=3)
+
+
+def test_a_head_that_trickles_is_cut_off(server: Server, publish: Callable[..., None], tmp_path: Path) -> None:
+    server.answer = lambda handler, number: trickle(handler, b"HTTP/1.1 200 OK\r\nX: " + b"x" * 10_000)
+    start = time.monotonic()
+    with pytest.raises(ModelError, match="could not fetch"):
+        get(tmp_path, timeout=0.5, attempts=2)
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), None])
+def test_no_more_is_taken_than_the_file_has(
+    size: int | None, server: Server, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "LIMIT", len(CONTENT))
+    publish(size=size, hashes={})
+
+    def endless(handler: BaseHTTPRequestHandler, number: int) -> None:
+        head(handler, None)
+        try:
+            while True:
+                handler.wfile.write(CONTENT)
+        except OSError:
+            pass
+
+    server.answer = endless
+    with pytest.raises(ModelError, match=f"sent more than the {len(CONTENT)} bytes of the file"):
+        get(tmp_path)
+    assert_absent(tmp_path, part=None)
+    server.answer = lambda handler, number: head(handler, len(CONTENT) + 1)
+    with pytest.raises(ModelError, match=f"offers {len(CONTENT) + 1} bytes"):
+        get(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda h, n: head(h, code=206, Content_Range="bytes 0-9/" + "9" * 5000),
+        lambda h, n: head(h, code=206, Content_Range="bytes 7-9/10"),
+        lambda h, n: head(h, code=206),
+        lambda h, n: head(h, None, Content_Length="9" * 5000),
+        lambda h, n: head(h, None, Content_Length="\u00b2"),
+        lambda h, n: head(h, None, Content_Length="-5"),
+        lambda h, n: head(h, 5, Content_Encoding="gzip"),
+        lambda h, n: head(h, 0, code=302, Location="file:///etc/passwd"),
+        lambda h, n: head(h, 0, code=302, Location="ftp://127.0.0.1/x"),
+        lambda h, n: head(h, 0, code=302, Location="http://[::1"),
+        lambda h, n: head(h, 0, code=302, Location=f"/{n}"),
+        lambda h, n: head(h, 0, code=999),
+        lambda h, n: h.wfile.write(b"HTTP/1.1 abc\r\n\r\n"),
+        lambda h, n: h.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500 + b"\r\n"),
+        lambda h, n: h.wfile.write(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n"),
+        lambda h, n: h.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        lambda h, n: h.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc"),
+        lambda h, n: h.wfile.write(b"\xff\xfe" * 100),
+    ],
+)
+def test_every_lie_of_a_server_is_one_error(
+    lie: Callable[[BaseHTTPRequestHandler, int], None], server: Server, publish: Callable[..., None], tmp_path: Path
+) -> None:
+    server.answer = lie
+    with pytest.raises(ModelError, match="could not fetch"):
+        get(tmp_path, attempts=2)
+    assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.parametrize("etag", ['"a\x7fb"', '"' + "v" * 5000 + '"', '"\xe9"'])
+def test_a_version_that_fits_into_no_request_is_not_sent_back(
+    etag: str, server: Server, publish: Callable[..., None], tmp_path: Path
+) -> None:
+    server.answer = lambda handler, number: serve(handler, number, etag=etag, stop_after=300_000)
+    get(tmp_path)
+    assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".part", ".part.json"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_nothing_that_was_planted_is_written_through(
+    suffix: str, kind: str, server: Server, publish: Callable[..., None], tmp_path: Path
+) -> None:
+    victim, planted = tmp_path / "victim", tmp_path / "out" / (FILE + suffix)
+    planted.parent.mkdir()
+    victim.write_text("{}")
+    if kind == "pipe":
+        os.mkfifo(planted)
+    else:
+        (planted.symlink_to if kind == "link" else planted.hardlink_to)(victim)
+    try:
+        get(planted.parent)
+    except ModelError as error:
+        assert suffix == ".part" and "cannot write" in str(error)
+    else:
+        assert_whole(planted.parent)
+    assert victim.read_text() == "{}"
+
+
+@pytest.mark.parametrize("note", ["[" * 100_000, '{"validator": 5}', '{"url": {}, "validator": "a\\r\\nX: y"}', "\x00"])
+def test_a_note_that_was_planted_is_not_believed(
+    note: str, server: Server, publish: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / (FILE + ".part")).write_bytes(CONTENT[:1000])
+    (tmp_path / (FILE + ".part.json")).write_text(note.replace('{"url": {}', json.dumps({"url": server.url})[:-1]))
+    get(tmp_path)
     assert_whole(tmp_path)
