@@ -1,6 +1,6 @@
 # Each word sets up what it needs in .venv:
 #
-#   make demo | test | test-emu | test-onnx | test-ptx | lint | check-cuda | bench | docs | wheel | wheel-matrix | clean
+#   make demo | test | test-emu | test-onnx | test-ptx | lint | check-cuda | bench | fuzz | docs | wheel | wheel-matrix | clean
 #
 #   PYTHON   the interpreter that .venv is made from: make test PYTHON=python3.12
 #   TORCH    what pip installs where .venv has no torch yet: make demo TORCH=torch for the newest one,
@@ -17,7 +17,7 @@ ARGS ?=
 # What the adapters and the zoo are tested against; left to themselves they would bring another torch.
 ADAPTED := torchvision==0.28.0 timm==1.0.29 torchray==1.0.0.2 grad-cam==1.5.7 ttach==0.0.3 zennit==0.5.1
 
-.PHONY: demo test test-emu test-onnx test-ptx lint check-cuda bench docs wheel wheel-matrix clean
+.PHONY: demo test test-emu test-onnx test-ptx lint check-cuda bench fuzz docs wheel wheel-matrix clean
 
 demo: $(VENV)/.demo
 	$(PY) -m ebp_cuda demo $(ARGS)
@@ -36,6 +36,11 @@ test-ptx: $(VENV)/.base
 # The onnx package's own tests, whole; `make test` takes a sample of them.
 test-onnx: $(VENV)/.test
 	$(PY) -m pytest tests/importers/test_onnx_suite.py $(ARGS)
+
+# Files from strangers, for SECONDS in all; what is found lies in findings/.
+SECONDS ?= 3600
+fuzz: $(VENV)/.test
+	$(PY) tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
 
 lint: $(VENV)/.lint
 	$(PY) -m ruff check .

@@ -1,6 +1,6 @@
 """Model files from strangers: any of them gives a model or an EBPError, soon and in little memory.
 
-tests/corpus holds what fuzzing found (see fuzz_import.py), by target: prototxt-*, caffemodel-*, hdf5-*, onnx-*.
+Random ones are tried in tests/fuzz; here are those that were thought of.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-import fuzz_import
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from fuzz import importers, run
 from memory import growth
 from support import paths
 from support.caffe_nets import BLOCK, MODEL, layer, net
@@ -27,36 +25,7 @@ from ebp_cuda.importers import caffe
 from ebp_cuda.importers.caffe import wire
 from ebp_cuda.importers.onnx import load_onnx
 
-CORPUS = sorted((paths.TESTS / "corpus").iterdir())
 IMAGE = (1, 3, 8, 8)
-EXAMPLES = {"prototxt": 60, "caffemodel": 40, "hdf5": 40, "onnx": 30}
-
-
-@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
-def test_what_fuzzing_found_stays_fixed(tmp_path: Path, path: Path) -> None:
-    target = fuzz_import.TARGETS[path.name.split("-")[0]][2]
-    assert fuzz_import.finding(target, path.read_bytes(), tmp_path) is None
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_mutated_files_are_imported_or_refused(tmp_path: Path, name: str) -> None:
-    seeds, mutate, target = fuzz_import.TARGETS[name]
-    known = seeds()
-    refused = []
-
-    @settings(max_examples=EXAMPLES[name], deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.sampled_from(range(len(known))), st.integers(0, 1 << 32))
-    def check(index: int, seed: int) -> None:
-        data = mutate(known[index], random.Random(seed), known)
-        problem = fuzz_import.finding(target, data, tmp_path)
-        assert problem is None, problem
-        try:
-            target(data, tmp_path)
-        except EBPError:
-            refused.append(seed)
-
-    check()
-    assert refused, "the mutations break nothing"
 
 
 @pytest.mark.parametrize(
@@ -64,10 +33,10 @@ def test_mutated_files_are_imported_or_refused(tmp_path: Path, name: str) -> Non
 )
 def test_truncation_at_any_place(tmp_path: Path, name: str) -> None:
     whole = (MODEL / name).read_bytes()
-    target = fuzz_import.try_prototxt if name.endswith("prototxt") else fuzz_import.try_caffemodel
+    target = importers.try_prototxt if name.endswith("prototxt") else importers.try_caffemodel
     rng = random.Random(1)
     for end in [*range(24), *(rng.randrange(len(whole)) for _ in range(60)), len(whole) - 1]:
-        assert fuzz_import.finding(target, whole[:end], tmp_path) is None, end
+        assert run.finding(target, whole[:end], tmp_path) is None, end
 
 
 HUGE = [
@@ -271,10 +240,3 @@ def test_weights_that_are_no_numbers_are_reported(tmp_path: Path) -> None:
     report = caffe.ImportReport()
     caffe.to_onnx(tmp_path / "net.prototxt", tmp_path / "w", report=report)
     assert report.not_finite == ["y/0"]
-
-
-@pytest.mark.slow
-def test_a_fuzzer_run(tmp_path: Path) -> None:
-    command = [sys.executable, fuzz_import.__file__, "prototxt", "--seconds", "8", "--out", str(tmp_path / "found")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
