@@ -220,8 +220,8 @@ def _dim_text(axis: int, length: int | None) -> str:
 def load(path: str | Path, weights: str | Path | None = None, **options: Any) -> Net:
     """A network from `net.onnx`, or from `deploy.prototxt` and its `weights.caffemodel`.
 
-    options: for a prototxt, those of `ebp_cuda.importers.caffe.to_onnx`: phase, input_shapes, labels, preprocess,
-    outputs, ignore_unknown, allow_missing.
+    options: for a prototxt, the fields of `ebp_cuda.importers.caffe.ImportOptions`: phase, input_shapes, labels,
+    preprocess, outputs, ignore_unknown, allow_missing, stored_statistics, seed.
     Raises ModelError where a file is missing, malformed or does not fit, UnsupportedError that lists every layer
     without an importer, InputError for options of a .onnx file.
     """
@@ -234,10 +234,10 @@ def load(path: str | Path, weights: str | Path | None = None, **options: Any) ->
             raise InputError(f"{path} is complete in itself; {given} was given as well")
         return Net(load_onnx(path))
     if path.suffix in (".prototxt", ".pt", ".txt") or weights is not None:
-        from .importers.caffe import to_onnx
+        from .importers.caffe import ImportOptions, import_net
 
-        tensors: dict[str, Any] = {}
-        graph = load_onnx(to_onnx(path, weights, tensors=tensors, **options), tensors)
+        imported = import_net(path, weights, ImportOptions(**options))
+        graph = load_onnx(imported.model, imported.tensors)
         graph.meta["origin"] = str(path)
         return Net(graph)
     raise ModelError(f"{path}: wanted a .onnx file, or a .prototxt with its .caffemodel")

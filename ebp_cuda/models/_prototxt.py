@@ -1,4 +1,4 @@
-"""Writes a Caffe prototxt layer by layer: `Net` collects layers, `Net.text()` is the file.
+"""Writes a Caffe prototxt layer by layer: `PrototxtWriter` collects layers, `PrototxtWriter.text()` is the file.
 
 Every method that adds a layer returns the name of the blob it writes, so a description reads like the
 network: `x = net.relu("relu1", net.conv("conv1", x, 64, kernel=3, pad=1))`. Nothing is computed here; the
@@ -41,7 +41,7 @@ def format_fields(fields: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-class Net:
+class PrototxtWriter:
     """A network under construction.
 
     name: the prototxt's `name`. In-place layers (`relu`, `dropout`, `batch_norm`, `scale`) write the blob

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ._prototxt import Net
+from ._prototxt import PrototxtWriter
 
 
-def _norm_pool(net: Net, stage: int, x: str, *, pool_first: bool) -> str:
+def _norm_pool(net: PrototxtWriter, stage: int, x: str, *, pool_first: bool) -> str:
     if pool_first:
         return net.lrn(f"norm{stage}", net.max_pool(f"pool{stage}", x, kernel=3, stride=2))
     return net.max_pool(f"pool{stage}", net.lrn(f"norm{stage}", x), kernel=3, stride=2)
 
 
 def _build(name: str, shape: Sequence[int], classes: int, *, pool_first: bool) -> str:
-    net = Net(name)
+    net = PrototxtWriter(name)
     x = net.relu("relu1", net.conv("conv1", net.input("data", shape), 96, kernel=11, stride=4))
     x = _norm_pool(net, 1, x, pool_first=pool_first)
     x = net.relu("relu2", net.conv("conv2", x, 256, kernel=5, pad=2, group=2))

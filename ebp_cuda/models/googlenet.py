@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ._prototxt import Net
+from ._prototxt import PrototxtWriter
 
 INCEPTION = {
     # block: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, projection behind the pool
@@ -24,14 +24,14 @@ INCEPTION = {
 
 
 def _conv_relu(
-    net: Net, prefix: str, part: str, x: str, outputs: int, *, kernel: int = 1, pad: int = 0, stride: int = 1
+    net: PrototxtWriter, prefix: str, part: str, x: str, outputs: int, *, kernel: int = 1, pad: int = 0, stride: int = 1
 ) -> str:
     shown = part.split("_s")[0]  # the stem's "7x7_s2" has a ReLU named after "7x7"
     x = net.conv(f"{prefix}/{part}", x, outputs, kernel=kernel, pad=pad, stride=stride)
     return net.relu(f"{prefix}/relu_{shown}", x)
 
 
-def _inception(net: Net, block: str, x: str) -> str:
+def _inception(net: PrototxtWriter, block: str, x: str) -> str:
     one, three_reduce, three, five_reduce, five, projection = INCEPTION[block]
     prefix = f"inception_{block}"
     branch1 = _conv_relu(net, prefix, "1x1", x, one)
@@ -44,7 +44,7 @@ def _inception(net: Net, block: str, x: str) -> str:
     return net.concat(f"{prefix}/output", [branch1, branch3, branch5, pooled])
 
 
-def _trunk(net: Net, shape: Sequence[int]) -> str:
+def _trunk(net: PrototxtWriter, shape: Sequence[int]) -> str:
     """From the input to pool5/7x7_s1."""
     x = _conv_relu(net, "conv1", "7x7_s2", net.input("data", shape), 64, kernel=7, pad=3, stride=2)
     x = net.max_pool("pool1/3x3_s2", x, kernel=3, stride=2)
@@ -62,7 +62,7 @@ def _trunk(net: Net, shape: Sequence[int]) -> str:
 
 def googlenet(shape: Sequence[int] = (1, 3, 224, 224), classes: int = 1000) -> str:
     """The deploy prototxt of BVLC GoogLeNet. shape: [N, 3, 224, 224] (the classifier fixes the size)."""
-    net = Net("GoogleNet")
+    net = PrototxtWriter("GoogleNet")
     x = net.dropout("pool5/drop_7x7_s1", _trunk(net, shape), 0.4)
     net.softmax("prob", net.inner_product("loss3/classifier", x, classes))
     return net.text()
@@ -74,6 +74,6 @@ def googlenet_coco(shape: Sequence[int] = (1, 3, 224, 224), classes: int = 80) -
     Its class scores are independent (sigmoid). The original file ends in a loss that only makes its backward
     pass start; nothing reads it, and it is left out.
     """
-    net = Net("GoogleNet")
+    net = PrototxtWriter("GoogleNet")
     net.sigmoid("prob", net.conv("loss3/classifier", _trunk(net, shape), classes, kernel=1))
     return net.text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ._prototxt import Net
+from ._prototxt import PrototxtWriter
 
 WIDTHS = (64, 128, 256, 512, 512)
 DEPTHS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -12,7 +12,7 @@ DEPTHS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 def vgg(layers: int, shape: Sequence[int] = (1, 3, 224, 224), classes: int = 1000) -> str:
     """The deploy prototxt of VGG_ILSVRC_16_layers or VGG_ILSVRC_19_layers. shape: [N, 3, 224, 224]."""
-    net = Net(f"VGG_ILSVRC_{layers}_layers")
+    net = PrototxtWriter(f"VGG_ILSVRC_{layers}_layers")
     x = net.input("data", shape)
     for stage, (width, depth) in enumerate(zip(WIDTHS, DEPTHS[layers], strict=True), start=1):
         for index in range(1, depth + 1):

@@ -282,3 +282,13 @@ def test_an_input_without_a_shape_wants_one(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="input_shapes names 'z'; inputs are x"):
         caffe.to_onnx(path, input_shapes={"z": (1, 2)})
     assert dims(caffe.to_onnx(path, input_shapes={"x": (1, 3, 9, 9)}).graph.input) == {"x": ["N", 3, "H", "W"]}
+
+
+def test_an_import_is_a_model_its_tensors_and_a_report(tmp_path: Path) -> None:
+    got = caffe.import_net(BLOCK, MODEL / "inception_block.caffemodel", caffe.ImportOptions(labels=["a", "b"]))
+    assert all(not tensor.raw_data for tensor in got.model.graph.initializer)
+    assert [tensor.name for tensor in got.model.graph.initializer] == list(got.tensors)
+    assert not got.report.missing and metadata(got.model)["ebp_cuda.labels"] == ["a", "b"]
+    whole = caffe.to_onnx(BLOCK, MODEL / "inception_block.caffemodel", labels=["a", "b"])
+    assert got.whole().SerializeToString(deterministic=True) == whole.SerializeToString(deterministic=True)
+    assert not got.tensors, "they have gone into the model"

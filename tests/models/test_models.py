@@ -14,7 +14,7 @@ from support.paths import GOLDEN
 from ebp_cuda import models
 from ebp_cuda.errors import InputError, ModelError, ShapeError
 from ebp_cuda.importers.caffe.schema import NetParameter, enum_name
-from ebp_cuda.models._prototxt import Net, Word
+from ebp_cuda.models._prototxt import PrototxtWriter, Word
 
 Shape = tuple[int, ...]
 
@@ -225,7 +225,7 @@ def test_unknown_names_get_suggestions(ask: Any) -> None:
 
 
 def test_emitter_refuses_dangling_bottoms_and_repeated_names() -> None:
-    net = Net("small")
+    net = PrototxtWriter("small")
     x = net.relu("relu1", net.input("data", (1, 3, 8, 8)), "hidden")
     with pytest.raises(ModelError, match=r"'pool1' .* reads 'hiden'"):
         net.max_pool("pool1", "hiden", kernel=2)
@@ -234,7 +234,7 @@ def test_emitter_refuses_dangling_bottoms_and_repeated_names() -> None:
 
 
 def test_emitter_writes_every_kind_of_field() -> None:
-    net = Net('a "quoted" name')
+    net = PrototxtWriter('a "quoted" name')
     net.input("data", (1, 3, 8, 8))
     net.layer("e", "Eltwise", ["data", "data"], eltwise_param={"operation": Word("MAX"), "coeff": [0.5, 1e-7]})
     net.layer("s", "Slice", ["data"], "one", slice_param={"slice_point": [1, 2]}, loss_weight=None)

@@ -6,7 +6,7 @@ docs/pycaffe.md lists what differs from the original.
 from typing import Any
 
 from ...importers.caffe.data_layers import DATA_TYPES
-from ...importers.caffe.layers import KINDS
+from ...importers.caffe.layers import LAYER_TYPES
 from . import coord_map, draw, io, proto
 from .classifier import Classifier
 from .modes import (
@@ -35,7 +35,7 @@ __version__ = "1.0.0"
 def layer_type_list() -> list[str]:
     """The layer types that a prototxt may use here, those for training that are left out included."""
     left_out = ("Accuracy", "EuclideanLoss", "HingeLoss", "SigmoidCrossEntropyLoss", "Silence", "SoftmaxWithLoss")
-    return sorted({*KINDS, *DATA_TYPES, *left_out, "Input"})
+    return sorted({*LAYER_TYPES, *DATA_TYPES, *left_out, "Input"})
 
 
 def __getattr__(name: str) -> Any:

@@ -11,10 +11,10 @@ import numpy as np
 from ...errors import InputError, ShapeError
 from . import io
 from .modes import TEST
-from .net import Net
+from .net import PycaffeNet
 
 
-class Classifier(Net):
+class Classifier(PycaffeNet):
     """A Net with its Transformer.
 
     Args:

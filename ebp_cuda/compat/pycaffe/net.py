@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from google.protobuf import text_format
 
-from ...errors import InputError, ModelError, ShapeError, nearest_names
-from ...importers.caffe import NetParameter, read_weights, write_caffemodel, write_hdf5
+from ...errors import InputError, ShapeError, nearest_names
 from .blob import Blob
 from .modes import TEST, TRAIN, settings
-from .network import Layer, Network
+from .net_parameters import NetParameters
+from .network import LayerNetwork
 from .runner import Runner
 
 _PHASES = {TRAIN: "TRAIN", TEST: "TEST"}
@@ -42,8 +41,8 @@ class Arrays(Mapping[str, np.ndarray]):
         return repr(dict(self))
 
 
-class Net:
-    """A network with pycaffe's names.
+class PycaffeNet(NetParameters):
+    """A network with pycaffe's names: what scripts know as caffe.Net.
 
     Net(prototxt, phase), Net(prototxt, caffemodel, phase), or with weights=, phase=, level=, stages=.
     stored_statistics: BatchNorm layers that ask for the statistics of the batch take the stored ones; by default they
@@ -73,8 +72,8 @@ class Net:
                 raise InputError(f"Net({network_file}): phase given twice: {phase} and {arg}")
         if phase not in _PHASES:
             raise InputError(f"Net({network_file}): phase {phase!r}; wanted caffe.TRAIN or caffe.TEST")
-        self._network = Network(network_file, weights, _PHASES[phase], level, stages or (), stored_statistics)
-        self.layers: list[Layer] = self._network.layers
+        self._network = LayerNetwork(network_file, weights, _PHASES[phase], level, stages or (), stored_statistics)
+        self.layers = self._network.layers
         self._layer_names = [layer.name for layer in self.layers]
         self.name = self._network.net.name
         self.blobs: OrderedDict[str, Blob] = OrderedDict()
@@ -274,62 +273,9 @@ class Net:
         """For MemoryData layers in pycaffe; here inputs are blobs. Raises InputError."""
         raise InputError(f"set_input_arrays: write to the input blobs instead: {', '.join(self.inputs)}")
 
-    # --- parameters -------------------------------------------------------------------------------------------------
-
-    def copy_from(self, weights: str | Path) -> None:
-        """Take the parameters of every layer that a caffemodel (or HDF5 file) has under the same name.
-
-        Raises ModelError where one does not fit; then nothing has been copied.
-        """
-        found = read_weights(weights)
-        pairs = []
-        for name, blobs in self.params.items():
-            stored = found.get(name)
-            if not stored:
-                continue
-            if len(stored) != len(blobs):
-                raise ModelError(f"{weights}: layer '{name}' holds {len(stored)} blobs, wanted {len(blobs)}")
-            for index, (source, blob) in enumerate(zip(stored, blobs, strict=True)):
-                if not source.fits(blob.shape):
-                    where = f"{weights}: layer '{name}', parameter {index}"
-                    raise ModelError(f"{where}: shape {list(source.shape)}, wanted {list(blob.shape)}")
-                pairs.append((blob, source.data))
-        for blob, array in pairs:
-            blob.fill(array)
-
-    def share_with(self, other: Net) -> None:
-        """Use the parameters of the layers of `other` that have the same names: the same memory from now on.
-
-        Raises ModelError where shapes differ.
-        """
-        for layer in self.layers:
-            theirs = other.params.get(layer.name)
-            if not layer.blobs or theirs is None:
-                continue
-            shapes = [[list(blob.shape) for blob in blobs] for blobs in (layer.blobs, theirs)]
-            if shapes[0] != shapes[1]:
-                raise ModelError(f"share_with: layer '{layer.name}' has {shapes[1]} there, {shapes[0]} here")
-            self._network.adopt(layer, theirs)
-
-    def save(self, path: str | Path) -> None:
-        """Write the network and its parameters as a caffemodel. Raises InputError where it cannot be written."""
-        message = NetParameter(name=self.name)
-        message.layer.extend(entry.proto for entry in self._network.net.layers if not entry.dropped)
-        write_caffemodel(path, text_format.MessageToString(message), self._arrays())
-
-    def save_hdf5(self, path: str | Path) -> None:
-        """Write the parameters as Caffe's HDF5 snapshots hold them. Raises as `save`; UnsupportedError without h5py."""
-        write_hdf5(path, self._arrays())
-
-    load_hdf5 = copy_from
-
-    def _arrays(self) -> dict[str, list[np.ndarray]]:
-        return {name: [blob.tensor.numpy() for blob in blobs] for name, blobs in self.params.items()}
-
-    def clear_param_diffs(self) -> None:
-        """Set the diffs of all parameters to 0; nothing here writes to them."""
-        for blob in (blob for blobs in self.params.values() for blob in blobs):
-            blob.diff[...] = 0
-
     def __repr__(self) -> str:
         return f"<caffe.Net {self._network.net.origin}: {len(self.layers)} layers, {len(self.blobs)} blobs>"
+
+
+Net = PycaffeNet
+"""The name that scripts know it by."""

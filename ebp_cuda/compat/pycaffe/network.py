@@ -16,12 +16,12 @@ from ...importers.caffe import CaffeNet, ImportReport, infer_shapes, split_blob_
 from ...importers.caffe import Layer as Entry
 from ...importers.caffe.checking import batch_statistics, takes_batch_statistics
 from ...importers.caffe.data_layers import DATA_TYPES, input_shape
-from ...importers.caffe.layers import KINDS
+from ...importers.caffe.layers import LAYER_TYPES
 from ...importers.caffe.layers.constants import dummy_constants
 from ...importers.caffe.net import build_net
 from ...importers.caffe.parameters import parameters
 from ...importers.caffe.reading import read_prototxt
-from ...importers.caffe.shapes import Shapes, site
+from ...importers.caffe.shapes import Shapes, context_of
 from ...importers.caffe.training import is_loss
 from ...importers.caffe.writer import OnnxWriter
 from ...importers.onnx import load_onnx
@@ -57,7 +57,7 @@ class Layer:
     """Per bottom: whether a backward pass writes its diff."""
 
 
-class Network:
+class LayerNetwork:
     """What a prototxt and its weights say, before anything runs."""
 
     def __init__(
@@ -122,7 +122,7 @@ class Network:
         writer = OnnxWriter({*self.shapes})
         for entry in entries:
             arrays = [blob.tensor.numpy() for blob in blobs.get(entry.index, ())]
-            KINDS[entry.type].emit(site(self.net, entry, self.shapes), writer, arrays)
+            LAYER_TYPES[entry.type].emit(context_of(self.net, entry, self.shapes), writer, arrays)
         written = [value for entry in entries for value in entry.outputs]
         read = {value: list(self.shapes[value]) for entry in entries for value in entry.inputs if value not in written}
         listing = [{"name": entry.name, "type": entry.type} for entry in entries]
@@ -181,7 +181,7 @@ class Network:
             for layer in self.layers:
                 entry = layer.entry
                 reached = entry is not None and entry.index <= last
-                if reached and entry and KINDS[layer.type].bakes_size(site(self.net, entry, shapes)):
+                if reached and entry and LAYER_TYPES[layer.type].bakes_size(context_of(self.net, entry, shapes)):
                     self.refresh(layer, params=False)
         return shapes
 
@@ -198,9 +198,11 @@ def _seen_as(blob: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor | None:
 
 def _check(net: CaffeNet, stored_statistics: bool) -> None:
     for layer in net.kept():
-        if layer.type not in KINDS:
-            raise UnsupportedError(f"{net.where(layer)}: no such layer type here{nearest_names(layer.type, KINDS)}")
-        least, most = KINDS[layer.type].bottoms
+        if layer.type not in LAYER_TYPES:
+            raise UnsupportedError(
+                f"{net.where(layer)}: no such layer type here{nearest_names(layer.type, LAYER_TYPES)}"
+            )
+        least, most = LAYER_TYPES[layer.type].bottoms
         if not least <= len(layer.bottoms) <= most:
             raise ModelError(f"{net.where(layer)}: {len(layer.bottoms)} bottoms; wanted {least} to {most}")
         if takes_batch_statistics(layer, net.phase) and not stored_statistics:
@@ -224,7 +226,7 @@ def _constants(net: CaffeNet) -> dict[str, np.ndarray | None]:
         if layer.type == "Parameter" and not layer.dropped:
             found[layer.outputs[0]] = None
         elif layer.type == "DummyData" and layer.constant:
-            found.update(zip(layer.outputs, dummy_constants(site(net, layer, {})), strict=True))
+            found.update(zip(layer.outputs, dummy_constants(context_of(net, layer, {})), strict=True))
     return found
 
 

@@ -16,7 +16,7 @@ from ...rules.relevance import Relevance, add
 from .blob import Blob
 from .gradients import backward_rule
 from .modes import device, settings
-from .network import Layer, Network
+from .network import Layer, LayerNetwork
 from .storage import Content, Diff, Lazy, known
 
 _OVERWRITABLE = frozenset(("conv", "conv_transpose", "linear"))
@@ -33,7 +33,7 @@ def _versions(layer: Layer) -> Versions:
 class LayerBlobs:
     """The blobs that a layer reads and writes, looked up once for all passes."""
 
-    def __init__(self, layer: Layer, network: Network, blobs: dict[str, Blob], signs: Collection[str]) -> None:
+    def __init__(self, layer: Layer, network: LayerNetwork, blobs: dict[str, Blob], signs: Collection[str]) -> None:
         net = network.net
         self.bottoms = [blobs[name] for name in layer.bottoms]
         self.tops = [blobs[name] for name in layer.tops]
@@ -73,7 +73,7 @@ class LayerTrace(Trace):
 class Runner:
     """The layers of one network over its blobs."""
 
-    def __init__(self, network: Network, blobs: dict[str, Blob]) -> None:
+    def __init__(self, network: LayerNetwork, blobs: dict[str, Blob]) -> None:
         self.network, self.blobs = network, blobs
         self._plans: dict[torch.device, Plan] = {}
         self._traces: dict[int, LayerTrace] = {}

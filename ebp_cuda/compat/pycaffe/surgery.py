@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import UnsupportedError
-from .net import Net
+from .net import PycaffeNet
 from .network import Layer
 
 
-def fold_negative_scales(net: Net) -> list[str]:
+def fold_negative_scales(net: PycaffeNet) -> list[str]:
     """Make every factor of every Scale layer positive, by turning the signs of what comes before it.
 
     Excitation Backprop hands p through Scale unchanged, which is right where the factor is positive. A channel with a
@@ -30,7 +30,7 @@ def _has_negative(layer: Layer) -> bool:
     return layer.type == "Scale" and bool(layer.blobs) and bool((layer.blobs[0].tensor < 0).any())
 
 
-def _before(net: Net, scale: Layer) -> tuple[Layer | None, Layer]:
+def _before(net: PycaffeNet, scale: Layer) -> tuple[Layer | None, Layer]:
     """The BatchNorm in front of a Scale, if there is one, and the layer with weights."""
     norm: Layer | None = None
     layer = _producer(net, scale)
@@ -42,7 +42,7 @@ def _before(net: Net, scale: Layer) -> tuple[Layer | None, Layer]:
     return norm, layer
 
 
-def _producer(net: Net, layer: Layer) -> Layer | None:
+def _producer(net: PycaffeNet, layer: Layer) -> Layer | None:
     """The layer that writes the first bottom, where nobody else reads it."""
     value = layer.inputs[0]
     readers = [other for other in net.layers if value in other.inputs]

@@ -1,6 +1,7 @@
 """Caffe networks: prototxt and caffemodel in, ONNX out.
 
-to_onnx, import_file      the import
+import_net                the import: an ONNX model, its tensors, a report
+to_onnx, import_file      the same as one message, and into a file
 read_net, parse_net       a prototxt as the layers of one phase; network_layers lists them; split_blob_names
 read_weights              caffemodel or HDF5 -> {layer: [blobs]}
 write_caffemodel, write_hdf5    {layer: [arrays]} -> weights file
@@ -9,7 +10,7 @@ schema.NetParameter       the message itself
 
 from .blobs import WeightBlob
 from .hdf5 import write_hdf5
-from .importer import import_file, to_onnx
+from .importer import Imported, ImportOptions, import_file, import_net, to_onnx
 from .layer import Layer
 from .net import CaffeNet, network_layers, parse_net, read_net, split_blob_names
 from .parameters import ImportReport
@@ -20,11 +21,14 @@ from .shapes import infer_shapes
 
 __all__ = [
     "CaffeNet",
+    "ImportOptions",
     "ImportReport",
+    "Imported",
     "Layer",
     "NetParameter",
     "WeightBlob",
     "import_file",
+    "import_net",
     "infer_shapes",
     "network_layers",
     "parse_net",

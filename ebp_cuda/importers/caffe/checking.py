@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...errors import ModelError, UnsupportedError, nearest_names
 from .layer import Layer
-from .layers import KINDS
+from .layers import LAYER_TYPES
 from .net import CaffeNet
 
 MOST = 200
@@ -34,8 +34,8 @@ def check(net: CaffeNet, ignore_unknown: bool, stored_statistics: bool = False) 
     """
     problems = {}
     for layer in net.kept():
-        found = [] if layer.type in KINDS else [_no_translation(layer)]
-        if layer.type in KINDS and not ignore_unknown:
+        found = [] if layer.type in LAYER_TYPES else [_no_translation(layer)]
+        if layer.type in LAYER_TYPES and not ignore_unknown:
             found += [(item.line, str(item)) for item in layer.unknown]
         if takes_batch_statistics(layer, net.phase) and not stored_statistics:
             found.append((layer.line, batch_statistics(layer, net.phase)))
@@ -69,7 +69,7 @@ def batch_statistics(layer: Layer, phase: str) -> str:
 
 
 def _check_ends(net: CaffeNet, layer: Layer) -> None:
-    kind = KINDS[layer.type]
+    kind = LAYER_TYPES[layer.type]
     for what, names, (least, most) in (("bottom", layer.bottoms, kind.bottoms), ("top", layer.tops, kind.tops)):
         if len(names) < least:
             raise ModelError(f"{net.where(layer)}: {len(names)} {what}s; wanted at least {least}")
@@ -82,7 +82,7 @@ def _no_translation(layer: Layer) -> tuple[int, str]:
         python = layer.proto.python_param
         return layer.line, f"it runs Python code, {python.module}.{python.layer}, which is not in the file"
     why = _REASONS.get(layer.type)
-    text = f": {why}" if why else nearest_names(layer.type, KINDS)
+    text = f": {why}" if why else nearest_names(layer.type, LAYER_TYPES)
     return layer.line, f"no translation for this type{text}"
 
 
@@ -93,7 +93,7 @@ def _listed(net: CaffeNet, problems: dict[int, list[tuple[int, str]]]) -> str:
         for line, text in problems.get(layer.index, ())
     ]
     tail = f";\nand {len(lines) - MOST} more" if len(lines) > MOST else ""
-    if any(layer.unknown and layer.index in problems and layer.type in KINDS for layer in net.layers):
+    if any(layer.unknown and layer.index in problems and layer.type in LAYER_TYPES for layer in net.layers):
         tail += "; ignore_unknown (--ignore-unknown) imports as if the unknown fields were not there"
     free = _independent(net, set(problems))
     if free:

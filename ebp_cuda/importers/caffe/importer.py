@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,88 +14,104 @@ from ...errors import ModelError
 from ...files import check_writable
 from .checking import check, takes_batch_statistics
 from .data_layers import stated_preprocess
-from .layers import KINDS
+from .layers import LAYER_TYPES
 from .net import CaffeNet, listing, read_net
 from .parameters import ImportReport, parameters
 from .reading import read_weights
 from .saving import EXTERNAL_LIMIT, save
-from .shapes import Shapes, free_axes, infer_shapes, site
+from .shapes import Shapes, context_of, free_axes, infer_shapes
 from .text import Unknown
 from .writer import Dims, OnnxWriter, fill_in
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How a Caffe network is imported."""
+
+    phase: str = "TEST"
+    """"TEST" or "TRAIN". It decides which layers the include and exclude rules keep, and what BatchNorm layers take
+    that do not say; dropout is the identity in both."""
+    input_shapes: Mapping[str, Sequence[int]] | None = None
+    """Input blob -> shape, over what the file declares."""
+    labels: Sequence[str] | None = None
+    """Class names, stored as metadata "ebp_cuda.labels"."""
+    preprocess: Mapping[str, Any] | None = None
+    """Stored as metadata "ebp_cuda.preprocess". None: what the data layer of a training prototxt says about mean, scale
+    and crop."""
+    outputs: Sequence[str] | None = None
+    """Names of blobs or layers; only what they depend on is imported. They become the model's outputs, in place of
+    everything that nothing reads."""
+    ignore_unknown: bool = False
+    """Import layers with fields that the schema does not know as if these were not there. Such a field may change what
+    a layer computes; by default it is a refusal. Fields about training are never one."""
+    allow_missing: bool = False
+    """Let layers without weights in the file keep filler values, instead of refusing."""
+    stored_statistics: bool = False
+    """BatchNorm layers that ask for the statistics of the batch, which makes its images depend on one another, take
+    their stored ones; by default they are a refusal."""
+    seed: int = 0
+    """Of the fillers that make up parameters without weights."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A network as ONNX."""
+
+    model: onnx.ModelProto
+    """Its initializers have names, types and shapes, and no numbers."""
+    tensors: dict[str, np.ndarray]
+    """The numbers of the initializers by name, many of them views of the weights file."""
+    report: ImportReport
+    """What was left out, unknown, missing, unused or shared."""
+
+    def whole(self) -> onnx.ModelProto:
+        """The model with its numbers, which leave `tensors`: a second copy of the weights while it is made."""
+        return fill_in(self.model, self.tensors)
+
+
+def import_net(
+    prototxt: str | Path,
+    caffemodel: str | Path | None = None,
+    options: ImportOptions | None = None,
+    *,
+    done: Callable[[float], None] | None = None,
+) -> Imported:
+    """The network of a Caffe prototxt, with its weights, as an ONNX model.
+
+    Every blob is a value of its name; what an in-place layer overwrites is BLOB@LAYER with the layer that wrote it. The
+    batch is a free axis of every input, and so are height and width unless a parameter's shape depends on them.
+
+    Args:
+        prototxt: the description; any format that Caffe has had.
+        caffemodel: binary or HDF5 weights; None fills the parameters by the prototxt's fillers (a weight without one is
+            drawn as "msra" does, a BatchNorm starts as mean 0 and variance 1).
+        options: see `ImportOptions`.
+        done: called with the part of the work that a step was, 1 in all.
+
+    Raises:
+        ModelError: unreadable or inconsistent files, weights that do not fit: the first such layer is named.
+        ShapeError: shapes that do not fit together.
+        InputError: outputs that there are not.
+        UnsupportedError: settings without a translation; layer types and fields that are unknown, all of them with
+            their lines.
+    """
+    return _imported(prototxt, caffemodel, options or ImportOptions(), ImportReport(), done)
 
 
 def to_onnx(
     prototxt: str | Path,
     caffemodel: str | Path | None = None,
     *,
-    phase: str = "TEST",
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
-    labels: Sequence[str] | None = None,
-    preprocess: Mapping[str, Any] | None = None,
-    outputs: Sequence[str] | None = None,
-    ignore_unknown: bool = False,
-    allow_missing: bool = False,
-    stored_statistics: bool = False,
-    seed: int = 0,
     report: ImportReport | None = None,
     done: Callable[[float], None] | None = None,
-    tensors: dict[str, np.ndarray] | None = None,
+    **options: Any,
 ) -> onnx.ModelProto:
-    """The network of a Caffe prototxt, with its weights, as an ONNX model.
+    """`import_net` as one message that holds its numbers. options: the fields of `ImportOptions`.
 
-    caffemodel: binary or HDF5 weights; None fills the parameters by the prototxt's fillers from `seed` (a weight
-        without one is drawn as "msra" does, a BatchNorm starts as mean 0 and variance 1).
-    phase: "TEST" or "TRAIN". It decides which layers the include and exclude rules keep, and what BatchNorm layers
-        take that do not say; dropout is the identity in both.
-    input_shapes: input blob -> shape, over what the file declares.
-    labels, preprocess: stored as metadata "ebp_cuda.labels" and "ebp_cuda.preprocess". Without `preprocess`, what
-        the data layer of a training prototxt says about mean, scale and crop is stored.
-    outputs: names of blobs or layers; only what they depend on is imported. They become the model's outputs, in place
-        of everything that nothing reads.
-    ignore_unknown: import layers with fields that the schema does not know as if these were not there. Such a field
-        may change what a layer computes; by default it is a refusal. Fields about training are never one.
-    allow_missing: let layers without weights in the file keep filler values, instead of refusing.
-    stored_statistics: BatchNorm layers that ask for the statistics of the batch, which makes its images depend on one
-        another, take their stored ones; by default they are a refusal.
-    report: filled with what was left out, unknown, missing, unused or shared.
-    done: called with the part of the work that a step was, 1 in all.
-    tensors: filled with the numbers of the initializers by name, many of them views of the file; the model itself then
-        holds none. Without it the model holds a copy of them.
-
-    Every blob is a value of its name; what an in-place layer overwrites is BLOB@LAYER with the layer that wrote it. The
-    batch is a free axis of every input, and so are height and width unless a parameter's shape depends on them.
-
-    Raises ModelError (unreadable or inconsistent files, weights that do not fit: the first such layer is named),
-    ShapeError (shapes that do not fit together), InputError (outputs that there are not), UnsupportedError (settings
-    without a translation; layer types and fields that are unknown: all of them are listed, with their lines).
+    report: filled as far as the import comes, which helps where it is refused.
     """
-    net = read_net(prototxt, phase)
-    report = ImportReport() if report is None else report
-    report.dropped += [layer.name for layer in net.layers if layer.dropped]
-    report.unknown += [_unknown(net, item) for item in net.unknown]
-    if outputs:
-        net.restrict(outputs)
-    report.batch_statistics += [layer.name for layer in net.kept() if takes_batch_statistics(layer, net.phase)]
-    check(net, ignore_unknown, stored_statistics)
-    weights = read_weights(caffemodel, may_be_empty=True) if caffemodel is not None else None
-    inputs = _input_shapes(net, input_shapes)
-    shapes = infer_shapes(net, inputs)
-    free = free_axes(net, inputs)
-    writer = OnnxWriter({*shapes})
-    for layer, arrays in parameters(net, shapes, caffemodel, allow_missing, seed, report, weights):
-        KINDS[layer.type].emit(site(net, layer, shapes), writer, arrays)
-        if done is not None:
-            done(1 / len(net.kept()))
-    model = writer.model(
-        net.name,
-        _input_dims(inputs, free),
-        {value: _output_dims(shapes[value], free[value], next(iter(inputs.values()))[0]) for value in net.outputs()},
-        _metadata(net, inputs, labels, preprocess),
-    )
-    if tensors is None:
-        return fill_in(model, writer.tensors)
-    tensors.update(writer.tensors)
-    return model
+    given = ImportOptions(**options)
+    return _imported(prototxt, caffemodel, given, ImportReport() if report is None else report, done).whole()
 
 
 def import_file(
@@ -103,19 +120,53 @@ def import_file(
     out_path: str | Path,
     *,
     external_limit: int = EXTERNAL_LIMIT,
+    report: ImportReport | None = None,
+    done: Callable[[float], None] | None = None,
     **options: Any,
 ) -> ImportReport:
-    """`to_onnx` into a file, which appears under its name only when it is complete.
+    """`import_net` into a file, which appears under its name only when it is complete.
 
-    With more than `external_limit` bytes of weights they go into OUT_PATH + ".data" beside it. `options` as in
-    `to_onnx`. Raises what `to_onnx` raises, and InputError where `out_path` cannot be written.
+    With more than `external_limit` bytes of weights they go into OUT_PATH + ".data" beside it. report, done, options:
+    as for `to_onnx`. Raises what `import_net` raises, and InputError where `out_path` cannot be written.
     """
     check_writable(out_path)
-    report = options.pop("report", None) or ImportReport()
-    tensors: dict[str, np.ndarray] = {}
-    model = to_onnx(prototxt, caffemodel, report=report, tensors=tensors, **options)
-    save(model, tensors, out_path, external_limit)
+    report = ImportReport() if report is None else report
+    imported = _imported(prototxt, caffemodel, ImportOptions(**options), report, done)
+    save(imported.model, imported.tensors, out_path, external_limit)
     return report
+
+
+def _imported(
+    prototxt: str | Path,
+    caffemodel: str | Path | None,
+    options: ImportOptions,
+    report: ImportReport,
+    done: Callable[[float], None] | None,
+) -> Imported:
+    net = read_net(prototxt, options.phase)
+    report.dropped += [layer.name for layer in net.layers if layer.dropped]
+    report.unknown += [_unknown(net, item) for item in net.unknown]
+    if options.outputs:
+        net.restrict(options.outputs)
+    report.batch_statistics += [layer.name for layer in net.kept() if takes_batch_statistics(layer, net.phase)]
+    check(net, options.ignore_unknown, options.stored_statistics)
+    weights = read_weights(caffemodel, may_be_empty=True) if caffemodel is not None else None
+    inputs = _input_shapes(net, options.input_shapes)
+    shapes = infer_shapes(net, inputs)
+    free = free_axes(net, inputs)
+    writer = OnnxWriter({*shapes})
+    arrays = parameters(net, shapes, caffemodel, options.allow_missing, options.seed, report, weights)
+    for layer, blobs in arrays:
+        LAYER_TYPES[layer.type].emit(context_of(net, layer, shapes), writer, blobs)
+        if done is not None:
+            done(1 / len(net.kept()))
+    model = writer.model(
+        net.name,
+        _input_dims(inputs, free),
+        {value: _output_dims(shapes[value], free[value], next(iter(inputs.values()))[0]) for value in net.outputs()},
+        _metadata(net, inputs, options.labels, options.preprocess),
+    )
+    return Imported(model, writer.tensors, report)
 
 
 def _input_shapes(net: CaffeNet, given: Mapping[str, Sequence[int]] | None) -> Shapes:

@@ -13,10 +13,10 @@ from ...errors import ModelError, nearest_names
 from .blobs import Weights
 from .fillers import fill
 from .layer import Layer
-from .layers import KINDS, Param
+from .layers import LAYER_TYPES, Param
 from .net import CaffeNet
 from .reading import read_weights
-from .shapes import Shapes, site
+from .shapes import Shapes, context_of
 
 MAX_FILLED = 160_000_000
 """Parameters that fillers may make up, 4 bytes each: VGG16 has 138 million, VGG19 144."""
@@ -61,7 +61,7 @@ def parameters(
         weights = read_weights(caffemodel, may_be_empty=True)
     for layer in net.layers:
         layer.stored = tuple(blob.data.size for blob in (weights or {}).get(layer.name, ()))
-    wanted = {layer.index: KINDS[layer.type].params(site(net, layer, shapes)) for layer in net.kept()}
+    wanted = {layer.index: LAYER_TYPES[layer.type].params(context_of(net, layer, shapes)) for layer in net.kept()}
     stored: dict[int, list[np.ndarray]] = {}
     missing, room = [], MAX_FILLED
     for layer in net.kept():

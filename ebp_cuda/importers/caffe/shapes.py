@@ -7,7 +7,7 @@ from math import prod
 
 from ...errors import ModelError, ShapeError
 from .layer import Layer
-from .layers import KINDS, Site
+from .layers import LAYER_TYPES, LayerContext
 from .net import CaffeNet
 
 MAX_COUNT = (1 << 31) - 1
@@ -16,9 +16,9 @@ MAX_COUNT = (1 << 31) - 1
 Shapes = dict[str, tuple[int, ...]]
 
 
-def site(net: CaffeNet, layer: Layer, shapes: Shapes) -> Site:
+def context_of(net: CaffeNet, layer: Layer, shapes: Shapes) -> LayerContext:
     """The layer with the shapes of its bottoms."""
-    return Site(net, layer, tuple(shapes[value] for value in layer.inputs))
+    return LayerContext(net, layer, tuple(shapes[value] for value in layer.inputs))
 
 
 def infer_shapes(net: CaffeNet, inputs: Mapping[str, Sequence[int]], last: int | None = None) -> Shapes:
@@ -33,8 +33,8 @@ def infer_shapes(net: CaffeNet, inputs: Mapping[str, Sequence[int]], last: int |
     for layer in net.kept():
         if last is not None and layer.index > last:
             break
-        here = site(net, layer, shapes)
-        for value, shape in zip(layer.outputs, KINDS[layer.type].shape(here), strict=True):
+        here = context_of(net, layer, shapes)
+        for value, shape in zip(layer.outputs, LAYER_TYPES[layer.type].shape(here), strict=True):
             _check_size(shape, here.where)
             shapes[value] = shape
     return shapes
@@ -54,9 +54,9 @@ def free_axes(net: CaffeNet, inputs: Shapes) -> dict[str, set[int]]:
     base = infer_shapes(net, inputs)
     wanted = _param_shapes(net, base)
     free: dict[str, set[int]] = {value: set() for value in base}
-    sites = [(KINDS[layer.type], site(net, layer, base)) for layer in net.kept()]
-    batch_is_baked = any(kind.bakes_batch(here) for kind, here in sites)
-    size_is_baked = any(kind.bakes_size(here) for kind, here in sites)
+    contexts = [(LAYER_TYPES[layer.type], context_of(net, layer, base)) for layer in net.kept()]
+    batch_is_baked = any(layer_type.bakes_batch(here) for layer_type, here in contexts)
+    size_is_baked = any(layer_type.bakes_size(here) for layer_type, here in contexts)
     for axes, more, baked in ((slice(0, 1), 1, batch_is_baked), (slice(2, None), 32, size_is_baked)):
         if baked:
             continue
@@ -78,4 +78,4 @@ def free_axes(net: CaffeNet, inputs: Shapes) -> dict[str, set[int]]:
 
 
 def _param_shapes(net: CaffeNet, shapes: Shapes) -> list[list[tuple[int, ...]]]:
-    return [[p.shape for p in KINDS[x.type].params(site(net, x, shapes))] for x in net.kept()]
+    return [[p.shape for p in LAYER_TYPES[x.type].params(context_of(net, x, shapes))] for x in net.kept()]

@@ -17,7 +17,7 @@ _LRN_SIZE, _LRN_ALPHA, _LRN_BETA = 5, 0.1, 0.75
 
 
 class Builder(Protocol):
-    """What a description needs; `models._prototxt.Net` and `Twin` both have it."""
+    """What a description needs; `models._prototxt.PrototxtWriter` and `Twin` both have it."""
 
     def conv(self, name: str, bottom: str, outputs: int, *, kernel: int, stride: int = 1, pad: int = 0) -> str: ...
     def relu(self, name: str, bottom: str) -> str: ...
@@ -72,7 +72,7 @@ def _inception(
 
 def prototxt() -> str:
     """The text of deploy.prototxt."""
-    net = _prototxt.Net("digits")
+    net = _prototxt.PrototxtWriter("digits")
     describe(net, net.input("data", (1, 3, scenes.SIZE, scenes.SIZE)))
     return net.text()
 

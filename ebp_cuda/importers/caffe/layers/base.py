@@ -38,7 +38,7 @@ class Param:
 
 
 @dataclass(frozen=True)
-class Site:
+class LayerContext:
     """A layer in its place: with the shapes of its bottoms."""
 
     net: CaffeNet
@@ -57,7 +57,7 @@ class Site:
     @property
     def param(self) -> Any:
         """The message with this type's settings, e.g. convolution_param."""
-        return getattr(self.layer.proto, KINDS[self.layer.type].settings)
+        return getattr(self.layer.proto, LAYER_TYPES[self.layer.type].settings)
 
     def axis(self, axis: int, rank: int | None = None) -> int:
         """`axis` counted from the front. Raises ModelError where the first bottom has no such axis."""
@@ -75,13 +75,13 @@ class Site:
             )
 
 
-ShapeRule = Callable[[Site], list[Shape]]
-ParamRule = Callable[[Site], list[Param]]
-Emitter = Callable[[Site, OnnxWriter, Tensors], None]
+ShapeRule = Callable[[LayerContext], list[Shape]]
+ParamRule = Callable[[LayerContext], list[Param]]
+Emitter = Callable[[LayerContext, OnnxWriter, Tensors], None]
 
 
 @dataclass(frozen=True)
-class Kind:
+class LayerType:
     """One layer type.
 
     `bottoms` and `tops` are the least and most it takes; `settings` names its message in the prototxt. `bakes_size`
@@ -95,16 +95,16 @@ class Kind:
     settings: str
     bottoms: tuple[int, int]
     tops: tuple[int, int]
-    bakes_size: Callable[[Site], bool]
-    bakes_batch: Callable[[Site], bool]
+    bakes_size: Callable[[LayerContext], bool]
+    bakes_batch: Callable[[LayerContext], bool]
 
 
-KINDS: dict[str, Kind] = {}
+LAYER_TYPES: dict[str, LayerType] = {}
 
 
-def same_shape(site: Site) -> list[Shape]:
+def same_shape(ctx: LayerContext) -> list[Shape]:
     """Every top has the shape of the first bottom."""
-    return [site.shape] * len(site.layer.tops)
+    return [ctx.shape] * len(ctx.layer.tops)
 
 
 def filler(param: Any, name: str) -> Any:
@@ -112,11 +112,11 @@ def filler(param: Any, name: str) -> Any:
     return getattr(param, name) if param.HasField(name) else None
 
 
-def no_params(site: Site) -> list[Param]:
+def no_params(ctx: LayerContext) -> list[Param]:
     return []
 
 
-def kind(
+def register_layer(
     name: str,
     emit: Emitter,
     *,
@@ -125,11 +125,11 @@ def kind(
     settings: str = "",
     bottoms: tuple[int, int] = (1, 1),
     tops: tuple[int, int] = (1, 1),
-    bakes_size: Callable[[Site], bool] = lambda site: False,
-    bakes_batch: Callable[[Site], bool] = lambda site: False,
+    bakes_size: Callable[[LayerContext], bool] = lambda ctx: False,
+    bakes_batch: Callable[[LayerContext], bool] = lambda ctx: False,
 ) -> None:
-    """Enter a layer type into `KINDS`."""
-    KINDS[name] = Kind(emit, shape, params, settings, bottoms, tops, bakes_size, bakes_batch)
+    """Enter a layer type into `LAYER_TYPES`."""
+    LAYER_TYPES[name] = LayerType(emit, shape, params, settings, bottoms, tops, bakes_size, bakes_batch)
 
 
 def four_pads(param: Any) -> tuple[list[int], list[int]] | None:
@@ -138,5 +138,5 @@ def four_pads(param: Any) -> tuple[list[int], list[int]] | None:
     return (before, behind) if any(before + behind) else None
 
 
-def unsupported(site: Site, what: str, wanted: str) -> UnsupportedError:
-    return UnsupportedError(f"{site.where}: {what}; wanted {wanted}")
+def unsupported(ctx: LayerContext, what: str, wanted: str) -> UnsupportedError:
+    return UnsupportedError(f"{ctx.where}: {what}; wanted {wanted}")

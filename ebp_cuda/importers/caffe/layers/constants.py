@@ -9,50 +9,52 @@ import numpy as np
 from ....errors import ModelError
 from ..data_layers import input_shape
 from ..writer import OnnxWriter
-from .base import MANY, MAX_CONSTANT, Param, Shape, Site, Tensors, kind, unsupported
+from .base import MANY, MAX_CONSTANT, LayerContext, Param, Shape, Tensors, register_layer, unsupported
 
 
-def parameter_shape(site: Site) -> list[Shape]:
-    shape = tuple(int(n) for n in site.param.shape.dim)
+def parameter_shape(ctx: LayerContext) -> list[Shape]:
+    shape = tuple(int(n) for n in ctx.param.shape.dim)
     if not shape or min(shape) < 1:
-        raise ModelError(f"{site.where}: shape {list(shape)}; wanted lengths of at least 1")
+        raise ModelError(f"{ctx.where}: shape {list(shape)}; wanted lengths of at least 1")
     return [shape]
 
 
-def parameter_params(site: Site) -> list[Param]:
-    return [Param(parameter_shape(site)[0])]
+def parameter_params(ctx: LayerContext) -> list[Param]:
+    return [Param(parameter_shape(ctx)[0])]
 
 
-def parameter(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
-    out.constant_value(site.layer, site.layer.outputs[0], *out.weights(site.layer, tensors))
+def parameter(ctx: LayerContext, out: OnnxWriter, tensors: Tensors) -> None:
+    out.constant_value(ctx.layer, ctx.layer.outputs[0], *out.weights(ctx.layer, tensors))
 
 
-def dummy_shapes(site: Site) -> list[Shape]:
-    count = len(site.layer.tops)
-    shapes = [input_shape(site.layer.proto, top, count) or () for top in range(count)]
+def dummy_shapes(ctx: LayerContext) -> list[Shape]:
+    count = len(ctx.layer.tops)
+    shapes = [input_shape(ctx.layer.proto, top, count) or () for top in range(count)]
     if any(not shape or min(shape) < 1 for shape in shapes):
-        raise ModelError(f"{site.where}: shapes {[list(shape) for shape in shapes]}; wanted one for each top")
+        raise ModelError(f"{ctx.where}: shapes {[list(shape) for shape in shapes]}; wanted one for each top")
     return shapes
 
 
-def dummy_constants(site: Site) -> list[np.ndarray]:
+def dummy_constants(ctx: LayerContext) -> list[np.ndarray]:
     """What each top holds. Raises UnsupportedError where Caffe draws it anew at every forward."""
-    shapes, fillers = dummy_shapes(site), list(site.param.data_filler)
+    shapes, fillers = dummy_shapes(ctx), list(ctx.param.data_filler)
     if len(fillers) not in (0, 1, len(shapes)):
-        raise ModelError(f"{site.where}: {len(fillers)} data_filler; wanted 0, 1 or {len(shapes)}")
+        raise ModelError(f"{ctx.where}: {len(fillers)} data_filler; wanted 0, 1 or {len(shapes)}")
     if any(filler.type != "constant" for filler in fillers):
-        raise unsupported(site, "random numbers, other ones at every forward", "data_filler { type: 'constant' }")
+        raise unsupported(ctx, "random numbers, other ones at every forward", "data_filler { type: 'constant' }")
     if sum(map(prod, shapes)) > MAX_CONSTANT:
-        raise unsupported(site, f"constants of {sum(map(prod, shapes))} numbers", f"at most {MAX_CONSTANT}")
+        raise unsupported(ctx, f"constants of {sum(map(prod, shapes))} numbers", f"at most {MAX_CONSTANT}")
     values = [fillers[min(top, len(fillers) - 1)].value if fillers else 0.0 for top in range(len(shapes))]
     return [np.full(shape, value, np.float32) for shape, value in zip(shapes, values, strict=True)]
 
 
-def dummy_data(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
-    for index, (value, array) in enumerate(zip(site.layer.outputs, dummy_constants(site), strict=True)):
-        name = out.tensor(f"{site.layer.name}/{index}", array)
-        out.constant_value(site.layer, value, name, str(index) if index else "")
+def dummy_data(ctx: LayerContext, out: OnnxWriter, tensors: Tensors) -> None:
+    for index, (value, array) in enumerate(zip(ctx.layer.outputs, dummy_constants(ctx), strict=True)):
+        name = out.tensor(f"{ctx.layer.name}/{index}", array)
+        out.constant_value(ctx.layer, value, name, str(index) if index else "")
 
 
-kind("Parameter", parameter, shape=parameter_shape, params=parameter_params, settings="parameter_param", bottoms=(0, 0))
-kind("DummyData", dummy_data, shape=dummy_shapes, settings="dummy_data_param", bottoms=(0, 0), tops=(1, MANY))
+register_layer(
+    "Parameter", parameter, shape=parameter_shape, params=parameter_params, settings="parameter_param", bottoms=(0, 0)
+)
+register_layer("DummyData", dummy_data, shape=dummy_shapes, settings="dummy_data_param", bottoms=(0, 0), tops=(1, MANY))

@@ -6,104 +6,106 @@ from math import log
 
 from ....errors import ModelError
 from ..writer import OnnxWriter
-from .base import Param, Site, Tensors, kind
+from .base import LayerContext, Param, Tensors, register_layer
 
 
-def relu(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
-    slope = site.param.negative_slope
-    if site.param.relu6:
+def relu(ctx: LayerContext, out: OnnxWriter, tensors: Tensors) -> None:
+    slope = ctx.param.negative_slope
+    if ctx.param.relu6:
         if slope:
-            raise ModelError(f"{site.where}: relu6 and negative_slope {slope}; wanted one of them")
-        clip(site, out, tensors)
+            raise ModelError(f"{ctx.where}: relu6 and negative_slope {slope}; wanted one of them")
+        clip(ctx, out, tensors)
     elif slope:
-        out.node("LeakyRelu", site.layer, alpha=slope)
+        out.node("LeakyRelu", ctx.layer, alpha=slope)
     else:
-        out.node("Relu", site.layer)
+        out.node("Relu", ctx.layer)
 
 
-def prelu_params(site: Site) -> list[Param]:
-    site.rank(2, 3, 4, 5)
-    param = site.param
+def prelu_params(ctx: LayerContext) -> list[Param]:
+    ctx.rank(2, 3, 4, 5)
+    param = ctx.param
     return [
         Param(
-            () if param.channel_shared else (site.shape[1],), param.filler if param.HasField("filler") else None, 0.25
+            () if param.channel_shared else (ctx.shape[1],),
+            param.filler if param.HasField("filler") else None,
+            0.25,
         )
     ]
 
 
-def prelu(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
-    slope = tensors[0].reshape(-1, *[1] * (len(site.shape) - 2))
-    out.node("PRelu", site.layer, [*site.layer.inputs, *out.weights(site.layer, [slope])])
+def prelu(ctx: LayerContext, out: OnnxWriter, tensors: Tensors) -> None:
+    slope = tensors[0].reshape(-1, *[1] * (len(ctx.shape) - 2))
+    out.node("PRelu", ctx.layer, [*ctx.layer.inputs, *out.weights(ctx.layer, [slope])])
 
 
-def elu(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
-    out.node("Elu", site.layer, alpha=site.param.alpha)
+def elu(ctx: LayerContext, out: OnnxWriter, tensors: Tensors) -> None:
+    out.node("Elu", ctx.layer, alpha=ctx.param.alpha)
 
 
-def softmax(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
-    out.node("Softmax", site.layer, axis=site.axis(site.param.axis))
+def softmax(ctx: LayerContext, out: OnnxWriter, tensors: Tensors) -> None:
+    out.node("Softmax", ctx.layer, axis=ctx.axis(ctx.param.axis))
 
 
-def power(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+def power(ctx: LayerContext, out: OnnxWriter, tensors: Tensors) -> None:
     """(shift + scale * x) ** power."""
-    param = site.param
-    out.call("Power", site.layer, power=param.power, scale=param.scale, shift=param.shift)
+    param = ctx.param
+    out.call("Power", ctx.layer, power=param.power, scale=param.scale, shift=param.shift)
 
 
-def exp_or_log(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+def exp_or_log(ctx: LayerContext, out: OnnxWriter, tensors: Tensors) -> None:
     """base ** (shift + scale * x), and the logarithm of shift + scale * x; base -1 stands for e."""
-    param = site.param
-    if param.base != -1 and (param.base <= 0 or (param.base == 1 and site.layer.type == "Log")):
-        raise ModelError(f"{site.where}: base {param.base:g}; wanted -1 or a base")
+    param = ctx.param
+    if param.base != -1 and (param.base <= 0 or (param.base == 1 and ctx.layer.type == "Log")):
+        raise ModelError(f"{ctx.where}: base {param.base:g}; wanted -1 or a base")
     base = 1.0 if param.base == -1 else log(param.base)
     if (base, param.scale, param.shift) == (1, 1, 0):
-        out.node(site.layer.type, site.layer)
-    elif site.layer.type == "Exp":
-        out.call("Exp", site.layer, scale=param.scale * base, shift=param.shift * base)
+        out.node(ctx.layer.type, ctx.layer)
+    elif ctx.layer.type == "Exp":
+        out.call("Exp", ctx.layer, scale=param.scale * base, shift=param.shift * base)
     else:
-        out.call("Log", site.layer, scale=param.scale, shift=param.shift, factor=1 / base)
+        out.call("Log", ctx.layer, scale=param.scale, shift=param.shift, factor=1 / base)
 
 
-def clip(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
-    low, high = (0.0, 6.0) if site.layer.type != "Clip" else (site.param.min, site.param.max)
-    bounds = [out.scalar(f"{site.layer.name}/{name}", n) for name, n in (("min", low), ("max", high))]
-    out.node("Clip", site.layer, [*site.layer.inputs, *bounds])
+def clip(ctx: LayerContext, out: OnnxWriter, tensors: Tensors) -> None:
+    low, high = (0.0, 6.0) if ctx.layer.type != "Clip" else (ctx.param.min, ctx.param.max)
+    bounds = [out.scalar(f"{ctx.layer.name}/{name}", n) for name, n in (("min", low), ("max", high))]
+    out.node("Clip", ctx.layer, [*ctx.layer.inputs, *bounds])
 
 
-def swish(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
-    out.call("Swish", site.layer, beta=site.param.beta)
+def swish(ctx: LayerContext, out: OnnxWriter, tensors: Tensors) -> None:
+    out.call("Swish", ctx.layer, beta=ctx.param.beta)
 
 
-def threshold(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
-    out.call("Threshold", site.layer, threshold=site.param.threshold)
+def threshold(ctx: LayerContext, out: OnnxWriter, tensors: Tensors) -> None:
+    out.call("Threshold", ctx.layer, threshold=ctx.param.threshold)
 
 
-def dropout(site: Site, out: OnnxWriter, tensors: Tensors) -> None:
+def dropout(ctx: LayerContext, out: OnnxWriter, tensors: Tensors) -> None:
     """Caffe scales while it trains, so that nothing is left to do here; forks can put it off until now."""
-    if site.param.scale_train:
-        out.node("Dropout", site.layer)
+    if ctx.param.scale_train:
+        out.node("Dropout", ctx.layer)
     else:
-        factor = out.scalar(f"{site.layer.name}/scale", 1 - site.param.dropout_ratio)
-        out.node("Mul", site.layer, [*site.layer.inputs, factor])
+        factor = out.scalar(f"{ctx.layer.name}/scale", 1 - ctx.param.dropout_ratio)
+        out.node("Mul", ctx.layer, [*ctx.layer.inputs, factor])
 
 
 def _plain(name: str, op: str) -> None:
-    kind(name, lambda site, out, tensors: out.node(op, site.layer))
+    register_layer(name, lambda ctx, out, tensors: out.node(op, ctx.layer))
 
 
-kind("ReLU", relu, settings="relu_param")
-kind("PReLU", prelu, params=prelu_params, settings="prelu_param")
-kind("ELU", elu, settings="elu_param")
-kind("Softmax", softmax, settings="softmax_param")
-kind("Power", power, settings="power_param")
-kind("Exp", exp_or_log, settings="exp_param")
-kind("Log", exp_or_log, settings="log_param")
+register_layer("ReLU", relu, settings="relu_param")
+register_layer("PReLU", prelu, params=prelu_params, settings="prelu_param")
+register_layer("ELU", elu, settings="elu_param")
+register_layer("Softmax", softmax, settings="softmax_param")
+register_layer("Power", power, settings="power_param")
+register_layer("Exp", exp_or_log, settings="exp_param")
+register_layer("Log", exp_or_log, settings="log_param")
 _plain("Sigmoid", "Sigmoid")
 _plain("TanH", "Tanh")
 _plain("AbsVal", "Abs")
 _plain("BNLL", "Softplus")
-kind("Dropout", dropout, settings="dropout_param")
-kind("Clip", clip, settings="clip_param")
-kind("ReLU6", clip)
-kind("Swish", swish, settings="swish_param")
-kind("Threshold", threshold, settings="threshold_param")
+register_layer("Dropout", dropout, settings="dropout_param")
+register_layer("Clip", clip, settings="clip_param")
+register_layer("ReLU6", clip)
+register_layer("Swish", swish, settings="swish_param")
+register_layer("Threshold", threshold, settings="threshold_param")
