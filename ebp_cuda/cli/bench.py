@@ -71,7 +71,7 @@ def bench(
 
 def _places(model: str, layer: str | None, contrast_layer: str | None) -> tuple[str, str | None]:
     """Where the map is read and where the contrast is: as given, or a known network's own."""
-    from ..models import MODELS
+    from ..models.catalogue import MODELS
 
     if layer is not None:
         return layer, contrast_layer
@@ -103,7 +103,7 @@ def _print_times(method: ExcitationBackprop, x: torch.Tensor, target: torch.Tens
 def _network(model: str, weights: Path | None) -> Net:
     import ebp_cuda
 
-    from ..models import MODELS
+    from ..models.catalogue import MODELS
     from .profile import known_network
 
     if model in MODELS and not Path(model).is_file():

@@ -15,8 +15,8 @@ from ..images.maps import Panel, figure, overlay, save_figure
 from ..images.preprocess import Preprocess
 from ..net import Net, from_torch, load
 from .grid import Mosaic, draw_mosaics
-from .grid_photos import cut_tiles, read_photos, shipped_photos
-from .grid_run import METHODS, GridMethod, grid_summary, play_grid, prepared
+from .grid_photos import cut_tiles, prepared, read_photos, shipped_photos
+from .grid_run import METHODS, GridMethod, grid_summary, play_grid
 from .records import Records, Row, write_csv
 from .report import print_table
 

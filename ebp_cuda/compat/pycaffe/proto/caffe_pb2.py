@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf import message_factory
 
-from ....importers.caffe.schema import NetParameter
+from ....importers.caffe.schema import NetParameter as NetParameter
 
 _FILE = NetParameter.DESCRIPTOR.file
 _TOP_LEVEL = ("Phase",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def average_pool(call: Call) -> list[Node]:
     return _averaged(call, call.x, attrs, call.flag("count_include_pad"))
 
 
-def _averaged(call: Call, x: str, attrs: dict, whole: bool) -> list[Node]:
+def _averaged(call: Call, x: str, attrs: dict[str, Any], whole: bool) -> list[Node]:
     """Average pooling as the call's output; padding that differs between the sides is made of zeros."""
     before, after = attrs["padding"], attrs["padding_end"]
     if before == after or not whole:
@@ -81,7 +82,7 @@ def _squares(call: Call) -> Node:
     return call.step("power", call.x, "power", power=2.0)
 
 
-def _pairs(attrs: dict) -> tuple[tuple[int, int], ...]:
+def _pairs(attrs: dict[str, Any]) -> tuple[tuple[int, int], ...]:
     return ((0, 0), (0, 0), *zip(attrs["padding"], attrs["padding_end"], strict=True))
 
 
