@@ -95,9 +95,7 @@ class Cuda:
         self, part: Part, plus: Part, x: torch.Tensor, bias: torch.Tensor | None, *, relu: bool, as_gate: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         geometry = part.geometry.geometry
-        return ops.conv2d_excitation(
-            x, part.weight, plus.tensor(), bias, *geometry, relu=relu, as_gate=as_gate
-        )
+        return ops.conv2d_excitation(x, part.weight, plus.tensor(), bias, *geometry, relu=relu, as_gate=as_gate)
 
     def apply(self, part: Part, x: torch.Tensor) -> torch.Tensor:
         if part.kind == "conv_transpose":
@@ -174,9 +172,7 @@ def _down_planes(term: Term, addend: torch.Tensor | None, gate: torch.Tensor | N
     gate, addend = (None if t is None else plane(t) for t in (gate, addend))
 
     def on_planes(window: Window, r: torch.Tensor, weight: torch.Tensor, size: Ints) -> torch.Tensor:
-        return ops.conv2d_sweep(
-            r, weight, size, *window.geometry, gate=gate, addend=addend, precision=precision
-        )
+        return ops.conv2d_sweep(r, weight, size, *window.geometry, gate=gate, addend=addend, precision=precision)
 
     return term.part.geometry.transposed(term.s, term.part.tensor(), term.shape[2:], on_planes)
 

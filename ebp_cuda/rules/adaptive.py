@@ -8,7 +8,7 @@ got. (A window of 2 beside one of 3: every row of the first is taken three times
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
@@ -18,12 +18,9 @@ from ..errors import ShapeError
 from ..graph import Node
 from . import pooling
 from .copies import collected, picked
-from .registry import OPERATIONS, RULE_SETS, Down, Forward, Step, operation, register_rule
+from .registry import OPERATIONS, RULE_SETS, Down, Forward, Params, Relevances, Step, Tensors, operation, register_rule
 from .relevance import Relevance
 from .saved import Saved
-
-Tensors = Sequence[torch.Tensor]
-Params = Mapping[str, torch.Tensor]
 
 
 def windows(size: int, outputs: int) -> list[range]:
@@ -75,9 +72,7 @@ def _enter(name: str, plain_forward: Forward, plain_rules: Mapping[str, Down]) -
 
     for rules, plain_down in plain_rules.items():
 
-        def down(
-            step: Step, above: Sequence[Relevance | None], plain_down: Down = plain_down
-        ) -> list[Relevance | None]:
+        def down(step: Step, above: Relevances, plain_down: Down = plain_down) -> list[Relevance | None]:
             x, plain = _expanded(step.node, step.inputs[0])
             (rel,) = plain_down(replace(step, node=plain, inputs=[x], shapes=[x.shape]), above)
             return [None if rel is None else Relevance(_collected(step.node, rel.p(), step.inputs[0]))]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch
 
 from ..graph import Node
 from .pointwise import pass_through
-from .registry import Step, operation, register_rule
+from .registry import Params, Relevances, Step, Tensors, operation, register_rule
 from .relevance import Relevance, only
 from .saved import Saved
-
-Tensors = Sequence[torch.Tensor]
-Params = Mapping[str, torch.Tensor]
 
 
 def _along(x: torch.Tensor, weight: torch.Tensor, axis: int) -> torch.Tensor:
@@ -29,7 +25,7 @@ def weighted_sum(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tenso
 
 
 @register_rule("weighted_sum", "share", rule_sets=["conserving"], needs="x")
-def share_weighted_sum(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def share_weighted_sum(step: Step, above: Relevances) -> list[Relevance | None]:
     """As a convolution shares in "conserving": p_below = x+ * W+^T r + x- * W-^T r, r = p / (W+ x+ + W- x-).
 
     Where that normalizer is 0, p is spread evenly over the elements whose weight is not 0.
@@ -54,7 +50,7 @@ def logsumexp(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 
 @register_rule("logsumexp", "share", needs="xy")
-def share_logsumexp(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def share_logsumexp(step: Step, above: Relevances) -> list[Relevance | None]:
     """By e^x, which is what each input added; it is the gradient as well."""
     rel, x, y = only(above), step.inputs[0], step.outputs[0]
     p = rel.p()
@@ -73,7 +69,7 @@ def product(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 
 @register_rule("product", "share", rule_sets=["conserving"], needs="")
-def share_product(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def share_product(step: Step, above: Relevances) -> list[Relevance | None]:
     """Evenly: x_i dy/dx_i = y for every factor, so all of them have the same part in the product."""
     rel, shape, axes = only(above), step.shapes[0], sorted(step.node.attrs["axes"])
     p = rel.p() / prod(shape[axis] for axis in axes)
@@ -100,7 +96,7 @@ def log_softmax(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensor
 
 
 @register_rule("log_softmax", "gradient", rule_sets=["caffe"], needs="y")
-def log_softmax_gradient(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def log_softmax_gradient(step: Step, above: Relevances) -> list[Relevance | None]:
     rel, y, axis = only(above), step.outputs[0], step.node.attrs["axis"]
     p = rel.p()
     softmax = y.exp().repeat_interleave(p.shape[0] // y.shape[0], 0)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 
 from ..graph import Node
-from .registry import Step, operation, register_rule
+from .registry import Params, Relevances, Step, Tensors, operation, register_rule
 from .relevance import Relevance, only
 from .saved import Saved
-
-Tensors = Sequence[torch.Tensor]
-Params = Mapping[str, torch.Tensor]
 
 _COMPARED = {
     "equal": torch.eq,
@@ -31,7 +26,7 @@ def compare(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 
 @register_rule("compare", "route", needs="")
-def nothing_below_a_mask(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def nothing_below_a_mask(step: Step, above: Relevances) -> list[Relevance | None]:
     """A mask has no part in a sum, so nothing goes to what was compared."""
     return [None] * len(step.shapes)
 
@@ -50,7 +45,7 @@ def where(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 
 @register_rule("where", "route", needs="x")
-def route_to_choice(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def route_to_choice(step: Step, above: Relevances) -> list[Relevance | None]:
     """p of an element to the value that it was taken from; to nobody where that is a constant."""
     rel = only(above)
     inputs = iter(step.inputs)

@@ -14,20 +14,14 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 
 from .. import ops
 from ..graph import Node
 from ..linear import LinearMap
-from .registry import Step, operation, register_rule
+from .registry import Params, Relevances, Step, Tensors, operation, register_rule
 from .relevance import Relevance, only
 from .saved import Gate, Saved
-
-Tensors = Sequence[torch.Tensor]
-Params = Mapping[str, torch.Tensor]
-Relevances = Sequence[Relevance | None]
 
 
 def _linear_map(node: Node, params: Params, saved: Saved) -> LinearMap:

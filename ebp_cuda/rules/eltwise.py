@@ -6,19 +6,16 @@ later of the first two inputs, then to the earlier one; PROD has no rule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from .. import ops
 from ..errors import ShapeError
 from ..graph import Node
-from .registry import Step, operation, register_rule
+from .registry import Params, Relevances, Step, Tensors, operation, register_rule
 from .relevance import Relevance, only
 from .saved import Saved
-
-Tensors = Sequence[torch.Tensor]
-Params = Mapping[str, torch.Tensor]
 
 
 def _same_shapes(node: Node, xs: Tensors) -> None:
@@ -41,7 +38,8 @@ def eltwise_sum(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensor
 
 
 @register_rule("sum", "share", rule_sets=["caffe"])
-def share_sum(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def share_sum(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below of input i = x_i * p / y: signed, and without the coefficients, as in the original."""
     rel, y = only(above), step.outputs[0]
     positive = all(step.non_negative) and all(c > 0 for c in _coefficients(step.node, len(step.inputs)))
     own = rel.factor is y and positive  # then y / y is 1 wherever some input is not 0
@@ -50,7 +48,8 @@ def share_sum(step: Step, above: Sequence[Relevance | None]) -> list[Relevance |
 
 
 @register_rule("sum", "share", rule_sets=["conserving"], needs="x")
-def share_sum_conserving(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def share_sum_conserving(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below of input i = (c_i x_i)+ * p / z with z = the sum of (c_i x_i)+, evenly where z is 0."""
     rel = only(above)
     coefficients = _coefficients(step.node, len(step.inputs))
     positive = [(c * x).clamp(min=0) for c, x in zip(coefficients, step.inputs, strict=True)]
@@ -71,7 +70,8 @@ def eltwise_max(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensor
 
 
 @register_rule("max", "route", needs="")
-def route_to_largest(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def route_to_largest(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p goes to the input that wins the maximum."""
     rel, (winner,) = only(above), step.saved.winners
     kind = rel.s.dtype
     return [rel.times((winner == index).to(kind)) for index in range(len(step.node.inputs))]
@@ -86,7 +86,7 @@ def eltwise_mul(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensor
 
 
 @register_rule("mul", "pass", rule_sets=["conserving"], needs="")
-def hand_to_gated(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def pass_to_gated(step: Step, above: Relevances) -> list[Relevance | None]:
     """All of p goes to the first input of the output's full size; a gate (squeeze-excite) gets none."""
     rel = only(above)
     full = next((i for i, shape in enumerate(step.shapes) if shape[1:] == rel.s.shape[1:]), 0)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from .pointwise import Attrs, Function, Params, enter_function
+from .pointwise import Attrs, Function, enter_function
+from .registry import Params
 
 
 def _flat(a: Attrs, p: Params, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ part that belongs to an input is that input itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +14,9 @@ import torch.nn.functional as F
 from .. import ops
 from ..errors import ShapeError
 from ..graph import Node
-from .registry import Step, operation, register_rule
+from .registry import Params, Relevances, Step, Tensors, operation, register_rule
 from .relevance import Relevance, only
 from .saved import Saved
-
-Tensors = Sequence[torch.Tensor]
-Params = Mapping[str, torch.Tensor]
 
 
 def _reshaped(step: Step, rel: Relevance) -> Relevance:
@@ -65,7 +62,8 @@ def unsqueeze(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 @register_rule("reshape", "move")
 @register_rule("squeeze", "move")
 @register_rule("unsqueeze", "move")
-def unreshape(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def unreshape(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = p, in the shape of the input."""
     return [_reshaped(step, only(above))]
 
 
@@ -75,7 +73,8 @@ def transpose(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 
 @register_rule("transpose", "move", needs="")
-def untranspose(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def untranspose(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = p, its axes back in the input's order."""
     perm = step.node.attrs["perm"]
     inverse = sorted(range(len(perm)), key=lambda axis: perm[axis])
     return [only(above).map(lambda t: t.permute(inverse))]
@@ -87,7 +86,8 @@ def concat(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 
 @register_rule("concat", "move")
-def unconcat(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def unconcat(step: Step, above: Relevances) -> list[Relevance | None]:
+    """Each input gets its slice of p."""
     rel, axis = only(above), step.node.attrs["axis"]
     sizes = [shape[axis] for shape in step.shapes]
     parts = rel.s.split(sizes, axis)
@@ -112,7 +112,8 @@ def slice_(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 
 @register_rule("slice", "move", needs="")
-def unslice(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def unslice(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = p where the slice was taken, 0 elsewhere."""
     p = only(above).p()
     whole = p.new_zeros(p.shape[0], *step.shapes[0][1:])
     whole[_slices(step.node, whole.dim())] = p
@@ -125,7 +126,8 @@ def split(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 
 @register_rule("split", "move", needs="")
-def unsplit(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def unsplit(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = the p of all parts side by side, 0 for a part that has none."""
     axis, sizes = step.node.attrs["axis"], step.node.attrs["sizes"]
     some = next(rel for rel in above if rel is not None).s
     parts = []
@@ -146,7 +148,8 @@ def pad(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 
 @register_rule("pad", "move", needs="")
-def unpad(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def unpad(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = p without what was padded."""
     inside = [-n for n in _pad_pairs(step.node)]
     return [only(above).map(lambda t: F.pad(t, inside))]
 
@@ -190,7 +193,7 @@ def resize(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 
 @register_rule("resize", "share", rule_sets=["conserving"], needs="x")
-def share_interpolation(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def share_interpolation(step: Step, above: Relevances) -> list[Relevance | None]:
     """Each output shares by interpolation weight times max(x, 0), and by the weight alone where that is 0."""
     rel, x = only(above), step.inputs[0].clamp(min=0)
     z = _resized(step.node, x, rel.s.shape[2:])

@@ -7,7 +7,7 @@ but for arg_max, embed and unpool, which it cannot go back through.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -16,13 +16,9 @@ import torch.nn.functional as F
 from ..errors import InputError, ShapeError
 from ..graph import Node
 from .copies import collected, picked
-from .registry import Step, operation, register_rule
+from .registry import Params, Relevances, Step, Tensors, operation, register_rule
 from .relevance import Relevance, only
 from .saved import Saved
-
-Tensors = Sequence[torch.Tensor]
-Params = Mapping[str, torch.Tensor]
-Relevances = Sequence[Relevance | None]
 
 
 @operation("select", keeps_non_negative=True)
@@ -32,6 +28,7 @@ def select(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 @register_rule("select", "move", needs="")
 def unselect(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below[i] = sum of p over the copies of i, 0 for what nobody picked."""
     attrs = step.node.attrs
     return [Relevance(collected(only(above).p(), attrs["indices"], step.shapes[0][attrs["axis"]], attrs["axis"]))]
 
@@ -43,6 +40,7 @@ def tile(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 @register_rule("tile", "move", needs="")
 def untile(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below[i] = sum of p over the copies of i."""
     p = only(above).p()
     pairs = [n for pair in zip(step.node.attrs["repeats"][1:], step.shapes[0][1:], strict=True) for n in pair]
     return [Relevance(p.reshape(p.shape[0], *pairs).sum(dim=tuple(range(1, len(pairs), 2))))]
@@ -55,6 +53,7 @@ def expand(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 @register_rule("expand", "move", needs="")
 def unexpand(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below[i] = sum of p over the copies of i; the input that gives the shape gets none."""
     p, shape = only(above).p(), step.shapes[0]
     axes = tuple(axis for axis in range(1, p.dim()) if shape[axis] != p.shape[axis])
     return [Relevance(p.sum(dim=axes, keepdim=True) if axes else p), None]
@@ -76,6 +75,7 @@ def crop(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 @register_rule("crop", "move", needs="")
 def uncrop(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = p inside the crop, 0 outside; the input that gives the size gets none."""
     p = only(above).p()
     whole = p.new_zeros(p.shape[0], *step.shapes[0][1:])
     whole[_crop_slices(step.node, step.shapes[1])] = p
@@ -94,6 +94,7 @@ def embed(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 @register_rule("embed", "move", rule_sets=["conserving"], needs="")
 def unembed(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below of a row number = sum of p over the row's features."""
     return [Relevance(only(above).p().sum(-1))]
 
 
@@ -123,6 +124,7 @@ def arg_max(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 @register_rule("arg_max", "route", rule_sets=["conserving"], needs="")
 def route_to_maxima(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p goes to the elements that are among the largest."""
     p, (places,), axis = only(above).p(), step.saved.winners, step.node.attrs["axis"]
     if axis is None:
         p = p.flatten(2).sum(1)
@@ -147,6 +149,7 @@ def unpool(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 @register_rule("unpool", "move", rule_sets=["conserving"], needs="")
 def gather_unpooled(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = p at the places that the inputs were put in."""
     p, (places,) = only(above).p(), step.saved.winners
     winners = places.repeat_interleave(p.shape[0] // places.shape[0], 0)
     return [Relevance(p.flatten(2).gather(2, winners).reshape(p.shape[0], *step.shapes[0][1:])), None]

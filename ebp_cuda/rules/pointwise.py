@@ -17,12 +17,10 @@ import torch.nn.functional as F
 from .. import ops
 from ..errors import ShapeError
 from ..graph import Node
-from .registry import RULE_SETS, Step, operation, register_rule
+from .registry import RULE_SETS, Params, Relevances, Step, Tensors, operation, register_rule
 from .relevance import Relevance, only
 from .saved import Saved
 
-Tensors = Sequence[torch.Tensor]
-Params = Mapping[str, torch.Tensor]
 Attrs = Mapping[str, Any]
 
 
@@ -31,7 +29,8 @@ def _per_channel(param: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return param if param.numel() == 1 else param.reshape(1, -1, *([1] * (x.dim() - 2)))
 
 
-def pass_through(step: Step, above: Sequence[Relevance | None]) -> Sequence[Relevance | None]:
+def pass_through(step: Step, above: Relevances) -> Sequence[Relevance | None]:
+    """p_below = p."""
     return above
 
 
@@ -41,7 +40,8 @@ def relu(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 
 @register_rule("relu", "gradient", rule_sets=["caffe"], needs="y")
-def mask(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def mask_by_output(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = p where y > 0, 0 elsewhere: the ordinary gradient."""
     rel, y = only(above), step.outputs[0]
     return [rel if rel.x is y else rel.times((y > 0).to(y.dtype))]  # y is its own mask where it is the factor
 
@@ -152,8 +152,8 @@ def enter_function(name: str, function: Function) -> None:
         return [function.value(node.attrs, params, xs[0])]
 
     @register_rule(name, "gradient", rule_sets=["caffe"])
-    def down(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
-            return [only(above).times(function.slope(step.node.attrs, step.params, step.inputs[0], step.outputs[0]))]
+    def down(step: Step, above: Relevances) -> list[Relevance | None]:
+        return [only(above).times(function.slope(step.node.attrs, step.params, step.inputs[0], step.outputs[0]))]
 
     register_rule(name, "pass", rule_sets=["conserving"], needs="")(pass_through)
 
@@ -168,7 +168,8 @@ def softmax(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
 
 
 @register_rule("softmax", "gradient", rule_sets=["caffe"], needs="y")
-def softmax_gradient(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def softmax_gradient(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = y * (p - sum of p * y): the ordinary gradient."""
     rel, axis = only(above), step.node.attrs["axis"]
     y = step.outputs[0]
     p = rel.p()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,9 @@ from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
 from ..linear import volume
 from ..linear.spatial import Spatial
-from .registry import Step, operation, register_rule
+from .registry import Params, Relevances, Step, Tensors, operation, register_rule
 from .relevance import Relevance, only
 from .saved import Saved
-
-Tensors = Sequence[torch.Tensor]
 
 
 def _output_size(node: Node, size: int, axis: int) -> int:
@@ -94,7 +92,7 @@ class Windows:
 
 
 @operation("max_pool", keeps_non_negative=True)
-def max_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: Saved) -> Tensors:
+def max_pool(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     w = Windows(node, xs[0])
     if w.spatial.rank == 3:
         if len(node.outputs) > 1:
@@ -118,7 +116,8 @@ def _plane_index(w: Windows, winner: torch.Tensor) -> torch.Tensor:
 
 
 @register_rule("max_pool", "route")
-def route_to_winner(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def route_to_winner(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below[i] = sum of p over the windows whose first maximum is i."""
     rel, x = above[0], step.inputs[0]
     if rel is None:
         return [None]  # only the indices, which carry none, were asked about
@@ -149,7 +148,7 @@ def _max_of_volume(w: Windows, x: torch.Tensor, saved: Saved) -> torch.Tensor:
 
 
 @operation("avg_pool", keeps_non_negative=True)
-def avg_pool(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: Saved) -> Tensors:
+def avg_pool(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     w = Windows(node, xs[0])
     if node.attrs["kernel"] is not None and node.attrs["padding"] != node.attrs["padding_end"]:
         raise UnsupportedError(f"layer '{node.name}': average pooling with uneven padding")
@@ -172,7 +171,8 @@ def _window_sum(w: Windows, x: torch.Tensor) -> torch.Tensor:
 
 
 @register_rule("avg_pool", "share", rule_sets=["caffe"], needs="x")
-def share_window(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def share_window(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = x * spread(p / z) with z = the sum of x over each window, 0 where z is not above 0."""
     rel, x = only(above), step.inputs[0]
     w = Windows(step.node, x)
     z = _window_sum(w, x)
@@ -182,7 +182,8 @@ def share_window(step: Step, above: Sequence[Relevance | None]) -> list[Relevanc
 
 
 @register_rule("avg_pool", "share", rule_sets=["conserving"], needs="x")
-def share_window_conserving(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def share_window_conserving(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = x+ * spread(p / z) with z = the sum of x+ over each window, spread evenly where z is 0."""
     rel, x = only(above), step.inputs[0]
     w = Windows(step.node, x)
     x = x if step.non_negative[0] else x.clamp(min=0)
@@ -203,7 +204,7 @@ def _spread(w: Windows, r: torch.Tensor) -> torch.Tensor:
 
 
 @operation("mean", keeps_non_negative=True)
-def mean(node: Node, params: Mapping[str, torch.Tensor], xs: Tensors, saved: Saved) -> Tensors:
+def mean(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     if 0 in _axes(node, xs[0].dim()):
         raise UnsupportedError(f"layer '{node.name}': mean over the batch axis")
     return [xs[0].mean(dim=tuple(node.attrs["axes"]), keepdim=bool(node.attrs["keepdims"]))]
@@ -214,14 +215,16 @@ def _axes(node: Node, rank: int) -> list[int]:
 
 
 @register_rule("mean", "share", rule_sets=["caffe"], needs="x")
-def share_mean(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def share_mean(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = x * p / z with z = the sum of x over the axes, 0 where z is not above 0."""
     rel, x = _kept_dims(step, only(above)), step.inputs[0]
     z = x.sum(dim=_axes(step.node, x.dim()), keepdim=True).clamp(min=0)
     return [Relevance(_over_classes(rel.divided_by(z), x), x)]
 
 
 @register_rule("mean", "share", rule_sets=["conserving"], needs="x")
-def share_mean_conserving(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def share_mean_conserving(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = x+ * p / z with z = the sum of x+ over the axes, spread evenly where z is 0."""
     rel, axes = _kept_dims(step, only(above)), _axes(step.node, step.inputs[0].dim())
     x = step.inputs[0].clamp(min=0)
     z = x.sum(dim=axes, keepdim=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 
@@ -22,6 +23,10 @@ from ..linear.weights import Form
 from ..vocabulary import SIGNATURES, Attribute, Parameter, Signature, signature_of
 from .relevance import Relevance
 from .saved import Gate, Saved
+
+Tensors: TypeAlias = Sequence[torch.Tensor]
+Params: TypeAlias = Mapping[str, torch.Tensor]
+Relevances: TypeAlias = Sequence[Relevance | None]
 
 RULE_SETS = ("caffe", "conserving")
 KINDS = ("share", "route", "pass", "move", "gradient")
@@ -79,9 +84,9 @@ class Step:
         return Form(name[-1]).of(self.params[name[:-1]])
 
 
-Forward = Callable[[Node, Mapping[str, torch.Tensor], Sequence[torch.Tensor], Saved], Sequence[torch.Tensor]]
+Forward: TypeAlias = Callable[[Node, Params, Tensors, Saved], Tensors]
 """(node, params, inputs, saved) -> outputs."""
-Down = Callable[[Step, Sequence["Relevance | None"]], Sequence["Relevance | None"]]
+Down: TypeAlias = Callable[[Step, Relevances], Relevances]
 """(step, relevance of the outputs) -> relevance of the inputs."""
 
 
@@ -184,10 +189,19 @@ def register_operation(
 def register_rule(
     op: str, kind: str, *, rule_sets: Sequence[str] = RULE_SETS, needs: str = "xy"
 ) -> Callable[[Down], Down]:
-    """Decorator that enters (or replaces) the rule by which `rule_sets` carry relevance through `op`.
+    """Decorator that enters (or replaces) the rule by which `rule_sets` take relevance down through `op`.
 
-    The function takes (step, relevances of the outputs) and returns the relevances of the inputs, None for an
-    input that gets none. Raises InputError for an operation, kind or rule set that does not exist.
+    The function takes (step, relevances of the outputs) and returns the relevances of the inputs, None for an input
+    that gets none. It is called where at least one output has one; with a single output that is never None.
+
+    Args:
+        op: name of an operation, the package's or your own.
+        kind: one of `KINDS`, for `Net.explain_support` and `ebp-cuda layers`.
+        rule_sets: those that take it.
+        needs: which activations it reads: "x" the layer's inputs, "y" its outputs, "xy" both, "" neither.
+
+    Raises:
+        InputError: for an operation, kind or rule set that does not exist.
     """
     if op not in OPERATIONS:
         raise InputError(f"register_rule: no operation '{op}'{nearest_names(op, OPERATIONS)}")

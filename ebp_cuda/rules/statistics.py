@@ -7,20 +7,15 @@ mean and deviation are taken for constants: they are sums over everything, and s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 
 from .. import ops
 from ..errors import ShapeError
 from ..graph import Node
 from .pointwise import pass_through
-from .registry import Step, operation, register_rule
+from .registry import Params, Relevances, Step, Tensors, operation, register_rule
 from .relevance import Relevance, only
 from .saved import Saved
-
-Tensors = Sequence[torch.Tensor]
-Params = Mapping[str, torch.Tensor]
 
 
 def _total(node: Node, x: torch.Tensor) -> torch.Tensor:
@@ -50,7 +45,8 @@ def _restored(step: Step, rel: Relevance) -> torch.Tensor:
 
 
 @register_rule("reduce", "gradient", rule_sets=["caffe"], needs="x")
-def reduce_gradient(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def reduce_gradient(step: Step, above: Relevances) -> list[Relevance | None]:
+    """p_below = p * dy / dx."""
     x, attrs = step.inputs[0], step.node.attrs
     p = _restored(step, only(above)) * attrs["coefficient"]
     if attrs["kind"] == "mean":
@@ -62,7 +58,7 @@ def reduce_gradient(step: Step, above: Sequence[Relevance | None]) -> list[Relev
 
 
 @register_rule("reduce", "share", rule_sets=["conserving"], needs="x")
-def share_reduced(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def share_reduced(step: Step, above: Relevances) -> list[Relevance | None]:
     """By what each input added to the side of the coefficient's sign, evenly where nothing did."""
     x, attrs = step.inputs[0], step.node.attrs
     axes = tuple(attrs["axes"])
@@ -74,21 +70,21 @@ def share_reduced(step: Step, above: Sequence[Relevance | None]) -> list[Relevan
 
 @operation("mvn")
 def mvn(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
-    return [_centred(node, xs[0]) / _deviation(node, xs[0])]
+    return [_centered(node, xs[0]) / _deviation(node, xs[0])]
 
 
-def _centred(node: Node, x: torch.Tensor) -> torch.Tensor:
+def _centered(node: Node, x: torch.Tensor) -> torch.Tensor:
     return x - x.mean(tuple(node.attrs["axes"]), keepdim=True)
 
 
 def _deviation(node: Node, x: torch.Tensor) -> torch.Tensor | float:
     if node.attrs["eps"] is None:
         return 1.0
-    return (_centred(node, x) ** 2).mean(tuple(node.attrs["axes"]), keepdim=True).sqrt() + node.attrs["eps"]
+    return (_centered(node, x) ** 2).mean(tuple(node.attrs["axes"]), keepdim=True).sqrt() + node.attrs["eps"]
 
 
 @register_rule("mvn", "gradient", rule_sets=["caffe"])
-def mvn_gradient(step: Step, above: Sequence[Relevance | None]) -> list[Relevance | None]:
+def mvn_gradient(step: Step, above: Relevances) -> list[Relevance | None]:
     """As the original has it: its derivative of the deviation leaves eps out."""
     p, axes = only(above).p(), tuple(step.node.attrs["axes"])
     if step.node.attrs["eps"] is None:
