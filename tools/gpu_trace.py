@@ -47,7 +47,8 @@ def as_on_cuda() -> Iterator[None]:
     with (
         mock.patch.object(torch.Tensor, "is_cuda", property(lambda tensor: tensor.is_meta), create=True),
         mock.patch.object(torch.backends.cudnn, "is_acceptable", lambda tensor: True),
-        mock.patch.object(ebp_cuda.engine.plan, "settled", lambda tensor: tensor),
+        mock.patch.object(ebp_cuda.engine.plan, "synchronized", lambda tensor: tensor),
+        mock.patch.object(ebp_cuda.linear.part, "synchronized", lambda tensor: tensor),
     ):
         yield
 
@@ -199,7 +200,6 @@ def trace(
     net: Net, layer: str, contrast: str | None, size: tuple[int, int], images: int, classes: int, dtype: str
 ) -> list[Launch]:
     """The launches of one recorded call for images [images, channels, *size], in order."""
-    net.plan("caffe", "meta", dtype).fused = True
     eb = ExcitationBackprop(net, layer, contrast, device="meta", dtype=dtype)
     channels = next(iter(net.graph.inputs.values()))[1]
     x = torch.empty(images, channels, *size, device="meta").contiguous(memory_format=torch.channels_last)
