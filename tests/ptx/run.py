@@ -17,13 +17,14 @@ import time
 import warnings
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
 import correctness
 import figures
 import mutate
+from executor_build import build
 from machine import Machine
 from runner import Runner
-
-from build import build
 
 warnings.filterwarnings("ignore", category=RuntimeWarning)
 
@@ -31,7 +32,7 @@ warnings.filterwarnings("ignore", category=RuntimeWarning)
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run the kernels' PTX without a GPU.")
     parser.add_argument("--build", type=Path, help="folder for what is compiled (default: a temporary one)")
-    parser.add_argument("--compiled", type=Path, help="folder that holds objects and PTX already (build.py)")
+    parser.add_argument("--compiled", type=Path, help="folder that holds objects and PTX already (executor_build.py)")
     parser.add_argument("--archs", default="90 120")
     parser.add_argument("--cases", type=int, default=60, help="convolutions (default 60)")
     parser.add_argument("--mutations", type=int, default=40, help="mistakes to put into each of two units (default 40)")
