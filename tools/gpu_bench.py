@@ -1,13 +1,15 @@
 """Time of contrastive maps on a GPU: ours, our algorithm on torch's parts, TorchRay's, and the computed floor.
 
-    python tools/gpu_bench.py [--dtypes fp32,tf32,bf16] [--seconds 200] [--out FOLDER] [--rehearse]
+    python tools/gpu_bench.py [--dtypes fp32,tf32,bf16] [--seconds 200] [--out FOLDER] [--peers] [--predicted FILE]
+        [--rehearse]
 
 GoogLeNet at pool2 and VGG16 at pool4, batches of 1 and 64, one class and 80 (VGG16: 20); seeded random weights, made on
 the fly. Every time is the median of timed calls after three untimed ones, by CUDA events, one call in flight. Ours is
 the whole call of `attribute`, replayed as a CUDA graph, and beside it the same call run eagerly; the yardstick too is
 timed either way. The peers may use tf32 exactly where we do: never in the rows of fp32, always in those of tf32 and
 bf16. Ours is timed twice, before and after the peers; a difference smaller than that between the two is noise. Writes
-DEVICE-DATE.json and .md.
+DEVICE-DATE.json and .md, anew after every row, the most telling rows first. --peers: the peers too, which take most of
+the time (the files are then DEVICE-DATE-peers). --predicted: rows of predict_gpu.py, to stand beside the measured ones.
 --rehearse runs it all on the CPU with two tiny networks, whose times mean nothing.
 """
 
@@ -15,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import itertools
 import json
 import re
 import shlex
@@ -23,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,8 @@ OTHER_MAP = 0.1
 AT_ONCE = 256
 """Copies of images that the usual way takes at once; more are as many times slower."""
 TINY = ROOT / "tests" / "golden" / "tiny"
+Keep = Callable[[list[Row], list[str]], None]
+"""Writes down the rows so far, and the names of those that were left out."""
 DRIVER = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
 
 
@@ -127,7 +130,7 @@ class Bench:
             contrastive_excitation_backprop, self.module, x, self.targets(images, classes).reshape(-1), *places
         )
 
-    def row(self, images: int, classes: int, dtype: str, ceilings: Ceilings) -> Row:
+    def row(self, images: int, classes: int, dtype: str, ceilings: Ceilings, peers: bool) -> Row:
         parts = list(work(self.net, self.setup.size, self.layer, self.contrast, images, classes))
         flop, byte = sum(part.flops for part in parts), sum(part.bytes for part in parts)
         floor = floor_seconds(parts, dtype, ceilings) * 1e3
@@ -138,7 +141,8 @@ class Bench:
             again = self.measure_ours(row, x, targets)
         except Exception as error:  # whatever it is, the other rows are worth having
             row.notes.append(f"ours: {first_line(error)}")
-        self.add_peers(row, x, targets)
+        if peers:
+            self.add_peers(row, x, targets)
         if again is not None:
             row.again_ms = again()
         return row
@@ -253,24 +257,46 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dtypes", default=",".join(PRODUCTS), help="of ours (default fp32,tf32,bf16)")
     parser.add_argument("--seconds", type=float, default=200, help="no row is begun after that (default 200)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the results")
+    parser.add_argument("--peers", action="store_true", help="time the peers, too")
+    parser.add_argument("--predicted", type=Path, help="rows of predict_gpu.py")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU with tiny networks")
     return parser.parse_args()
 
 
-def measure_all(args: argparse.Namespace, device: torch.device, ceilings: Ceilings) -> tuple[list[Row], list[str]]:
-    """The rows that fit the time, and the names of those that did not."""
+def planned(setups: Sequence[Setup], dtypes: Sequence[str]) -> list[tuple[Setup, int, int, str]]:
+    """The rows, the most telling first: many images or many classes before one of each, bf16 and both at once last."""
+
+    def rank(batch: tuple[int, int], dtype: str) -> tuple[bool, bool, int]:
+        return min(batch) > 1, dtype == "bf16", -max(batch)
+
+    every = [(setup, *batch, dtype) for setup in setups for batch in setup.batches for dtype in dtypes]
+    return sorted(every, key=lambda row: rank((row[1], row[2]), row[3]))
+
+
+def predictions(file: Path | None) -> dict[tuple[str, int, int, str], float]:
+    """Milliseconds by row, as predict_gpu.py wrote them."""
+    rows = json.loads(file.read_text()) if file is not None and file.exists() else []
+    return {(r["network"], r["images"], r["classes"], r["dtype"]): r["predicted_ms"] for r in rows}
+
+
+def measure_all(args: argparse.Namespace, device: torch.device, ceilings: Ceilings, keep: Keep) -> bool:
+    """Measures the rows that fit the time and keeps each at once; whether all did."""
     stop, rows, skipped = time.monotonic() + args.seconds, [], []
-    for setup in REHEARSAL if args.rehearse else REAL:
-        bench = Bench(setup, device, 0.02 if args.rehearse else 0.4)
-        for (images, classes), dtype in itertools.product(setup.batches, args.dtypes.split(",")):
-            if time.monotonic() > stop:
-                skipped.append(f"{setup.name} N={images} K={classes} {dtype}")
-                continue
-            rows.append(bench.row(images, classes, dtype, ceilings))
-            release(device)
-        del bench
+    benches: dict[str, Bench] = {}
+    known = predictions(args.predicted)
+    for setup, images, classes, dtype in planned(REHEARSAL if args.rehearse else REAL, args.dtypes.split(",")):
+        if time.monotonic() > stop:
+            skipped.append(f"{setup.name} N={images} K={classes} {dtype}")
+            continue
+        if setup.name not in benches:
+            benches[setup.name] = Bench(setup, device, 0.02 if args.rehearse else 0.3)
+        row = benches[setup.name].row(images, classes, dtype, ceilings, args.peers)
+        row.predicted_ms = known.get((setup.name, images, classes, dtype))
+        rows.append(row)
         release(device)
-    return rows, skipped
+        keep(rows, skipped)
+    keep(rows, skipped)
+    return bool(rows) and not skipped and all(row.ours_ms is not None for row in rows if row.dtype == "fp32")
 
 
 def main() -> int:
@@ -279,26 +305,25 @@ def main() -> int:
         sys.exit("torch finds no CUDA device; --rehearse runs the benchmark's steps on the CPU")
     device = torch.device("cpu" if args.rehearse else "cuda")
     facts, ceilings = describe(device), measure_ceilings(device)
-    rows, skipped = measure_all(args, device, ceilings)
     rates = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in ceilings.flops.items())
-    head = "\n".join(
-        [
-            *(f"* {k}: {v}" for k, v in facts.items()),
-            f"* measured ceilings: {rates}, {ceilings.bandwidth / 1e9:.0f} GB/s",
-        ]
-    )
-    text = f"# c-MWP on {facts['device']}\n\n{head}\n\n{table(rows)}"
-    text += "".join(f"* not measured, the time was up: {name}\n" for name in skipped)
+    head = "\n".join(f"* {key}: {value}" for key, value in facts.items())
+    head += f"\n* measured ceilings: {rates}, {ceilings.bandwidth / 1e9:.0f} GB/s"
+    print(head, flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     name = f"{re.sub(r'[^A-Za-z0-9]+', '-', facts['device']).strip('-').lower()}-{facts['date']}"
-    with atomic_path(args.out / f"{name}.json") as path:
+    name += "-peers" if args.peers else ""
+
+    def keep(rows: list[Row], skipped: list[str]) -> None:
         results = {"facts": facts, "ceilings": asdict(ceilings), "rows": [asdict(r) for r in rows], "skipped": skipped}
-        path.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    with atomic_path(args.out / f"{name}.md") as path:
-        path.write_text(text, encoding="utf-8")
-    print(text)
-    measured = [row for row in rows if row.dtype == "fp32" and row.ours_ms is not None]
-    return 0 if measured and not skipped else 1
+        text = f"# c-MWP on {facts['device']}\n\n{head}\n\n{table(rows)}"
+        text += "".join(f"* not measured, the time was up: {row}\n" for row in skipped)
+        for suffix, content in ((".json", json.dumps(results, indent=1)), (".md", text)):
+            with atomic_path(args.out / f"{name}{suffix}") as path:
+                path.write_text(content, encoding="utf-8")
+
+    complete = measure_all(args, device, ceilings, keep)
+    print((args.out / f"{name}.md").read_text())
+    return 0 if complete else 1
 
 
 if __name__ == "__main__":

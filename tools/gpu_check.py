@@ -1,12 +1,14 @@
-"""All that a GPU must show, in one call under ten minutes: build, tests, sanitizer, benchmark.
+"""All that a GPU must show, in two short commands: is it correct, and how fast is it.
 
-    python tools/gpu_check.py [--out FOLDER] [--skip STEP,STEP] [--rehearse]
+    python tools/gpu_check.py --part correct [--out FOLDER]     at most 150 s
+    python tools/gpu_check.py --part fast [--out FOLDER]        at most 270 s; useful if the first one failed, too
 
-Needs a Python with torch (CUDA), numpy, onnx, protobuf, typer, rich, pillow, matplotlib, pytest, and nvcc; nothing is
-fetched and nothing installed: the library is built in place, for this GPU only unless EBP_CUDA_ARCHS says otherwise. A
-step that fails is reported and the next one still runs; the exit code is 1 if any failed. What the steps wrote is in
-FOLDER/gpu_check.log, the times in FOLDER/DEVICE-DATE.md and .json. --rehearse runs every step on the CPU: the tests are
-collected and not run, and the benchmark's networks are tiny.
+Needs a Python with torch (CUDA), numpy, onnx, protobuf, typer, rich, pillow, matplotlib, pytest, pytest-timeout, and
+nvcc; nothing is fetched and nothing installed: the library is built in place, for this GPU only unless EBP_CUDA_ARCHS
+says otherwise. Steps that can run side by side do, each in a process of its own, so that one that fails or hangs hides
+no other; their output goes to FOLDER/PART.log as they end. The exit code is 1 if any failed. FOLDER holds what must be
+kept, a few small files. --rehearse runs every step on the CPU: the kernels in the emulator, tests collected and not
+run, tiny networks. gpu_steps.py says what the steps are.
 """
 
 from __future__ import annotations
@@ -14,30 +16,21 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-SANITIZERS = ("memcheck", "racecheck", "synccheck")
+from gpu_steps import LIMITS, ROOT, Step, steps
+
 LEFT_OUT = "left out: no compute-sanitizer, or no GPU for it"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command and the seconds it may take. `shows`: a pattern that its output must hold."""
-
-    name: str
-    command: tuple[str, ...]
-    limit: int
-    shows: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
+SHOWN = ("predict", "rows", "schedules", "profile", "peers")
+"""Steps whose output's end is printed in any case: tables."""
 
 
 @dataclass(frozen=True)
@@ -50,63 +43,13 @@ class Outcome:
     last_line: str
 
 
-def architecture() -> dict[str, str]:
-    """EBP_CUDA_ARCHS for the GPU at hand, where the caller has not set it."""
-    if "EBP_CUDA_ARCHS" in os.environ:
-        return {}
-    code = "import torch; print('%d%d' % torch.cuda.get_device_capability() if torch.cuda.is_available() else '90')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    return {"EBP_CUDA_ARCHS": done.stdout.strip()} if done.returncode == 0 else {}
-
-
-def sanitizer() -> str | None:
-    """compute-sanitizer of CUDA_HOME, PATH or /usr/local/cuda."""
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
-    places = [f"{home}/{folder}" for home in homes if home for folder in ("bin", "extras/compute-sanitizer")]
-    return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=os.pathsep.join(places))
-
-
-def gpu_tests() -> list[str]:
-    """The test files with tests for a GPU; collecting all would take their libraries' imports as well."""
-    marked = re.compile(r"mark\.gpu|\bDEVICES\b")
-    return [
-        str(path.relative_to(ROOT))
-        for path in sorted(ROOT.glob("tests/*/test_*.py"))
-        if marked.search(path.read_text())
-    ]
-
-
-def steps(rehearse: bool, out: Path) -> Iterator[Step]:
-    """The steps in order, at most ten minutes together; those that cannot run here have no command."""
-    python, device = sys.executable, "cpu" if rehearse else "cuda"
-    yield Step("device", ("nvidia-smi",) if not rehearse else (python, "--version"), 15)
-    yield Step("build", (python, "setup.py", "build_ext", "--inplace"), 120, "built ", architecture())
-    ours = f"import torch, ebp_cuda.ops as o; o.require_device(torch.device('{device}')); print(o.build_info())"
-    yield Step("import", (python, "-c", ours), 30)
-    yield Step("ops", (python, "tools/gpu_ops.py", device), 45, " 0 wrong")
-    collect = ("--collect-only",) if rehearse else ("--continue-on-collection-errors", "-rf", "--durations=8")
-    pytest = (python, "-m", "pytest", *gpu_tests(), "-m", "gpu", "-q", "-p", "no:cacheprovider", *collect)
-    # a run in which every test was skipped has shown nothing
-    yield Step("tests", pytest, 140, r"tests collected|[1-9]\d* passed")
-    tool = sanitizer()
-    for name in SANITIZERS:
-        watched = (python, "tools/gpu_ops.py", device, "--quick")
-        command = (tool, "--tool", name, "--error-exitcode", "9", *watched) if tool and not rehearse else ()
-        yield Step(name, command, 30, " 0 wrong")
-    bench = (python, "tools/gpu_bench.py", "--out", str(out), "--seconds", "100", *(["--rehearse"] if rehearse else []))
-    yield Step("benchmark", bench, 135, "maps/s")
-
-
-def run(step: Step, log: Path) -> Outcome:
+def run(step: Step, log: Path, limit: float | None = None) -> Outcome:
     """Runs one step with its output in `log`; the process and its children are ended at the limit."""
     if not step.command:
         return Outcome(step, 0.0, LEFT_OUT, "")
-    start = time.monotonic()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
-        **step.environment,
-    }
+    start, limit = time.monotonic(), step.limit if limit is None else min(limit, step.limit)
+    paths = [str(ROOT), str(ROOT / "tools"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **step.environment}
     trouble = ""
     with log.open("wb") as stream:
         try:
@@ -116,29 +59,54 @@ def run(step: Step, log: Path) -> Outcome:
         except OSError as error:
             return Outcome(step, 0.0, f"{step.command[0]}: {error.strerror}", "")
         try:
-            code = process.wait(step.limit)
+            code = process.wait(max(1.0, limit))
             trouble = f"exit code {code}" if code else ""
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            trouble = f"not done after {step.limit} s"
+            trouble = f"not done after {max(1.0, limit):.0f} s"
     text = log.read_text(errors="replace")
-    if not trouble and not re.search(step.shows, text):
+    if not trouble and not re.search(step.shows, text, re.MULTILINE):
         trouble = f"its output does not say {step.shows!r}"
     lines = [line for line in text.splitlines() if line.strip()]
     return Outcome(step, time.monotonic() - start, trouble, lines[-1][:160] if lines else "")
 
 
-def show(outcome: Outcome, log: Path) -> None:
-    """What a step did; all of its output's end where it failed, and the benchmark's table in any case."""
-    if (outcome.trouble and outcome.step.command) or outcome.step.name == "benchmark":
-        print("\n".join(log.read_text(errors="replace").splitlines()[-60:]))
-    print(f"== {outcome.step.name}: {outcome.trouble or 'ok'} ({outcome.seconds:.0f} s)", flush=True)
+def show(outcome: Outcome, log: Path, whole: Path) -> None:
+    """What a step did, and the end of its output where it failed or holds a table; the whole of it goes to a file."""
+    head = f"== {outcome.step.name}: {outcome.trouble or 'ok'} ({outcome.seconds:.0f} s)"
+    text = log.read_text(errors="replace") if log.exists() else ""
+    if (outcome.trouble and outcome.step.command) or outcome.step.name in SHOWN:
+        print("\n".join(text.splitlines()[-40:]))
+    print(head, flush=True)
+    with whole.open("a") as stream:
+        stream.write(f"{head}\n{text}\n")
+
+
+def run_until(step: Step, log: Path, until: float) -> Outcome:
+    """Runs a step for no longer than the part has left."""
+    return run(step, log, until - time.monotonic())
+
+
+def run_all(part: str, planned: list[Step], whole: Path, until: float) -> list[Outcome]:
+    """Runs the steps, stage by stage, those of one stage side by side."""
+    outcomes = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _, together in groupby(planned, lambda step: step.stage):
+            stage = list(together)
+            logs = {step.name: Path(folder, re.sub(r"\W+", "-", step.name)) for step in stage}
+            with ThreadPoolExecutor(min(len(stage), os.cpu_count() or 1)) as pool:
+                waiting = [pool.submit(run_until, step, logs[step.name], until) for step in stage]
+                for done in as_completed(waiting):
+                    outcomes.append(done.result())
+                    show(outcomes[-1], logs[outcomes[-1].step.name], whole)
+    return outcomes
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Build, test, sanitize and time ebp_cuda on a GPU.")
-    parser.add_argument("--out", type=Path, help="folder for the benchmark's results (default benchmarks/results)")
+    parser = argparse.ArgumentParser(description="Build, test, watch and time ebp_cuda on a GPU.")
+    parser.add_argument("--part", choices=tuple(LIMITS), required=True)
+    parser.add_argument("--out", type=Path, help="folder for what must be kept (default benchmarks/results)")
     parser.add_argument("--skip", default="", help="steps to leave out, such as build,racecheck")
     parser.add_argument("--rehearse", action="store_true", help="every step on the CPU, as far as it goes there")
     args = parser.parse_args()
@@ -148,27 +116,18 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Runs the steps; 0 where all that could be asked for went well."""
+    """Runs the steps of a part; 0 where all that could be asked for went well."""
     args = parse_arguments()
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    whole, log = out / "gpu_check.log", out / "step.log"
-    whole.write_bytes(b"")
-    outcomes = []
-    for step in steps(args.rehearse, out):
-        if step.name in args.skip.split(","):
-            continue
-        log.write_bytes(b"")
-        outcome = run(step, log)
-        show(outcome, log)
-        outcomes.append(outcome)
-        with whole.open("ab") as stream:
-            stream.write(f"==== {step.name}: {outcome.trouble or 'ok'} ({outcome.seconds:.0f} s)\n".encode())
-            stream.write(log.read_bytes())
-    log.unlink()
+    whole = out / f"{args.part}.log"
+    whole.write_text("")
+    planned = [step for step in steps(args.part, args.rehearse, out) if step.name not in args.skip.split(",")]
+    until = time.monotonic() + (3600 if args.rehearse else LIMITS[args.part])
+    outcomes = run_all(args.part, planned, whole, until)
     print(f"\nlogs in {whole}")
     for outcome in outcomes:
-        print(f"{outcome.step.name:<12} {outcome.trouble or 'ok':<40} {outcome.seconds:6.1f} s  {outcome.last_line}")
+        print(f"{outcome.step.name:<28} {outcome.trouble or 'ok':<36} {outcome.seconds:6.1f} s  {outcome.last_line}")
     left_out = sum(outcome.trouble == LEFT_OUT for outcome in outcomes)
     failed = sum(bool(outcome.trouble) for outcome in outcomes) - left_out
     rehearsed = " (rehearsed on the CPU)" if args.rehearse else ""

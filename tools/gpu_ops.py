@@ -1,14 +1,17 @@
 """Every op on small ragged shapes: the device's answer against the CPU's. What compute-sanitizer watches.
 
-    python tools/gpu_ops.py [cuda | cpu] [--quick]
+    python tools/gpu_ops.py [cuda | cpu] [--quick] [--family pointwise|pools|convolutions|roundings]
 
---quick takes two of the four numbers of channels, for a run that is watched and therefore slow.
+--quick takes two of the numbers of channels. --family: these ops only, in a process of their own, so that what one of
+them does to the device hides nothing of the others.
 
-Exit code 1 where an answer is wrong, 2 where an op of csrc/bindings/schema.cpp has no case here.
+Exit code 1 where an answer is wrong, 2 where an op of csrc/bindings/schema.cpp has no case here, or a kernel of
+convolutions is never reached (`ops.kernels.contraction_kernel` says which are).
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import re
 import sys
@@ -24,8 +27,20 @@ sys.path.insert(0, str(ROOT))
 
 from ebp_cuda import ops  # noqa: E402
 from ebp_cuda.linear.amx import CPU_ONLY  # noqa: E402
+from ebp_cuda.ops.kernels import contraction_kernel  # noqa: E402
 
-CHANNELS = (1, 3, 17, 33)
+CHANNELS = (1, 3, 20, 4, 17, 33, 64)
+"""Multiples of 4 reach the fast kernels; --quick takes the second and the third."""
+VARIANTS = {
+    *((f"mma, {way}", precision) for way in ("up", "down") for precision in ("tf32", "bf16")),
+    *((f"simt, {kind}, {way}", "fp32") for way in ("up", "down") for kind in ("element by element", "small tiles")),
+    *((f"simt, {kind}, up", "fp32, two sums") for kind in ("element by element", "small tiles")),
+    ("simt, large tiles, up", "fp32"),
+    ("simt, large tiles, down", "fp32"),
+    ("depthwise, up", "fp32"),
+    ("depthwise, down", "fp32"),
+}
+"""Kernels that the cases must reach, with the precision asked for."""
 PRECISIONS = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}
 """How far, in relative norm, a result in float32 may be from float64 where its operands are rounded to that."""
 CONVOLUTIONS: list[dict[str, Any]] = [
@@ -79,7 +94,7 @@ def pools(channels: int) -> Iterator[Case]:
 def convolutions(channels: int, precisions: Sequence[str]) -> Iterator[Case]:
     for window, precision in itertools.product(CONVOLUTIONS, precisions):
         groups = window["groups"] or channels
-        outs = channels if groups > 1 else 2 * channels + 1
+        outs = channels if groups > 1 else 2 * channels + (channels % 4 != 0)
         rest = (window["stride"], window["padding"], window["dilation"], groups)
         x, w = numbers(2, channels, 9, 11), torch.randn(outs, channels // groups, *window["kernel"]).clamp(min=0)
 
@@ -118,13 +133,59 @@ def roundings(channels: int, precisions: Sequence[str]) -> Iterator[Case]:
         )
 
 
-def cases(precisions: Sequence[str], quick: bool = False) -> Iterator[Case]:
+def large_tiles(precisions: Sequence[str]) -> Iterator[Case]:
+    """Enough pixels for the large tiles: 128 of them."""
+    rest = (1, 1), (1, 1, 1, 1), (1, 1), 1
+    x, w = numbers(8, 64, 32, 33), torch.randn(128, 64, 3, 3).clamp(min=0)
+    for precision in precisions:
+        yield Case(
+            "conv2d_normalizer", lambda x, w, **more: ops.conv2d_normalizer(x, w, *rest, **more), (x, w), precision
+        )
+        yield Case(
+            "conv2d_sweep",
+            lambda r, w, **more: ops.conv2d_sweep(r, w, (32, 33), *rest, **more),
+            (torch.randn(8, 128, 32, 33), w),
+            precision,
+        )
+
+
+Family = Callable[[int, Sequence[str]], Iterator[Case]]
+FAMILIES: dict[str, Family] = {
+    "pointwise": lambda channels, precisions: pointwise(channels),
+    "pools": lambda channels, precisions: pools(channels),
+    "convolutions": convolutions,
+    "roundings": roundings,
+}
+
+
+def cases(precisions: Sequence[str], quick: bool = False, family: str | None = None) -> Iterator[Case]:
     torch.manual_seed(0)
     for channels in CHANNELS[1:3] if quick else CHANNELS:
-        yield from pointwise(channels)
-        yield from pools(channels)
-        yield from convolutions(channels, precisions)
-        yield from roundings(channels, precisions)
+        for name, make in FAMILIES.items():
+            if family in (None, name):
+                yield from make(channels, precisions)
+    if not quick and family in (None, "convolutions"):
+        yield from large_tiles(precisions)
+
+
+def reached() -> set[tuple[str, str]]:
+    """The kernels that the convolutions reach, channels_last, with the precision asked for."""
+    met = set()
+    shapes = [((2, c, 9, 11), window) for c in CHANNELS for window in CONVOLUTIONS]
+    shapes.append(((8, 64, 32, 33), CONVOLUTIONS[1]))
+    last = torch.channels_last
+    for (batch, channels, *size), window in shapes:
+        groups = window["groups"] or channels
+        outs = channels if groups > 1 else 2 * channels + (channels % 4 != 0)
+        rest = (window["stride"], window["padding"], window["dilation"], groups)
+        x = torch.empty(batch, channels, *size, device="meta").contiguous(memory_format=last)
+        w = torch.empty(outs, channels // groups, *window["kernel"], device="meta").contiguous(memory_format=last)
+        r = ops.conv2d_normalizer(x, w, *rest)
+        for precision in PRECISIONS:
+            met.add((f"{contraction_kernel(x, w, *rest, precision=precision).name}, up", precision))
+            met.add((f"{contraction_kernel(r, w, *rest, in_size=size, precision=precision).name}, down", precision))
+        met.add((f"{contraction_kernel(x, w, *rest, two_sums=True).name}, up", "fp32, two sums"))
+    return met
 
 
 def distance(got: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -152,31 +213,35 @@ def check(case: Case, device: str, form: torch.memory_format) -> str | None:
 
 
 def main() -> int:
-    device = "cpu" if "cpu" in sys.argv[1:] else "cuda"
-    ops.require_device(torch.device(device))
+    parser = argparse.ArgumentParser(description="Every op on the device against the CPU.")
+    parser.add_argument("device", nargs="?", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--quick", action="store_true", help="two of the numbers of channels")
+    parser.add_argument("--family", choices=tuple(FAMILIES), help="these ops only")
+    args = parser.parse_args()
+    ops.require_device(torch.device(args.device))
     schema = (ROOT / "csrc" / "bindings" / "schema.cpp").read_text()
     computes_nothing = {"contraction_kernel"}
     known = set(re.findall(r'm\.def\(\s*"(\w+)', schema)) - CPU_ONLY - computes_nothing
     seen: set[str] = set()
     wrong = count = 0
-    precisions = list(PRECISIONS) if device != "cpu" else ["fp32"]
-    for case, form in itertools.product(
-        cases(precisions, "--quick" in sys.argv[1:]), (torch.contiguous_format, torch.channels_last)
-    ):
+    precisions = list(PRECISIONS) if args.device != "cpu" else ["fp32"]
+    forms = (torch.contiguous_format, torch.channels_last)
+    for case, form in itertools.product(cases(precisions, args.quick, args.family), forms):
         seen.add(case.op)
         count += 1
-        trouble = check(case, device, form)
+        trouble = check(case, args.device, form)
         if trouble:
             wrong += 1
             shapes = ", ".join(str(list(t.shape)) for t in case.tensors)
-            print(f"{case.op} on {shapes} as {str(form).removeprefix('torch.')}: {trouble}")
+            print(f"{case.op} on {shapes} as {str(form).removeprefix('torch.')}: {trouble}", flush=True)
             if "CUDA error" in trouble:
                 sys.exit("after that the device takes no call of this process")
-    print(f"{count} calls of {len(seen)} ops on {device}: {wrong} wrong")
-    if missing := sorted(known - seen):
-        print(f"no case for {', '.join(missing)}")
-        return 2
-    return 1 if wrong else 0
+    print(f"{count} calls of {len(seen)} ops on {args.device}: {wrong} wrong")
+    missing = [f"no case for {op}" for op in sorted(known - seen) if args.family is None]
+    if args.family in (None, "convolutions"):
+        missing += [f"never reached: {name} ({precision})" for name, precision in sorted(VARIANTS - reached())]
+    print(*missing, sep="\n", end="\n" if missing else "")
+    return 1 if wrong else 2 if missing else 0
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ class Row:
     floor_ms: float
     gflop: float
     gbyte: float
+    predicted_ms: float | None = None
+    """By predict_gpu.py."""
     ours_ms: float | None = None
     again_ms: float | None = None
     eager_ms: float | None = None
@@ -46,11 +48,13 @@ def number(milliseconds: float | None) -> str:
 
 def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
-    head = "network | N | K | dtype | ms | again | eager ms | maps/s | TFLOP/s | GB/s | of floor | x torch parts"
+    head = "network | N | K | dtype | predicted ms | ms | again | eager ms | maps/s | TFLOP/s | GB/s | of floor"
+    head += " | x torch parts"
     head += " | x torch parts as a graph | x usual way | x TorchRay | error"
     lines = [f"| {head} |", "|" + " --- |" * (head.count("|") + 1)]
     for row in rows:
         cells: list[Any] = [f"{row.network} {row.layer}", row.images, row.classes, row.dtype]
+        cells.append(number(row.predicted_ms))
         if row.ours_ms is None:
             cells += ["-"] * 6 + [f"floor {row.floor_ms:.3f} ms", "-", "-", "-", "-", "-"]
         else:

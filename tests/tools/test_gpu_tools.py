@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 
 import gpu_bench
 import gpu_check
 import gpu_floor
 import gpu_ops
+import gpu_steps
+import gpu_tune
 import pytest
 import torch
 from autograd_peer import AutogradPeer
@@ -90,20 +93,59 @@ def test_every_op_has_a_case_that_a_wrong_answer_fails(monkeypatch, capsys) -> N
 
 def test_a_step_fails_by_its_code_its_silence_or_its_time(tmp_path) -> None:
     def outcome(code: str, shows: str = "", limit: int = 20) -> gpu_check.Outcome:
-        return gpu_check.run(gpu_check.Step("s", (sys.executable, "-c", code), limit, shows), tmp_path / "log.txt")
+        step = gpu_steps.Step("s", (sys.executable, "-c", code), limit, shows)
+        return gpu_check.run(step, tmp_path / "log.txt")
 
     assert outcome("print('3 passed')", r"[1-9]\d* passed").trouble == ""
     assert outcome("raise SystemExit(3)").trouble == "exit code 3"
     assert "does not say" in outcome("print('0 passed, 9 skipped')", r"[1-9]\d* passed").trouble
     assert outcome("import time; time.sleep(60)", limit=1).trouble == "not done after 1 s"
-    assert "no such file" in gpu_check.run(gpu_check.Step("s", ("/none",), 1), tmp_path / "log.txt").trouble.lower()
-    assert gpu_check.run(gpu_check.Step("s", (), 1), tmp_path / "log.txt").trouble == gpu_check.LEFT_OUT
+    missing = gpu_check.run(gpu_steps.Step("s", ("/none",), 1), tmp_path / "log.txt")
+    assert "no such file" in missing.trouble.lower()
+    assert gpu_check.run(gpu_steps.Step("s", (), 1), tmp_path / "log.txt").trouble == gpu_check.LEFT_OUT
 
 
-def test_all_steps_fit_ten_minutes(tmp_path) -> None:
-    steps = list(gpu_check.steps(False, tmp_path))
-    assert sum(step.limit for step in steps) <= 600
-    assert {"build", "ops", "tests", "memcheck", "racecheck", "synccheck", "benchmark"} <= {step.name for step in steps}
+def test_one_step_that_hangs_or_fails_hides_no_other(tmp_path, capsys) -> None:
+    def step(name: str, code: str, stage: int) -> gpu_steps.Step:
+        return gpu_steps.Step(name, (sys.executable, "-c", code), 3, stage=stage)
+
+    planned = [step("hangs", "import time; time.sleep(60)", 0), step("fails", "print('why'); raise SystemExit(1)", 0)]
+    planned += [step("works", "print('fine')", 0), step("later", "print('too')", 1)]
+    outcomes = gpu_check.run_all("correct", planned, tmp_path / "log", time.monotonic() + 60)
+    troubles = {outcome.step.name: outcome.trouble for outcome in outcomes}
+    assert troubles == {"hangs": "not done after 3 s", "fails": "exit code 1", "works": "", "later": ""}
+    assert "why" in capsys.readouterr().out and "fine" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        ("correct", {"launchers", "memcheck", "racecheck", "initcheck"}),
+        ("fast", {"rows", "schedules", "profile", "peers"}),
+    ],
+)
+def test_the_parts_hold_their_steps(part, names, tmp_path) -> None:
+    planned = gpu_steps.steps(part, False, tmp_path)
+    stages = [step.stage for step in planned]
+    assert stages == sorted(stages) and len({step.name for step in planned}) == len(planned)
+    assert {"device", "build", "driver"} | names <= {step.name for step in planned}
+    longest = [max(s.limit for s in planned if s.stage == stage) for stage in sorted(set(stages))]
+    if part == "correct":  # side by side; the fast part's steps are cut by the part's limit, peers first
+        assert sum(longest) <= 240 and {f"ops: {family}" for family in gpu_ops.FAMILIES} <= {s.name for s in planned}
+
+
+def test_the_cases_of_ops_reach_every_kernel() -> None:
+    assert gpu_ops.reached() >= gpu_ops.VARIANTS
+
+
+def test_times_of_schedules_are_read_and_losses_told() -> None:
+    output = "a chosen fp32: simt terms small 1 fp32\na time 9.00 us: simt terms small 1 fp32\n"
+    output += "a time 4.50 us: simt terms large 2 fp32\na time 1.00 us: mma terms large 1 tf32\n"
+    (timed,) = gpu_tune.measured(output)
+    assert timed.loss("fp32") == (4.5, "simt terms large 2 fp32") and timed.loss("tf32") is None
+    assert "large 2" in gpu_tune.table([timed])
+    traced = [{"label": "sweep 3x3", "kernel": "mma tf32 down", "layer": "2x8x5x6 8x16x3x3"}]
+    assert list(gpu_tune.layers([{"traced": traced}])) == ["down:2x5x6:8x16x3x3 2 16 8 5 6 3 1 1 down"]
 
 
 def test_table_has_a_cell_per_column_with_and_without_numbers() -> None:
