@@ -87,7 +87,8 @@ def test_which_layers_round(net: ebp_cuda.Net, rules: str, precision: str, monke
     apply = LinearMap.apply
 
     def note(self: LinearMap, x: torch.Tensor) -> torch.Tensor:
-        asked[self.part.name] = self.precision
+        if self.part.sign:  # not the map of ones by which what nobody excites is spread
+            asked[self.part.name] = self.precision
         return apply(self, x)
 
     monkeypatch.setattr(LinearMap, "apply", note)
