@@ -9,31 +9,55 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import aliases, functional, jit
-from .api import Attribution, ExcitationBackprop, contrastive_excitation_backprop, excitation_backprop
-from .engine.condition import PrecisionWarning
+from . import aliases
 from .errors import EBPError, InputError, ModelError, NumericError, ShapeError, UnsupportedError
-from .graph import Graph, Node
-from .net import Net, from_torch, load
-from .rules import register_operation, register_rule
-from .rules.relevance import Relevance
 
-if TYPE_CHECKING:
-    from .compat import pycaffe as caffe  # noqa: F401 - for type checkers; at run time `aliases` finds it
+if TYPE_CHECKING:  # at run time `__getattr__` finds these, when they are first asked for
+    from . import functional, jit
+    from .api import Attribution, ExcitationBackprop, contrastive_excitation_backprop, excitation_backprop
+    from .compat import pycaffe as caffe  # noqa: F401
+    from .engine.condition import PrecisionWarning
+    from .graph import Graph, Node
+    from .net import Net, from_torch, load
+    from .rules import register_operation, register_rule
+    from .rules.relevance import Relevance
 
 __version__ = "0.1.0"
 
 aliases.install()
 
 
+_HOMES = {
+    "api": ("Attribution", "ExcitationBackprop", "contrastive_excitation_backprop", "excitation_backprop"),
+    "engine.condition": ("PrecisionWarning",),
+    "graph": ("Graph", "Node"),
+    "net": ("Net", "from_torch", "load"),
+    "rules": ("register_operation", "register_rule"),
+    "rules.relevance": ("Relevance",),
+}
+"""Where the public names are made. They bring torch, which takes seconds to import, so nothing does before one of them
+is asked for: `ebp-cuda --help` must not."""
+
+_ROOMS = {
+    *("batch", "catalogue", "cli", "compat", "eval", "functional"),
+    *("images", "importers", "jit", "models", "ops", "rules"),
+}
+
+
 def __getattr__(name: str) -> Any:
-    """The modules of `aliases`, and rooms that are imported when they are first asked for."""
+    """Public names, rooms, and the modules of `aliases`, imported when they are first asked for."""
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+            return value
     if name in aliases.SAME or name in aliases.MOVED or name in _ROOMS:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
-_ROOMS = {"batch", "catalogue", "cli", "compat", "eval", "images", "importers", "models", "ops", "rules"}
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_ROOMS})
+
 
 __all__ = [
     "Attribution",

@@ -6,8 +6,6 @@ import difflib
 from collections.abc import Iterable
 from itertools import islice
 
-import torch
-
 
 class EBPError(Exception):
     """Base of every error that ebp_cuda raises on purpose."""
@@ -35,6 +33,8 @@ class NumericError(EBPError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch raised `error` because a device, or the host, has no memory left."""
+    import torch  # not above: errors are known before torch is needed
+
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 

@@ -24,7 +24,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,7 +32,7 @@ from rich.progress import Progress, TaskID
 from ..errors import InputError, ModelError
 from ..files import atomic_path, open_regular
 from .checks import check_file
-from .request import open_request
+from .request import Broken, Pace, Refused, Retry, open_request
 
 LIMIT = 4 << 30
 """Bytes that a file may have whose size was not published."""
@@ -42,28 +41,6 @@ _NOTE_BYTES = 1 << 16
 _DIGITS = r"\d{1,18}"
 _LONGEST_PAUSE = 8.0
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class _Broken(Exception):
-    """The connection failed; the same address may work a moment later."""
-
-
-class _Refused(Exception):
-    """This address will not serve the file; asking again is no use."""
-
-
-@dataclass(frozen=True)
-class Retry:
-    """When a connection, and when an address, is given up."""
-
-    timeout: float = 30.0
-    """Seconds without a byte, or until the answer's head is there, after which a connection counts as broken."""
-    attempts: int = 5
-    """Tries in a row that brought nothing new before an address is given up."""
-    backoff: float = 0.5
-    """Seconds before the second try, doubled for each further one up to 8."""
-    least_rate: float = 1000.0
-    """Bytes a second, since the first try and after `timeout` seconds, below which an address is given up."""
 
 
 def download(
@@ -99,7 +76,7 @@ def download(
                 part.finish()
                 return
             failures.append(f"{url}: not the published file, deleted ({problem})")
-        except (_Broken, _Refused) as error:
+        except (Broken, Refused) as error:
             failures.append(f"{url}: {error}")
         except OSError as error:
             hint = "no room on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
@@ -123,41 +100,26 @@ def _fill_and_check(part: _Part, hashes: Mapping[str, str], bar: Progress, retry
 
 
 def _fill(part: _Part, bar: Progress, retry: Retry) -> None:
-    """Bring the part file to its full length, resuming after breaks; raises _Broken, _Refused or OSError."""
+    """Bring the part file to its full length, resuming after breaks; raises Broken, Refused or OSError."""
     task = bar.add_task(part.target.name, total=part.size, completed=part.length)
     furthest, failed = part.length, 0
-    pace = _Pace(part.length, retry)
+    pace = Pace(part.length, retry)
     try:
         while True:
             try:
                 part.download(bar, task, pace)
                 return
-            except _Broken as error:
+            except Broken as error:
                 pace.check(part.length)
                 failed = 1 if part.length > furthest else failed + 1
                 furthest = max(furthest, part.length)
                 if failed >= retry.attempts:
-                    raise _Broken(
+                    raise Broken(
                         f"{error} (given up after {retry.attempts} tries in a row without a new byte)"
                     ) from error
                 time.sleep(min(retry.backoff * 2 ** (failed - 1), _LONGEST_PAUSE))
     finally:
         bar.remove_task(task)
-
-
-class _Pace:
-    """Whether bytes come fast enough, over all tries of one address."""
-
-    def __init__(self, length: int, retry: Retry) -> None:
-        self._start, self._length, self._retry = time.monotonic(), length, retry
-        self.timeout = retry.timeout
-
-    def check(self, length: int) -> None:
-        """Raises _Refused where the part has grown to `length` only."""
-        seconds = time.monotonic() - self._start
-        rate = (length - self._length) / max(seconds, 1e-9)
-        if seconds > self._retry.timeout and rate < self._retry.least_rate:
-            raise _Refused(f"{rate:.0f} bytes a second over {seconds:.0f} s, too slow to go on with")
 
 
 class _Part:
@@ -211,7 +173,7 @@ class _Part:
         os.replace(self.path, self.target)
         self.note.unlink(missing_ok=True)
 
-    def download(self, bar: Progress, task: TaskID, pace: _Pace) -> None:
+    def download(self, bar: Progress, task: TaskID, pace: Pace) -> None:
         """One request; returns when the file is complete."""
         start = self.length
         if self.size is not None and start >= self.size:
@@ -227,17 +189,17 @@ class _Part:
             with self._opened(resumed) as file:
                 self._copy(response, file, start if resumed else 0, LIMIT if total is None else total, bar, task, pace)
         if total is not None and self.length < total:
-            raise _Broken(f"connection closed after {self.length} of {total} bytes")
+            raise Broken(f"connection closed after {self.length} of {total} bytes")
 
     def _copy(
-        self, response: Any, file: IO[bytes], length: int, limit: int, bar: Progress, task: TaskID, pace: _Pace
+        self, response: Any, file: IO[bytes], length: int, limit: int, bar: Progress, task: TaskID, pace: Pace
     ) -> None:
         """Writes what comes, to its end or to one byte more than `limit`, which no file of ours has."""
         while chunk := self._read(response):
             length += len(chunk)
             if length > limit:
                 self.discard()
-                raise _Refused(f"sent more than the {limit} bytes of the file")
+                raise Refused(f"sent more than the {limit} bytes of the file")
             file.write(chunk)
             bar.advance(task, len(chunk))
             pace.check(length)
@@ -258,36 +220,36 @@ class _Part:
                 if str(error.headers.get("Content-Range", "")).endswith(f"/{start}"):
                     return None
                 self.discard()
-                raise _Broken(f"the server cannot continue at byte {start}") from error
-            kind = _Broken if error.code in _TRANSIENT_STATUS else _Refused
+                raise Broken(f"the server cannot continue at byte {start}") from error
+            kind = Broken if error.code in _TRANSIENT_STATUS else Refused
             raise kind(f"HTTP {error.code} {error.reason}") from error
         except urllib.error.URLError as error:
-            raise (_Refused if _is_final(error.reason) else _Broken)(str(error.reason)) from error
+            raise (Refused if _is_final(error.reason) else Broken)(str(error.reason)) from error
         except (OSError, http.client.HTTPException) as error:
-            raise _Broken(f"{type(error).__name__}: {error}") from error
+            raise Broken(f"{type(error).__name__}: {error}") from error
         except ValueError as error:
-            raise _Refused(f"not an address, or sent on to one that is none: {error}") from error
+            raise Refused(f"not an address, or sent on to one that is none: {error}") from error
         except Exception as error:  # an answer can bring anything out of the libraries that read it
-            raise _Refused(f"the answer cannot be read: {type(error).__name__}: {error}") from error
+            raise Refused(f"the answer cannot be read: {type(error).__name__}: {error}") from error
 
     def _accept(self, response: http.client.HTTPResponse, start: int) -> int | None:
         """Total size that the response announces (None if it does not), after checking that it is our file."""
         if "text/html" in response.headers.get("Content-Type", ""):
-            raise _Refused("answered with a web page, not with the file")
+            raise Refused("answered with a web page, not with the file")
         if response.status == 206:
             announced = str(response.headers.get("Content-Range", "")).strip()
             span = re.fullmatch(rf"bytes ({_DIGITS})-{_DIGITS}/({_DIGITS}|\*)", announced, re.ASCII)
             if not span or int(span[1]) != start:
                 self.discard()
-                raise _Broken(f"asked for bytes from {start}, got '{announced[:100]}'")
+                raise Broken(f"asked for bytes from {start}, got '{announced[:100]}'")
             total = None if span[2] == "*" else int(span[2])
         else:
             length = str(response.headers.get("Content-Length", ""))
             total = int(length) if re.fullmatch(_DIGITS, length, re.ASCII) else None
         if self.size is not None and total not in (None, self.size):
-            raise _Refused(f"the server offers {total} bytes, the published file has {self.size}")
+            raise Refused(f"the server offers {total} bytes, the published file has {self.size}")
         if total is not None and total > LIMIT:
-            raise _Refused(f"the server offers {total} bytes; a file without a published size may have {LIMIT}")
+            raise Refused(f"the server offers {total} bytes; a file without a published size may have {LIMIT}")
         self._note_version(response)
         return self.size if total is None else total
 
@@ -310,7 +272,7 @@ class _Part:
         try:
             return response.read1(_CHUNK)
         except Exception as error:
-            raise _Broken(f"after {self.length} bytes: {type(error).__name__}: {error}") from error
+            raise Broken(f"after {self.length} bytes: {type(error).__name__}: {error}") from error
 
 
 def _is_header(text: str) -> bool:

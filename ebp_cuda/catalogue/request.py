@@ -1,4 +1,4 @@
-"""One request over http or https whose head has to arrive in time, and that leads nowhere else."""
+"""One request over http or https: its head has to arrive in time, its bytes fast enough, and it leads nowhere else."""
 
 from __future__ import annotations
 
@@ -6,10 +6,49 @@ import contextlib
 import http.client
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+
+class Broken(Exception):
+    """The connection failed; the same address may work a moment later."""
+
+
+class Refused(Exception):
+    """This address will not serve the file; asking again is no use."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """When a connection, and when an address, is given up."""
+
+    timeout: float = 30.0
+    """Seconds without a byte, or until the answer's head is there, after which a connection counts as broken."""
+    attempts: int = 5
+    """Tries in a row that brought nothing new before an address is given up."""
+    backoff: float = 0.5
+    """Seconds before the second try, doubled for each further one up to 8."""
+    least_rate: float = 1000.0
+    """Bytes a second, since the first try and after `timeout` seconds, below which an address is given up."""
+
+
+class Pace:
+    """Whether bytes come fast enough, over all tries of one address."""
+
+    def __init__(self, length: int, retry: Retry) -> None:
+        self._start, self._length, self._retry = time.monotonic(), length, retry
+        self.timeout = retry.timeout
+
+    def check(self, length: int) -> None:
+        """Raises Refused where the part has grown to `length` only."""
+        seconds = time.monotonic() - self._start
+        rate = (length - self._length) / max(seconds, 1e-9)
+        if seconds > self._retry.timeout and rate < self._retry.least_rate:
+            raise Refused(f"{rate:.0f} bytes a second over {seconds:.0f} s, too slow to go on with")
 
 
 class _HttpOnly(urllib.request.HTTPRedirectHandler):

@@ -11,14 +11,25 @@ app = typer.Typer(
     help="Excitation Backprop: which parts of a photo speak for a class of a trained network.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     add_completion=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"ebp-cuda {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="show the version", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     pass
 

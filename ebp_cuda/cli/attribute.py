@@ -18,10 +18,10 @@ from .options import Decoding, Files, Photos, Sweep, option, warn_of_preprocess
 def attribute(
     files: Files,
     inputs: Annotated[list[Path], option("--input", "FILE", "photo or .npy [C,H,W] or [N,C,H,W]; more may follow")],
-    target: Annotated[str, option("--target", "CLASSES", "281 | 281,282 | top5 | all | class names")],
     sweep: Sweep,
     photos: Photos,
     decoding: Decoding,
+    target: Annotated[str, option("--target", "CLASSES", "281 | 281,282 | top5 | all | class names")] = "top1",
     more: Annotated[list[Path] | None, typer.Argument(metavar="MORE", help="more inputs")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time")] = 8,
     out: Annotated[Path | None, option("--out", "MAPS.npz", "the maps")] = None,

@@ -6,7 +6,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -16,6 +16,7 @@ from .grouping import grouped
 from .options import Decoding, Files, Photos, Sweep, option, warn_of_preprocess
 
 if TYPE_CHECKING:
+    from ..api import ExcitationBackprop
     from ..batch.ray import Cluster
 
 _SPOKEN = 30.0  # seconds between two lines where stderr is no terminal
@@ -24,6 +25,8 @@ _SPOKEN = 30.0  # seconds between two lines where stderr is no terminal
 @dataclass(frozen=True)
 class Machines:
     """Who does the work."""
+
+    PANEL: ClassVar[str] = "Cluster"
 
     engine: Annotated[str, option("--engine", "NAME", "local | ray")] = "local"
     address: Annotated[str | None, option("--address", "HOST:PORT", "of a Ray cluster; else $RAY_ADDRESS, or here")] = (
@@ -50,16 +53,20 @@ class Machines:
 def batch(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="folder, .txt, .csv, .tar or .parquet")],
     files: Files,
-    target: Annotated[str, option("--target", "CLASSES", "281 | 281,282 | top5 | all | class names | @COLUMN")],
     sweep: Sweep,
     photos: Photos,
     decoding: Decoding,
     machines: Machines,
     out: Annotated[Path, option("--out", "DIR", "shards, index and manifest go here")],
+    target: Annotated[
+        str, option("--target", "CLASSES", "281 | 281,282 | top5 | all | class names | @COLUMN")
+    ] = "top1",
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that wrote DIR")] = False,
     verify_source: Annotated[
         bool, typer.Option("--verify-source", help="with --resume: read what was done again and compare")
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="read, count and estimate; write nothing")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="only the first so many images")] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="PNGs too, in DIR/overlays")] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time")] = 8,
     shard_size: Annotated[int, typer.Option("--shard-size", min=1, help="images per output file")] = 1024,
@@ -78,8 +85,11 @@ def batch(
     method = sweep.of(net)
     settings: dict[str, Any] = {"target": target, "preprocess": changes, "labels": photos.names()}
     settings |= {"batch": batch, "shard_size": shard_size, "overlays": overlay, "resume": resume}
-    settings |= {"image_column": image_column, "name_column": name_column}
+    settings |= {"image_column": image_column, "name_column": name_column, "limit": limit}
     settings |= {"workers": workers, "timeout": timeout, "verify_source": verify_source, **decoding.settings()}
+    if dry_run:
+        _estimate(source, method, out, settings)
+        return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to stop, like Ctrl-C
     try:
         with _Progress() as progress:
@@ -91,6 +101,35 @@ def batch(
         typer.echo(f"stopped; the finished shards are in {out}: the same command with --resume goes on", err=True)
         raise typer.Exit(130) from None
     _report(summary, out)
+
+
+_TRIED = 16
+"""Images of a dry run."""
+
+
+def _estimate(source: Path, method: ExcitationBackprop, out: Path, settings: dict[str, Any]) -> None:
+    """Lists the source, does the first images into a folder that goes again, and says what all of them would take."""
+    import tempfile
+
+    from .. import batch as engine
+    from ..batch.running import target_column
+    from ..batch.sources import open_source
+
+    if not settings["resume"] and out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out}: not empty; --resume goes on with the run that wrote it")
+    columns = {"image": settings["image_column"], "name": settings["name_column"]}
+    listed = open_source(source, **columns, target=target_column(settings["target"]), out=out)
+    count = min(len(listed), settings["limit"] or len(listed))
+    tried = {**settings, "limit": min(count, _TRIED), "resume": False, "verify_source": False}
+    with tempfile.TemporaryDirectory() as folder:
+        summary = engine.run(source, method, Path(folder) / "out", **tried)
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    typer.echo(f"{source}: {count} images of kind {listed.kind}, {-(-count // settings['shard_size'])} shards")
+    share = count / summary.images
+    typer.echo(
+        f"the first {summary.images} took {summary.seconds:.1f} s, {summary.failed} failed; all would take about "
+        f"{summary.seconds * share / 60:.0f} min and {size * share / 1e6:.0f} MB, written to {out}"
+    )
 
 
 def _report(summary: Any, out: Path) -> None:

@@ -8,6 +8,8 @@ from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from typer.models import OptionInfo
+
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """`function` as typer wants it: parameters that are dataclasses of options are replaced by their fields."""
@@ -21,14 +23,14 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
             flat.append(own.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name]))
 
     @wraps(function)
-    def called(**given: Any) -> None:
+    def command(**arguments: Any) -> None:
         for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        function(**given)
+            arguments[name] = group(**{field.name: arguments.pop(field.name) for field in fields(group)})
+        function(**arguments)
 
-    called.__signature__ = Signature(flat)  # type: ignore[attr-defined]
-    called.__annotations__ = {one.name: one.annotation for one in flat}
-    return called
+    command.__signature__ = Signature(flat)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in flat}
+    return command
 
 
 def _annotated(hint: Any) -> Any:
@@ -39,7 +41,12 @@ def _annotated(hint: Any) -> Any:
 
 
 def _options(group: Any) -> list[Parameter]:
+    """The fields of a group; in the help they stand in a panel of the name that the group's PANEL says."""
     hints = get_type_hints(group, include_extras=True)
+    for hint in hints.values():
+        for extra in getattr(hint, "__metadata__", ()):
+            if isinstance(extra, OptionInfo) and extra.rich_help_panel is None:
+                extra.rich_help_panel = getattr(group, "PANEL", None)
     return [
         Parameter(
             field.name,

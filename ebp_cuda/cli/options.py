@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -27,6 +27,8 @@ Weights = Annotated[Path | None, option("--weights", "FILE", "WEIGHTS.caffemodel
 class Files:
     """The files of a model."""
 
+    PANEL: ClassVar[str] = "Model"
+
     model: Annotated[Path, option("--model", "FILE", "NET.onnx or DEPLOY.prototxt")]
     weights: Weights = None
 
@@ -41,6 +43,8 @@ class Files:
 @dataclass(frozen=True)
 class Sweep:
     """What `ExcitationBackprop` is told beside the network."""
+
+    PANEL: ClassVar[str] = "Map"
 
     layer: Annotated[str, option("--layer", "NAME", "where the map is read (`ebp-cuda layers` lists all)")]
     contrast_layer: Annotated[str | None, option("--contrast-layer", "NAME", "c-MWP: subtract here")] = None
@@ -60,6 +64,8 @@ class Sweep:
 @dataclass(frozen=True)
 class Photos:
     """How photos become inputs, and what their classes are called."""
+
+    PANEL: ClassVar[str] = "Photos and classes"
 
     labels: Annotated[str | None, option("--labels", "LIST", "text file, one name a line; or imagenet, coco80")] = None
     like: Annotated[str | None, option("--like", "NAME", "labels and preprocessing of a known network")] = None
@@ -99,6 +105,8 @@ class Photos:
 @dataclass(frozen=True)
 class Decoding:
     """How photos are decoded."""
+
+    PANEL: ClassVar[str] = "Photos and classes"
 
     max_pixels: Annotated[
         int | None, typer.Option("--max-pixels", min=1, help="refuse photos of more; else of 179 million")
