@@ -13,7 +13,8 @@ from .. import models
 from ..errors import InputError
 from ..files import atomic_path
 from .checks import check_file, digests
-from .download import Retry, download
+from .download import download
+from .request import Retry
 
 
 def fetch(
@@ -36,7 +37,7 @@ def fetch(
         folder: where the files go, made if missing.
         url: an address to use in place of the published ones; the file is checked all the same.
         progress: show a bar and notes on stderr.
-        timeout: see `ebp_cuda.catalogue.download.Retry`, as for the next two.
+        timeout: see `ebp_cuda.catalogue.request.Retry`, as for the next two.
         attempts: tries in a row that bring nothing new.
         backoff: seconds before the second try.
 
