@@ -136,7 +136,7 @@ def roundings(channels: int, precisions: Sequence[str]) -> Iterator[Case]:
 def large_tiles(precisions: Sequence[str]) -> Iterator[Case]:
     """Enough pixels for the large tiles: 128 of them."""
     rest = (1, 1), (1, 1, 1, 1), (1, 1), 1
-    x, w = numbers(8, 64, 32, 33), torch.randn(128, 64, 3, 3).clamp(min=0)
+    x, w = numbers(8, 72, 32, 33), torch.randn(72, 72, 3, 3).clamp(min=0)
     for precision in precisions:
         yield Case(
             "conv2d_normalizer", lambda x, w, **more: ops.conv2d_normalizer(x, w, *rest, **more), (x, w), precision
@@ -144,7 +144,7 @@ def large_tiles(precisions: Sequence[str]) -> Iterator[Case]:
         yield Case(
             "conv2d_sweep",
             lambda r, w, **more: ops.conv2d_sweep(r, w, (32, 33), *rest, **more),
-            (torch.randn(8, 128, 32, 33), w),
+            (torch.randn(8, 72, 32, 33), w),
             precision,
         )
 
@@ -172,7 +172,7 @@ def reached() -> set[tuple[str, str]]:
     """The kernels that the convolutions reach, channels_last, with the precision asked for."""
     met = set()
     shapes = [((2, c, 9, 11), window) for c in CHANNELS for window in CONVOLUTIONS]
-    shapes.append(((8, 64, 32, 33), CONVOLUTIONS[1]))
+    shapes.append(((8, 72, 32, 33), CONVOLUTIONS[1]))
     last = torch.channels_last
     for (batch, channels, *size), window in shapes:
         groups = window["groups"] or channels
