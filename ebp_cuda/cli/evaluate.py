@@ -17,7 +17,7 @@ from .options import Photos, Weights, check_weights, option
 
 if TYPE_CHECKING:
     from ..eval.methods import Method
-    from ..eval.subject import Subject
+    from ..eval.subject import EvaluatedModel
 
 evaluate = typer.Typer(help="The paper's evaluations: pointing game, localisation, phrases, faithfulness.")
 app.add_typer(evaluate, name="eval", no_args_is_help=True)
@@ -46,7 +46,7 @@ class Evaluated:
     device: Annotated[str, option("--device", "NAME", "cpu | cuda")] = "cpu"
     max_memory: Annotated[str, option("--max-memory", "SIZE", "of one pass of (c-)MWP, such as 500MB")] = "2GB"
 
-    def open(self, photos: Photos, changes: dict[str, Any] | None = None) -> tuple[Subject, list[Method]]:
+    def open(self, photos: Photos, changes: dict[str, Any] | None = None) -> tuple[EvaluatedModel, list[Method]]:
         """The network and its methods; of "all" methods, those that it does not allow are only named."""
         from ..eval.methods import build_methods, method_names
         from ..eval.subject import open_subject
@@ -182,7 +182,7 @@ def phrase(
         )  # fmt: skip
 
 
-def _words(subject: Subject, table: Path | None, labels: list[str] | None) -> dict[str, list[int]]:
+def _words(subject: EvaluatedModel, table: Path | None, labels: list[str] | None) -> dict[str, list[int]]:
     from ..eval.subject import output_count
     from ..eval.words import read_words, words_of_labels
 

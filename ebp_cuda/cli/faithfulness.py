@@ -31,7 +31,7 @@ def faithfulness(
 
     Writes DIR/part-*.parquet (every number), faithfulness.csv, randomised.csv and layers.csv.
     """
-    from ..eval.faithfulness_run import Settings, pictures_in, run_faithfulness
+    from ..eval.faithfulness_run import FaithfulnessSettings, pictures_in, run_faithfulness
     from ..eval.subject import output_count
     from ..targets import parse_targets
 
@@ -44,7 +44,7 @@ def faithfulness(
     asked = {"task": "faithfulness", "images": str(images.resolve()), "limit": limit, "rules": network.rules}
     with progress("faithfulness", len(pictures)) as done:
         run_faithfulness(
-            subject, methods, pictures, out, asked, Settings(steps, stages, names, seed),
+            subject, methods, pictures, out, asked, FaithfulnessSettings(steps, stages, names, seed),
             target=None if isinstance(chosen, str) else chosen[0],
             rules=network.rules, device=network.device, done=done,
         )  # fmt: skip

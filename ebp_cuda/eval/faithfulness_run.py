@@ -28,7 +28,7 @@ from .inputs import read
 from .methods import Method, build_methods
 from .records import Records, Row, write_csv
 from .report import print_table
-from .subject import Subject, described
+from .subject import EvaluatedModel, described
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 RANDOM = "random order"
@@ -36,7 +36,7 @@ RANDOM = "random order"
 
 
 @dataclass(frozen=True)
-class Settings:
+class FaithfulnessSettings:
     """What is measured."""
 
     steps: int = STEPS
@@ -65,7 +65,12 @@ class Measure:
     """One subject and its methods, with everything that stays the same over pictures."""
 
     def __init__(
-        self, subject: Subject, methods: Sequence[Method], settings: Settings, rules: str, device: str
+        self,
+        subject: EvaluatedModel,
+        methods: Sequence[Method],
+        settings: FaithfulnessSettings,
+        rules: str,
+        device: str,
     ) -> None:
         self.subject, self.methods, self.settings, self.device = subject, methods, settings, device
         net, names = subject.net, [method.name for method in methods]
@@ -167,12 +172,12 @@ def summaries(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
 
 
 def run_faithfulness(
-    subject: Subject,
+    subject: EvaluatedModel,
     methods: Sequence[Method],
     pictures: Sequence[Picture],
     out: Path,
     asked: Mapping[str, Any],
-    settings: Settings,
+    settings: FaithfulnessSettings,
     *,
     target: int | None = None,
     rules: str = "caffe",

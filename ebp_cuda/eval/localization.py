@@ -25,7 +25,7 @@ from .inputs import batches, network_size, read_ahead
 from .methods import Method
 from .records import Records, Row, write_csv
 from .report import print_table
-from .subject import Subject, class_outputs, described
+from .subject import EvaluatedModel, class_outputs, described
 
 ALPHAS: tuple[float, ...] = tuple(0.5 * step for step in range(21))
 """Factors of the mean that are tried, 0 to 10."""
@@ -49,7 +49,7 @@ def box_of(attribution: NDArray[np.floating], alpha: float) -> Box | None:
 
 def localize(
     pictures: Sequence[Picture],
-    subject: Subject,
+    subject: EvaluatedModel,
     methods: Sequence[Method],
     records: Records,
     *,
@@ -122,7 +122,7 @@ def summary(rows: Sequence[Row], held_out: Sequence[str]) -> list[dict[str, Any]
 
 
 def run_localization(
-    subject: Subject,
+    subject: EvaluatedModel,
     methods: Sequence[Method],
     pictures: Sequence[Picture],
     classes: Sequence[str],

@@ -20,7 +20,7 @@ from .pointing import boxes_mask, distance_to, maximum, within
 from .proposals import best, grid
 from .records import Records, Row, write_csv
 from .report import print_table
-from .subject import Subject, described
+from .subject import EvaluatedModel, described
 from .words import Words, classes_of
 
 RECALL_AT = (1, 5, 10)
@@ -42,7 +42,7 @@ class Ranking:
 
 def associate(
     captioned: Sequence[Captioned],
-    subject: Subject,
+    subject: EvaluatedModel,
     methods: Sequence[Method],
     words: Words,
     records: Records,
@@ -122,7 +122,7 @@ _SHARES = {"pointing": "hit", "known": "known", "best_possible": "found"}
 
 
 def run_phrases(
-    subject: Subject,
+    subject: EvaluatedModel,
     methods: Sequence[Method],
     captioned: Sequence[Captioned],
     words: Words,

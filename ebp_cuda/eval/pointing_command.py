@@ -16,7 +16,7 @@ from .methods import Method
 from .pointing_run import PROTOCOLS, Protocol, Trial, per_class, play, summary
 from .records import Records, Row, write_csv
 from .report import draw_misses, print_table, worst_misses
-from .subject import Subject, class_outputs, described
+from .subject import EvaluatedModel, class_outputs, described
 
 DATASETS = ("voc07", "coco14")
 PROTOCOL_SIDE = 224
@@ -52,7 +52,7 @@ def pointing_trials(
 
 
 def run_pointing(
-    subject: Subject,
+    subject: EvaluatedModel,
     methods: Sequence[Method],
     trials: Sequence[Trial],
     classes: Sequence[str],

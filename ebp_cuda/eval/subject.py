@@ -18,7 +18,7 @@ DIGITS = "digits"
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """A network and how it is asked."""
 
     net: Net
@@ -30,7 +30,7 @@ class Subject:
 
 def open_subject(
     model: Path, weights: Path | None, like: str | None, layers: Mapping[str, str | None], changes: Mapping[str, Any]
-) -> Subject:
+) -> EvaluatedModel:
     """The network in `model` (and `weights`), or the digits network for "digits".
 
     like: a network of the catalogue, whose layers and preprocessing are taken where nothing else is given. layers:
@@ -56,16 +56,16 @@ def open_subject(
         net.graph.resolve(name)
     how = Preprocess.from_dict(net.preprocess).override(**changes)
     where = Layers(str(given["layer"]), given.get("contrast"), given.get("top"), given.get("cam"))
-    return Subject(net, how, where, like)
+    return EvaluatedModel(net, how, where, like)
 
 
-def output_count(subject: Subject) -> int:
+def output_count(subject: EvaluatedModel) -> int:
     """How many classes the network scores."""
     top = subject.net.graph.resolve(subject.layers.top)[-1] if subject.layers.top else subject.net.default_top()
     return subject.net.shapes()[top][1]
 
 
-def class_outputs(subject: Subject, classes: Sequence[str]) -> list[int]:
+def class_outputs(subject: EvaluatedModel, classes: Sequence[str]) -> list[int]:
     """The network's output for every class of a data set: by name where its labels are known, else in order.
 
     Raises InputError where neither fits.
@@ -82,6 +82,6 @@ def class_outputs(subject: Subject, classes: Sequence[str]) -> list[int]:
     )
 
 
-def described(subject: Subject) -> dict[str, Any]:
+def described(subject: EvaluatedModel) -> dict[str, Any]:
     """What a record keeps of a subject, so that results of two networks are never mixed."""
     return {"model": graph_digest(subject.net.graph), "preprocess": subject.how.to_dict(), **asdict(subject.layers)}

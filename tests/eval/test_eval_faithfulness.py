@@ -26,9 +26,9 @@ from ebp_cuda.eval.faithfulness import (
     rank_correlation,
     weighted_layers,
 )
-from ebp_cuda.eval.faithfulness_run import RANDOM, Settings, pictures_in, run_faithfulness, summaries
+from ebp_cuda.eval.faithfulness_run import RANDOM, FaithfulnessSettings, pictures_in, run_faithfulness, summaries
 from ebp_cuda.eval.methods import Layers, build_methods
-from ebp_cuda.eval.subject import Subject
+from ebp_cuda.eval.subject import EvaluatedModel
 from ebp_cuda.images.preprocess import Preprocess
 from ebp_cuda.models import digits
 from ebp_cuda.net import Net
@@ -39,9 +39,9 @@ def net() -> Net:
     return digits.load()
 
 
-def subject() -> Subject:
+def subject() -> EvaluatedModel:
     layers = Layers(digits.LAYER, digits.CONTRAST_LAYER)
-    return Subject(net(), Preprocess.from_dict(net().preprocess), layers, None)
+    return EvaluatedModel(net(), Preprocess.from_dict(net().preprocess), layers, None)
 
 
 def bright_corner(x: torch.Tensor) -> torch.Tensor:
@@ -136,7 +136,7 @@ def test_over_pictures(tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("not a photo")
     asked, out = subject(), tmp_path / "out"
     methods, _ = build_methods(asked.net, ["c-mwp", "gradient", "center"], asked.layers)
-    settings = Settings(steps=8, stages=2, layers=("pool1", "inception_c/output"))
+    settings = FaithfulnessSettings(steps=8, stages=2, layers=("pool1", "inception_c/output"))
 
     def run(count: int) -> dict:
         return run_faithfulness(asked, methods, pictures_in(folder)[:count], out, {}, settings)

@@ -20,16 +20,16 @@ from ebp_cuda.eval.methods import Layers, Method, build_methods
 from ebp_cuda.eval.phrases import Ranking, run_phrases
 from ebp_cuda.eval.phrases import summary as phrase_summary
 from ebp_cuda.eval.proposals import best, grid, read_proposals, scores
-from ebp_cuda.eval.subject import Subject
+from ebp_cuda.eval.subject import EvaluatedModel
 from ebp_cuda.eval.words import classes_of, read_words, words_of_labels
 from ebp_cuda.images.preprocess import Preprocess
 from ebp_cuda.models import digits
 from ebp_cuda.models.digits import on_disk
 
 
-def subject() -> Subject:
+def subject() -> EvaluatedModel:
     net = digits.load()
-    return Subject(net, Preprocess.from_dict(net.preprocess), Layers(digits.LAYER, digits.CONTRAST_LAYER), None)
+    return EvaluatedModel(net, Preprocess.from_dict(net.preprocess), Layers(digits.LAYER, digits.CONTRAST_LAYER), None)
 
 
 def test_the_box_is_about_the_largest_region() -> None:
