@@ -17,5 +17,6 @@ def test_each_named_test_exists() -> None:
 
 
 def test_each_promise_names_a_test() -> None:
-    rows = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+    promises = PAGE.partition("## Fuzzing")[0]
+    rows = [line for line in promises.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
     assert rows and all(re.search(r"::test_", row) for row in rows)
