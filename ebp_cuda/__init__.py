@@ -14,11 +14,13 @@ from .errors import EBPError, InputError, ModelError, NumericError, ShapeError, 
 
 if TYPE_CHECKING:  # at run time `__getattr__` finds these, when they are first asked for
     from . import functional, jit
-    from .api import Attribution, ExcitationBackprop, contrastive_excitation_backprop, excitation_backprop
+    from .api import ExcitationBackprop, contrastive_excitation_backprop, excitation_backprop
+    from .attribution import Attribution
     from .compat import pycaffe as caffe  # noqa: F401
-    from .engine.condition import PrecisionWarning
+    from .engine.condition import PrecisionWarning, ShareWarning
     from .graph import Graph, Node
     from .net import Net, from_torch, load
+    from .places import RulesNotice
     from .rules import register_operation, register_rule
     from .rules.relevance import Relevance
 
@@ -28,10 +30,12 @@ aliases.install()
 
 
 _HOMES = {
-    "api": ("Attribution", "ExcitationBackprop", "contrastive_excitation_backprop", "excitation_backprop"),
-    "engine.condition": ("PrecisionWarning",),
+    "api": ("ExcitationBackprop", "contrastive_excitation_backprop", "excitation_backprop"),
+    "attribution": ("Attribution",),
+    "engine.condition": ("PrecisionWarning", "ShareWarning"),
     "graph": ("Graph", "Node"),
     "net": ("Net", "from_torch", "load"),
+    "places": ("RulesNotice",),
     "rules": ("register_operation", "register_rule"),
     "rules.relevance": ("Relevance",),
 }
@@ -71,7 +75,9 @@ __all__ = [
     "NumericError",
     "PrecisionWarning",
     "Relevance",
+    "RulesNotice",
     "ShapeError",
+    "ShareWarning",
     "UnsupportedError",
     "contrastive_excitation_backprop",
     "excitation_backprop",

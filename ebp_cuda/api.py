@@ -2,125 +2,233 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 
+from .attribution import Attribution, Setting
 from .engine.budget import Chunks, bytes_of
 from .engine.calls import Calls, Request
 from .engine.capture import Recordings, recorder_of
+from .engine.plan import Plan
 from .engine.run import Measured, ReadOut, Walk, images_of
 from .engine.shared_weights import checked_weights
 from .errors import InputError, UnsupportedError
-from .interop import goes_to_the_host, like
-from .net import ArrayLike, Net, as_net
+from .interop import goes_to_the_host, like, to_tensor
+from .net import ArrayLike, ExampleInput, Net, as_net, from_torch
+from .places import UNSET, Layer, Places, Unset, places_for, rules_for
 from .targets import Target, choice_of
 
-
-@dataclass(frozen=True)
-class Attribution:
-    """What one call measured: tensors, or arrays of the kind that the input was."""
-
-    maps: torch.Tensor
-    """[N, K, h, w]: relevance at the layer, summed over its channels; raw, unclipped, not normalised."""
-    targets: torch.Tensor
-    """int64 [N, K]: the classes."""
-    scores: torch.Tensor
-    """float32 [N, classes]: the top's activation; the maximum over positions where the top is spatial."""
-    mass_left: torch.Tensor
-    """[N, K]: sum |p| at the layer over that at the contrast layer (the top, without one): what `dtype` must carry."""
+Input = ArrayLike | Mapping[str, ArrayLike]
+"""An array [N, C, ...], for a network with several inputs a tuple of them or a dict by input name."""
 
 
 class ExcitationBackprop:
     """Excitation Backprop (Zhang et al., ECCV 2016) of one network at one layer, set up once for many images.
 
-    net: from `load` or `from_torch`.
-    layer: where the map is read: a blob, layer or module name.
-    contrast_layer: None for MWP; for c-MWP the layer at which what excites everything else is subtracted, usually the
-        one below the classifier (pool5/7x7_s1 in GoogLeNet, fc7 in VGG16).
-    rules: "caffe" equals the original; "conserving" loses no probability (docs/rules.md).
-    dtype: "fp32" or "fp64" (or the torch dtype); "tf32" or "bf16" for tensor cores, whose maps differ by up to 1e-3 or
-        1e-2 (docs/precision.md). Warns once (PrecisionWarning) where a contrast leaves less than it can carry.
-    device: "cpu", "cuda", "cuda:1" ...
-    top: the layer that holds the class scores; by default the network's only output, above its softmax or sigmoid.
-    graphs: "auto": on CUDA, what is asked for a second time with the same shapes is recorded as a CUDA graph, and from
-        then on replayed, to the same bits; `why_not_captured` says where that cannot be. True: UnsupportedError there.
-        False: never. After weights were written to, a recording is made anew (docs/gpu.md).
-    max_memory: bytes, or such as "2GB", that a call may take beside the weights and its result; larger ones run in
-        parts of fewer images, or of fewer classes of one image (`chunks` says how). None: all at once.
-    check_weights: "sampled" or "all", how closely calls look for changed weights of a torch module (see `from_torch`).
-        None: as the network does.
+    With nothing but a network, rules, layer and contrast are chosen from it; `repr` and `setting` say which.
 
-    Raises InputError (unknown name, a layer that does not lie below the top) and UnsupportedError that lists every
-    layer on the way without a rule.
+    Args:
+        net: from `load` or `from_torch`, or a torch module, which is read at the first call or with `example`.
+        layer: where the map is read: a blob, layer or module name, or the module itself. A list of them costs one
+            sweep; then `attribute` gives a dict by layer name. None: the paper's of a network of the catalogue, else
+            the end of the last block that every path to the classes crosses, with a plane of at least 12 pixels (see
+            `Net.candidates`).
+        contrast_layer: for c-MWP the layer at which what excites everything else is subtracted, usually the one below
+            the classifier (pool5/7x7_s1 in GoogLeNet, fc7 in VGG16). None: MWP. "auto": the input of the last layer
+            with weights. By default "auto" where the layer is chosen too, and None where it is named.
+        rules: "caffe" equals the original; "conserving" loses no probability (docs/rules.md). "auto": "caffe" for a
+            network that came from Caffe, also by way of an ONNX file, else "conserving".
+        dtype: "fp32" or "fp64" (or the torch dtype); "tf32" or "bf16" for tensor cores, whose maps differ by up to 1e-3
+            or 1e-2 (docs/precision.md). Warns once (PrecisionWarning) where a contrast leaves less than it can carry.
+        device: "cpu", "cuda", "cuda:1" ...; None: that of a torch module's weights, else "cpu".
+        top: the layer that holds the class scores; by default the network's only output, above its softmax or sigmoid.
+        graphs: "auto": on CUDA, what is asked for a second time with the same shapes is recorded as a CUDA graph, and
+            from then on replayed, to the same bits; `why_not_captured` says where that cannot be. True:
+            UnsupportedError there. False: never. After weights were written to, a recording is made anew (docs/gpu.md).
+        max_memory: bytes, or such as "2GB", that a call may take beside the weights and its result; larger ones run in
+            parts of fewer images, or of fewer classes of one image (`chunks` says how). None: all at once.
+        check_weights: "sampled" or "all", how closely calls look for changed weights of a torch module (see
+            `from_torch`). None: as the network does.
+        example: what a torch module is read with, as `from_torch` takes it.
+        labels: names of the classes, which are targets then; by default the network's own.
+
+    Raises:
+        InputError: unknown name, a layer that does not lie below the top, nothing to choose from.
+        UnsupportedError: lists every layer on the way without a rule.
     """
 
     def __init__(
         self,
-        net: Net,
-        layer: str,
-        contrast_layer: str | None = None,
-        rules: str = "caffe",
+        net: Net | torch.nn.Module,
+        layer: Layer | Sequence[Layer] | None = None,
+        contrast_layer: Layer | Unset | None = UNSET,
+        rules: str = "auto",
         dtype: str | torch.dtype = "fp32",
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
         top: str | None = None,
         graphs: bool | str = "auto",
         max_memory: int | str | None = None,
         check_weights: str | None = None,
+        *,
+        example: ExampleInput | None = None,
+        labels: Sequence[str] | None = None,
     ) -> None:
         self.check_weights = None if check_weights is None else checked_weights(check_weights)
-        self._arguments = (net, layer, contrast_layer, rules, dtype, device, top, graphs, max_memory, check_weights)
-        self.net, self.layer, self.contrast_layer, self.top = net, layer, contrast_layer, top
-        self.plan = net.plan(rules, device, dtype)
-        graph = self.plan.graph
+        self.max_memory = None if max_memory is None else bytes_of(max_memory)
+        self.top, self.labels = top, None if labels is None else list(labels)
+        self._asked = (layer, contrast_layer, rules, dtype, device, graphs)
+        self._lock = threading.Lock()
+        self._net: Net | None = None
+        if isinstance(net, Net):
+            self._set_up(net)
+            return
+        if not isinstance(net, torch.nn.Module):
+            raise InputError(f"net is a {type(net).__name__}; wanted a Net (ebp_cuda.load) or a torch.nn.Module")
+        self._module = net
+        if example is not None:
+            self._set_up(from_torch(net, example))
+
+    def _set_up(self, net: Net) -> None:
+        layer, contrast_layer, rules, dtype, device, graphs = self._asked
+        if device is None:
+            weight = next(net.module.parameters(), None) if net.module is not None else None
+            device = "cpu" if weight is None else weight.device
+        if self.top is not None and not isinstance(self.top, str):
+            raise InputError(f"top={self.top!r}: wanted a layer's name")
+        self._plan = net.plan(rules_for(net, rules, layer is not None), device, dtype)
+        graph = self._plan.graph
+        top = graph.resolve(self.top)[-1] if self.top is not None else net.default_top()
+        self.places: Places = places_for(net, self._plan, top, layer, contrast_layer)
+        contrast = self.places.contrast_layer
         walk = Walk(
-            self.plan,
-            top=graph.resolve(top)[-1] if top is not None else net.default_top(),
-            values=(graph.resolve(layer)[0],),
-            contrast=graph.resolve(contrast_layer)[0] if contrast_layer is not None else None,
+            self._plan,
+            top=top,
+            values=tuple(graph.resolve(name)[0] for name in self.places.layers),
+            contrast=graph.resolve(contrast)[0] if contrast is not None else None,
         )
         walk.check()
-        self.max_memory = None if max_memory is None else bytes_of(max_memory)
-        recordings, self._why_never = _recordings(graphs, self.plan.device)
-        self.calls = Calls(walk, [layer], recordings, self.max_memory)
-        """Runs what the methods here ask for; takes an observer besides (`ebp_cuda.cli.profile`)."""
+        recordings, self._why_never = _recordings(graphs, self._plan.device)
+        self._calls = Calls(walk, self.places.layers, recordings, self.max_memory)
+        self._several = isinstance(layer, (list, tuple))
+        self._net = net
 
-    def __reduce__(self) -> tuple[type[ExcitationBackprop], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles (joblib, spawn, Ray) hold the arguments, and are set up anew where they arrive."""
-        return type(self), self._arguments
+        layer, contrast_layer, rules, dtype, device, graphs = self._asked
+        if self._net is not None:  # what was chosen stays chosen
+            layer = list(self.places.layers) if self._several else self.places.layers[0]
+            contrast_layer, rules = self.places.contrast_layer, self.plan.rules
+        net = self._module if self._net is None else self._net
+        arguments = net, layer, contrast_layer, rules, dtype, device, self.top, graphs, self.max_memory
+        return partial(type(self), labels=self.labels), (*arguments, self.check_weights)
 
-    def attribute(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> torch.Tensor:
-        """Attribution maps [N, K, h, w], float32 (or the chosen dtype): raw sums over channels, unclipped.
+    def _read(self, x: Input) -> Net:
+        """The network, read from the module for inputs like x where that has not happened yet."""
+        with self._lock:
+            if self._net is None:
+                self._set_up(from_torch(self._module, _example(self._module, x)))
+        return self.net
 
-        x: [N, C, H, W], or a dict by input name: torch tensors, NumPy arrays or CuPy arrays, whose memory is used as it
-        is. What comes back, here and from `run` and `relevance`, is of the same kind.
-        target: a class for all images; a list or tensor [N], one per image; a tensor [N, K]; "top5" for the five
-        highest scores of each image; "all". Raises InputError and ShapeError.
+    @property
+    def net(self) -> Net:
+        """The network. Raises InputError where a torch module was not read yet."""
+        if self._net is None:
+            kind = type(self._module).__name__
+            raise InputError(f"{kind} has not been read yet: call `attribute` first, or give an example= of its input")
+        return self._net
+
+    @property
+    def plan(self) -> Plan:
+        """Its parameters on the device, by the rules that were chosen; raises as `net`."""
+        self.net  # noqa: B018 - raises where there is none
+        return self._plan
+
+    @property
+    def calls(self) -> Calls:
+        """Runs what the methods here ask for; takes an observer besides (`ebp_cuda.cli.profile`). Raises as `net`."""
+        self.net  # noqa: B018 - raises where there is none
+        return self._calls
+
+    @property
+    def setting(self) -> Setting:
+        """The layer, contrast layer and rules that are used; raises as `net`."""
+        plan, places = self.plan, self.places
+        layer = places.layers if self._several else places.layers[0]
+        return Setting(layer, places.contrast_layer, plan.rules)
+
+    @property
+    def layer(self) -> str:
+        """The layer's name, or names joined by commas; raises as `net`."""
+        return ",".join(self.places.layers) if self.net is not None else ""
+
+    @property
+    def contrast_layer(self) -> str | None:
+        """The contrast layer's name; raises as `net`."""
+        return self.places.contrast_layer if self.net is not None else None
+
+    def __repr__(self) -> str:
+        if self._net is None:
+            return f"<ExcitationBackprop of {type(self._module).__name__}, which is read at the first call>"
+        setting, chosen = self.setting, self.places.chosen
+        own = {name: " (chosen)" if name in chosen else "" for name in ("layer", "contrast_layer")}
+        rules = f"'{setting.rules}'{' (auto)' if self._asked[2] == 'auto' else ''}"
+        at = f"layer={setting.layer!r}{own['layer']}"
+        contrast = f"contrast_layer={setting.contrast_layer!r}{own['contrast_layer']}"
+        return (
+            f"<ExcitationBackprop of {self.net.graph.origin}: {at}, {contrast}, rules={rules}, on {self.plan.device}>"
+        )
+
+    def attribute(self, x: Input, target: Target = "top1") -> torch.Tensor:
+        """Attribution maps: raw sums of relevance over channels, unclipped.
+
+        Args:
+            x: [N, C, H, W], or a dict by input name: torch tensors, NumPy arrays or CuPy arrays, whose memory is used
+                as it is. What comes back, here and from `run` and `relevance`, is of the same kind.
+            target: a class for all images; a list or tensor [N], one per image; a tensor [N, K]; "top5" for the five
+                highest scores of each image; "all". Names of classes where the labels are known.
+
+        Returns:
+            float32 (or the chosen dtype) [N, K, h, w]; [N, K, L] of a sequence, [N, K, t, h, w] of a volume. Of a list
+            of layers a dict by layer name.
+
+        Raises:
+            InputError: a class that the model lacks, values that are not finite.
+            ShapeError: x does not fit the network, or the layer has no plane.
+            NumericError: the relevance is not finite; names the first layer.
         """
         return self.run(x, target).maps
 
-    def run(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> Attribution:
-        """Maps with the targets and the scores of the same forward pass."""
+    def run(self, x: Input, target: Target = "top1") -> Attribution:
+        """Maps with the targets and the scores of the same forward pass; arguments and errors as for `attribute`."""
         measured = self._call(x, target, "maps")
-        results = measured.readouts[0], measured.targets, measured.scores, measured.mass_left[0]
-        return Attribution(*(like(x, tensor) for tensor in results))
+        maps, left = self._of_layers(x, measured.readouts), self._of_layers(x, measured.mass_left)
+        return Attribution(maps, like(x, measured.targets), like(x, measured.scores), left, self.setting)
 
-    def relevance(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target) -> torch.Tensor:
-        """Relevance p of every unit of the layer, [N, K, C, h, w] (or [N, K, features])."""
-        return like(x, self._call(x, target, "units").readouts[0])
+    def relevance(self, x: Input, target: Target = "top1") -> torch.Tensor:
+        """Relevance p of every unit of the layer, [N, K, C, h, w] (or [N, K, features]); else as `attribute`."""
+        return self._of_layers(x, self._call(x, target, "units").readouts)
 
-    def _call(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target, readout: ReadOut) -> Measured:
-        measured = self.calls(self.request(x, target, readout))
+    def _of_layers(self, x: Input, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The one layer's array; of a list of layers a dict, which is typed like an array for the sake of the many."""
+        arrays = [like(x, tensor) for tensor in tensors]
+        return cast(torch.Tensor, dict(zip(self.places.layers, arrays, strict=True)) if self._several else arrays[0])
+
+    def _call(self, x: Input, target: Target, readout: ReadOut) -> Measured:
+        request = self.request(x, target, readout)
+        measured = self.calls(request)
         if goes_to_the_host(x, measured.scores):
             self.check()
         return measured
 
-    def request(self, x: ArrayLike | Mapping[str, ArrayLike], target: Target, readout: ReadOut = "maps") -> Request:
+    def request(self, x: Input, target: Target, readout: ReadOut = "maps") -> Request:
         """What a call with these arguments asks of `calls`. Raises InputError and ShapeError."""
-        inputs = self.net.check_inputs(x, self.check_weights)
-        return Request(inputs, choice_of(target, images_of(inputs)), readout)
+        net = self._net or self._read(x)
+        inputs = net.check_inputs(x, self.check_weights)
+        return Request(inputs, choice_of(target, images_of(inputs), self.labels or net.labels), readout)
 
     def check(self) -> None:
         """Waits for all calls so far and raises what was wrong with one of them.
@@ -162,15 +270,43 @@ def _recordings(graphs: bool | str, device: torch.device) -> tuple[Recordings | 
     return None, f"device='{device}' has no CUDA graphs" if graphs else "graphs=False"
 
 
+def _example(module: torch.nn.Module, x: Input) -> ExampleInput:
+    """What a module is read with, from the first inputs that it gets: tensors beside its weights."""
+    weight = next(module.parameters(), torch.zeros(()))
+
+    def tensor(array: ArrayLike) -> torch.Tensor:
+        try:
+            return to_tensor(array).to(weight.device, weight.dtype)
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+            raise InputError(f"x is a {type(array).__name__}; wanted an array [N, C, ...] ({error})") from None
+
+    if isinstance(x, Mapping):
+        return {name: tensor(array) for name, array in x.items()}
+    if isinstance(x, tuple):
+        return tuple(map(tensor, x))
+    return tensor(x)
+
+
 def excitation_backprop(
-    model: Net | torch.nn.Module, x: ArrayLike, target: Target, layer: str, **options: Any
+    model: Net | torch.nn.Module, x: ArrayLike, target: Target, layer: Layer, **options: Any
 ) -> torch.Tensor:
-    """MWP maps [N, K, h, w] of a Net or torch module at `layer`; options as for ExcitationBackprop."""
-    return ExcitationBackprop(as_net(model, x), layer, **options).attribute(x, target)
+    """MWP maps of a network at one layer.
+
+    Args:
+        model: a Net, or a torch module, which is read for this call.
+        x: [N, C, H, W], as for `ExcitationBackprop.attribute`, like `target`.
+        target: the classes.
+        layer: a name, or a module of the network.
+        **options: as for `ExcitationBackprop`.
+
+    Returns:
+        Maps [N, K, h, w].
+    """
+    return ExcitationBackprop(as_net(model, x), layer, None, **options).attribute(x, target)
 
 
 def contrastive_excitation_backprop(
-    model: Net | torch.nn.Module, x: ArrayLike, target: Target, layer: str, contrast_layer: str, **options: Any
+    model: Net | torch.nn.Module, x: ArrayLike, target: Target, layer: Layer, contrast_layer: Layer, **options: Any
 ) -> torch.Tensor:
-    """c-MWP maps [N, K, h, w] of a Net or torch module at `layer`; options as for ExcitationBackprop."""
+    """c-MWP maps [N, K, h, w] of a network at one layer; see `excitation_backprop` and `ExcitationBackprop`."""
     return ExcitationBackprop(as_net(model, x), layer, contrast_layer, **options).attribute(x, target)

@@ -109,6 +109,12 @@ class Graph:
         """The file or object the graph came from, for messages."""
         return str(self.meta.get("origin", "model"))
 
+    @property
+    def source(self) -> str:
+        """What kind of file or object the graph came from: "caffe" (also by way of an ONNX file that the import wrote),
+        "onnx" or "torch"; "" where nobody said."""
+        return str(self.meta.get("source", ""))
+
     def known_names(self) -> list[str]:
         """Every name that `resolve` takes."""
         return list(dict.fromkeys([*self.names, *self.inputs, *self.producer]))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakMethod
+from weakref import WeakMethod, ref
 
 import torch
 
 from . import engine
+from .engine.candidates import Candidate, candidates
 from .engine.fold import fold
 from .engine.plan import Plan, device_of, dtype_of
 from .engine.shared_weights import checked_weights, copy_params
@@ -17,7 +19,7 @@ from .engine.status import CallLog, status_of
 from .errors import InputError, ModelError, ShapeError, nearest_names
 from .graph import Graph
 from .interop import to_tensor
-from .rules import OPERATIONS, RULE_SETS, rule_of
+from .rules import OPERATIONS, RULE_SETS, check_rule_set, rule_of
 from .vocabulary import operations
 
 ExampleInput = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
@@ -37,6 +39,12 @@ class Net:
         self._plans: dict[tuple[str, torch.device, torch.dtype, str], Plan] = {}
         self.log: CallLog[None] = CallLog()
         """Calls of `forward` and of the adapters that a GPU still works on."""
+        self._module: ref[torch.nn.Module] | None = None
+
+    @property
+    def module(self) -> torch.nn.Module | None:
+        """The torch module that the network was read from, as long as somebody else holds it."""
+        return None if self._module is None else self._module()
 
     @property
     def labels(self) -> list[str] | None:
@@ -50,7 +58,7 @@ class Net:
 
     def plan(self, rules: str = "caffe", device: str | torch.device = "cpu", dtype: str | torch.dtype = "fp32") -> Plan:
         """The plan for a rule set, device and dtype; made at the first call and kept."""
-        key = (rules, device_of(device), *dtype_of(dtype))
+        key = (check_rule_set(rules), device_of(device), *dtype_of(dtype))
         if key not in self._plans:
             if rules == "conserving" and self._folded is None:
                 self._folded = fold(self.graph)
@@ -117,9 +125,14 @@ class Net:
         if self.graph.weights is not None:
             self.graph.weights.update(check_weights or self.check_weights)
         wanted = self.graph.inputs
+        if isinstance(x, (str, os.PathLike)):
+            raise InputError(f"{self.graph.origin}: x is a path; wanted an array (ebp_cuda.explain takes a photo)")
+        if isinstance(x, (tuple, list)) and len(wanted) > 1 and len(x) == len(wanted):
+            x = dict(zip(wanted, x, strict=True))
         if not isinstance(x, Mapping):
             if len(wanted) != 1:
-                raise InputError(f"{self.graph.origin} has inputs {', '.join(wanted)}: give a dict by name")
+                names = ", ".join(wanted)
+                raise InputError(f"{self.graph.origin} has inputs {names}: give a tuple of them, or a dict by name")
             x = {next(iter(wanted)): x}
         for name in x:
             if name not in wanted:
@@ -180,6 +193,19 @@ class Net:
             inputs[name] = torch.zeros([int(n or 1) for n in shape])
         trace = engine.forward(self.plan(), inputs, self.graph.producer)
         return {name: tuple(shape) for name, shape in trace.shapes.items()}
+
+    def candidates(self) -> list[Candidate]:
+        """Good places for a map, from the input on: the ends of blocks that every path to the classes crosses.
+
+        Returns:
+            With the layer's name, its plane and channels, its depth in the network, and what speaks for or against it;
+            `str` of each is a line of text. What `ExcitationBackprop` takes with layer=None is the last good one,
+            unless the network is one of the catalogue.
+
+        Raises:
+            InputError: the network has several outputs.
+        """
+        return candidates(self.graph, self.shapes(), self.default_top())
 
     def explain_support(self) -> list[dict[str, Any]]:
         """Per layer, before anything runs: name, type in the file, op, kind of rule per rule set, what is missing."""
@@ -244,7 +270,11 @@ def load(path: str | Path, weights: str | Path | None = None, **options: Any) ->
 
 
 def from_torch(
-    module: torch.nn.Module, example_input: ExampleInput, *, check_weights: str = "sampled", **options: Any
+    module: torch.nn.Module,
+    example_input: ExampleInput,
+    *more_inputs: torch.Tensor,
+    check_weights: str = "sampled",
+    **options: Any,
 ) -> Net:
     """A network from a torch module in evaluation mode (whatever mode it is in), read through torch.export; the module
     stays as it is.
@@ -255,6 +285,7 @@ def from_torch(
     Args:
         module: any module whose operations have counterparts.
         example_input: float tensor [N, C, ...], a sequence of tensors for several inputs, or a dict of them by name.
+        *more_inputs: of a module with several, the other ones, in place of a sequence.
         check_weights: "sampled": single elements that were written by `.data` or NumPy, which torch does not count, are
             seen after `Net.refresh`. "all": they too are seen at every call, which reads all weights for that.
         **options: labels (list of class names), preprocess (dict), any_size (True: images of other heights and widths).
@@ -265,7 +296,11 @@ def from_torch(
     """
     from .importers.torch import from_module
 
-    return Net(from_module(module, example_input, **options), check_weights)
+    if isinstance(example_input, torch.Tensor) and more_inputs:
+        example_input = (example_input, *more_inputs)
+    net = Net(from_module(module, example_input, **options), check_weights)
+    net._module = ref(getattr(module, "_orig_mod", module))
+    return net
 
 
 def as_net(model: Net | torch.nn.Module, x: ArrayLike) -> Net:

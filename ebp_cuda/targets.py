@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,13 +53,19 @@ class Choice:
         return self.given.to(scores.device)
 
 
-def choice_of(target: Target, images: int) -> Choice:
-    """A target as ExcitationBackprop.attribute takes it, for a batch of `images`. Raises InputError."""
+def choice_of(target: Target, images: int, labels: Sequence[str] | None = None) -> Choice:
+    """A target as ExcitationBackprop.attribute takes it, for a batch of `images`. Raises InputError.
+
+    labels: the names of the classes, which are targets too where they are known.
+    """
     if isinstance(target, str):
-        match = re.fullmatch(_TOP, target)
-        if target != "all" and match is None:
-            raise InputError(f"target='{_shown(target)}': wanted an index, 'all' or 'topN'")
-        return Choice("top", int(match[1])) if match else Choice("all", 0)
+        if target == "all":
+            return Choice("all", 0)
+        if match := re.fullmatch(_TOP, target):
+            return Choice("top", int(match[1]))
+        target = _indices_of([target], labels)[0]
+    elif isinstance(target, (list, tuple)) and any(isinstance(name, str) for name in target):
+        target = _indices_of(target, labels)
     try:
         found = to_tensor(target) if hasattr(target, "__dlpack__") else torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError, BufferError):
@@ -71,6 +78,26 @@ def choice_of(target: Target, images: int) -> Choice:
         raise InputError(f"target has shape {list(found.shape)}, wanted a class, [{images}] or [{images}, K]")
     found = found.to(torch.int64).reshape(images, -1)
     return Choice("given", found.shape[1], found, *((minmax(found) if found.is_cpu else None) or (0, 0)))
+
+
+def _indices_of(names: Sequence[Any], labels: Sequence[str] | None) -> list[int]:
+    """The classes of these names; of numbers among them, the numbers."""
+    if labels is None:
+        first = next(name for name in names if isinstance(name, str))
+        raise InputError(
+            f"target='{_shown(first)}': wanted an index, 'all' or 'topN'; the model has no class names (labels=)"
+        )
+    indices = []
+    for name in names:
+        try:
+            indices.append(_by_name(name, labels) if isinstance(name, str) else operator.index(name))
+        except InputError as error:
+            raise InputError(
+                f"target='{_shown(name)}': wanted an index, 'all', 'topN' or a class name: {error}"
+            ) from None
+        except (TypeError, ValueError):
+            raise InputError(f"target={names!r}: wanted class names or indices") from None
+    return indices
 
 
 def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -49,9 +49,7 @@ def was_touched(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return bool(before["source"].get("modified") != now["source"].get("modified"))
 
 
-def check_contents(
-    source: ImageSource, shards: Sequence[tuple[range, Mapping[int, str | None]]], reason: str
-) -> None:
+def check_contents(source: ImageSource, shards: Sequence[tuple[range, Mapping[int, str | None]]], reason: str) -> None:
     """Compares images with what a run has read of them.
 
     Args:

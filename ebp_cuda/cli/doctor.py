@@ -127,7 +127,7 @@ def _self_check(device: str) -> float:
         Node("classes", "linear", ("f",), ("scores",), {}, {"weight": w3}),
     ]
     net = Net(Graph(nodes, {"x": (None, 3, 12, 12)}, ("scores",)))
-    maps = ExcitationBackprop(net, layer="b", contrast_layer="e", device=device).attribute(x, 1).cpu().double()
+    maps = ExcitationBackprop(net, "b", "e", "caffe", device=device).attribute(x, 1).cpu().double()
     expected = _formula(x.double(), w1.double(), w2.double(), w3.double(), 1)
     return float((maps[:, 0] - expected).abs().max() / expected.abs().max())
 

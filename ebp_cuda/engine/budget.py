@@ -101,8 +101,9 @@ def account_of(walk: Walk, inputs: Mapping[str, Sequence[int]]) -> Account:
     plan = walk.plan
     dry = replace(walk, plan=_dry(plan))
     images = {name: torch.empty(1, *shape[1:], device="meta") for name, shape in inputs.items()}
-    trace = dry.forward(images)
-    dry.sweep(trace, trace.values[walk.top])  # packs the weights, which stay
+    with _Allocations():  # packs the weights, which stay
+        trace = dry.forward(images)
+        dry.sweep(trace, trace.values[walk.top])
     one, two = _peaks(dry, images, 1), _peaks(dry, images, 2)
     moments = tuple((max(0, 2 * a - b), max(0, b - a)) for a, b in zip(one, two, strict=True))
     largest = largest_value(plan, trace, walk.route.nodes) if memory.carried_in_blocks(plan.device) else 0

@@ -16,7 +16,7 @@ from ..rules.relevance import Relevance
 from ..targets import Choice
 from .budget import Account, Chunks, account_of
 from .capture import Recordings
-from .condition import warn_where_lost
+from .condition import warn_where_gained, warn_where_lost
 from .passes import UNOBSERVED, Layer, Observer, Phase
 from .run import Measured, ReadOut, Tensors, Walk, images_of, joined_classes, joined_images, measure
 from .status import CallLog, Status
@@ -61,7 +61,7 @@ class Calls:
         stages = walk.plan.stages(walk.route.keep | {walk.top}, walk.route.nodes)
         self._state = walk.plan.watch([stage.index for stage in stages])
         self._accounts: dict[Shapes, Account] = {}
-        self._warned = False
+        self._warned_of_loss = self._warned_of_gain = False
 
     def __call__(self, request: Request, observer: Observer = UNOBSERVED) -> Measured:
         """Runs a call. Raises what is wrong with it, or with an earlier one whose status has arrived."""
@@ -173,9 +173,12 @@ class Calls:
         if not status.finite:
             layers = ", ".join(f"'{layer}'" for layer in self.layers)
             raise NumericError(f"relevance at layer {layers} is not finite{self._origin_of_trouble(request)}")
-        if walk.contrast is not None and walk.plan.dtype != torch.float64 and not self._warned:
+        layers = ", ".join(self.layers)
+        if not self._warned_of_gain:
+            self._warned_of_gain = warn_where_gained(status.largest_mass, walk.plan.rules, layers)
+        if walk.contrast is not None and walk.plan.dtype != torch.float64 and not self._warned_of_loss:
             left = torch.tensor(status.least_mass)
-            self._warned = warn_where_lost(left, walk.plan.precision, ", ".join(self.layers))
+            self._warned_of_loss = warn_where_lost(left, walk.plan.precision, layers)
 
     def _origin_of_trouble(self, request: Request | None) -> str:
         """The first layer that makes numbers which are not finite, found by running the call again."""

@@ -24,6 +24,14 @@ class PrecisionWarning(UserWarning):
     """The mass that a contrast left is too small for the precision it was computed in."""
 
 
+class ShareWarning(UserWarning):
+    """More relevance arrived at a layer than was put in, which shares of a probability cannot."""
+
+
+EXCESS = 1.05
+"""Mass left above which a share has grown by more than rounding."""
+
+
 def mass_left(p: torch.Tensor, start: Relevance) -> torch.Tensor:
     """sum |p| of every row over that of `start`, where the sweep began; [N*K, ...] -> [N*K], 0 where nothing began."""
     began = _mass(start.p())
@@ -41,7 +49,21 @@ def warn_where_lost(left: torch.Tensor, precision: str, layer: str) -> bool:
         f"layer '{layer}': only {least:.1e} of the mass at the contrast layer is left, and dtype='{precision}' may get "
         f"that wrong by {min(error, 1):.0%} (docs/precision.md); dtype='{more}' carries it",
         PrecisionWarning,
-        stacklevel=_frames_of_ours(),
+        stacklevel=frames_of_ours(),
+    )
+    return True
+
+
+def warn_where_gained(largest: float, rules: str, layer: str) -> bool:
+    """Warns where more mass arrived at the layer than was put in, and says whether it did."""
+    if largest <= EXCESS:
+        return False
+    better = "; rules='conserving' keeps them below 1" if rules != "conserving" else ""
+    warnings.warn(
+        f"layer '{layer}': shares of the probability sum up to {largest:.3g} there, where 1 was put in: signed "
+        f"activations make rules='{rules}' ill-conditioned{better} (docs/rules.md)",
+        ShareWarning,
+        stacklevel=frames_of_ours(),
     )
     return True
 
@@ -49,7 +71,7 @@ def warn_where_lost(left: torch.Tensor, precision: str, layer: str) -> bool:
 _US = __name__.split(".")[0]
 
 
-def _frames_of_ours() -> int:
+def frames_of_ours() -> int:
     """How far up the stack, from the caller of this, the first frame of somebody else's code is."""
     level, frame = 1, inspect.currentframe()
     frame = frame.f_back if frame else None

@@ -9,7 +9,8 @@ models.model("vgg16").layer         # 'pool4'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from functools import cache
 from typing import Any
@@ -19,7 +20,7 @@ from ebp_cuda.errors import InputError, ShapeError, nearest_names
 from ._data import FOLDER
 from .catalogue import MODELS, Model, Weights
 
-__all__ = ["Model", "Weights", "labels", "model", "names", "preprocess", "prototxt"]
+__all__ = ["Model", "Weights", "labels", "model", "names", "preprocess", "prototxt", "recognize"]
 
 _LABELS = FOLDER / "labels"
 
@@ -67,6 +68,18 @@ def labels(name: str) -> list[str]:
     if label_set not in known:
         raise InputError(f"no class names '{name}'{nearest_names(name, [*known, *MODELS])} (known: {', '.join(known)})")
     return list(_read_labels(label_set))
+
+
+@cache
+def _weight_layers(name: str) -> frozenset[str]:
+    """The names of the layers with weights, as the prototxt has them."""
+    pairs = re.findall(r'name:\s*"([^"]+)"\s+type:\s*"(Convolution|InnerProduct)"', prototxt(name))
+    return frozenset(layer for layer, _ in pairs)
+
+
+def recognize(weight_layers: Collection[str]) -> Model | None:
+    """The network of the catalogue whose layers with weights have exactly these names; None where there is none."""
+    return next((MODELS[name] for name in MODELS if _weight_layers(name) == frozenset(weight_layers)), None)
 
 
 def preprocess(name: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def x():
 
 @pytest.fixture(scope="module")
 def eb(net):
-    return ExcitationBackprop(net, layer="features.2", contrast_layer="features.4")
+    return ExcitationBackprop(net, layer="features.2", contrast_layer="features.4", rules="caffe")
 
 
 def test_maps_have_a_row_per_image_and_a_column_per_class(eb, x):
@@ -87,7 +87,7 @@ def test_threads_share_a_net(eb, x):
 
 
 def test_relevance_sums_to_the_map_and_to_one(net, x):
-    plain = ExcitationBackprop(net, layer="features.2")
+    plain = ExcitationBackprop(net, layer="features.2", rules="caffe")
     p = plain.relevance(x, [1, 2])
     assert p.shape == (2, 1, 6, 6, 7)
     torch.testing.assert_close(p.sum(2), plain.attribute(x, [1, 2]))
@@ -95,7 +95,7 @@ def test_relevance_sums_to_the_map_and_to_one(net, x):
 
 
 def test_contrast_is_the_difference_of_two_sweeps(net, module, x):
-    contrastive = ExcitationBackprop(net, layer="features.2", contrast_layer="features.4").attribute(x, 1)
+    contrastive = ExcitationBackprop(net, "features.2", "features.4", "caffe").attribute(x, 1)
     negated = Small()
     negated.load_state_dict(module.state_dict())
     with torch.no_grad():
@@ -253,10 +253,10 @@ def test_a_registered_rule_is_used(net, x):
         def nothing(step, above):
             return [ebp_cuda.Relevance(torch.zeros(above[0].s.shape[0], *step.shapes[0][1:]))]
 
-        maps = ExcitationBackprop(net, layer="features.1").attribute(x, 1)
+        maps = ExcitationBackprop(net, layer="features.1", rules="caffe").attribute(x, 1)
     finally:
         OPERATIONS["max_pool"].rules["caffe"] = before
-    assert not maps.any() and ExcitationBackprop(net, layer="features.1").attribute(x, 1).any()
+    assert not maps.any() and ExcitationBackprop(net, layer="features.1", rules="caffe").attribute(x, 1).any()
     with pytest.raises(InputError, match="no operation 'maxpool'; nearest: max_pool"):
         ebp_cuda.register_rule("maxpool", "route")
 

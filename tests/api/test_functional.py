@@ -69,7 +69,7 @@ def test_conv2d_with_padding_of_each_side_is_the_rule_of_the_network() -> None:
     net, x = Lopsided().double(), rand(2, 3, 8, 8)
     plain = ebp_cuda.from_torch(net, x)
     source = next(iter(plain.graph.inputs))
-    wanted = ebp_cuda.ExcitationBackprop(plain, source, dtype="fp64").relevance(x, "all")
+    wanted = ebp_cuda.ExcitationBackprop(plain, source, None, "caffe", "fp64").relevance(x, "all")
     y = net.conv(F.pad(x, (0, 1, 0, 1))).relu().detach()
     p = G.linear(torch.eye(6, dtype=torch.float64).repeat(2, 1), y.flatten(1), net.top.weight.detach())
     got = G.conv2d(p.reshape(12, 5, 4, 4), x, net.conv.weight.detach(), 2, (0, 0, 1, 1))

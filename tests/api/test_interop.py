@@ -18,7 +18,7 @@ from ebp_cuda.interop import like, to_tensor
 
 @pytest.fixture(scope="module")
 def method() -> ebp_cuda.ExcitationBackprop:
-    return ebp_cuda.ExcitationBackprop(ebp_cuda.from_torch(plain_net(), images(1)), "4", "9")
+    return ebp_cuda.ExcitationBackprop(ebp_cuda.from_torch(plain_net(), images(1)), "4", "9", "caffe")
 
 
 def test_numpy_in_numpy_out(method) -> None:
@@ -57,7 +57,7 @@ def test_cupy_in_cupy_out() -> None:
     cupy = pytest.importorskip("cupy")
     network, x = ebp_cuda.from_torch(plain_net(), images(1)), images(2)
     for device in ("cuda", "cpu"):
-        method = ebp_cuda.ExcitationBackprop(network, "4", "9", device=device)
+        method = ebp_cuda.ExcitationBackprop(network, "4", "9", "caffe", device=device)
         wanted = method.run(x, [3, 1])
         with cupy.cuda.Stream(non_blocking=True):
             got = method.run(cupy.asarray(x.numpy()), cupy.asarray([3, 1]))

@@ -36,9 +36,9 @@ def x() -> torch.Tensor:
 
 def methods(net: ebp_cuda.Net, images: int, classes: int) -> tuple[ExcitationBackprop, ExcitationBackprop]:
     """The method without a bound, and with one that just fits so many images and classes at once."""
-    whole = ExcitationBackprop(net, "0", "6")
+    whole = ExcitationBackprop(net, "0", "6", "caffe")
     peak = whole.chunks((images, 3, 16, 16), classes).peak
-    return whole, ExcitationBackprop(net, "0", "6", max_memory=peak)
+    return whole, ExcitationBackprop(net, "0", "6", "caffe", max_memory=peak)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_parts_give_the_maps_of_one_call(
 def test_blocks_of_classes_on_a_cpu_change_nothing(
     net: ebp_cuda.Net, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = ExcitationBackprop(net, "0", "6")
+    whole = ExcitationBackprop(net, "0", "6", "caffe")
     target, wide = torch.arange(50).expand(5, 50), 5 * 8 * 16 * 16 * 4
     wanted = whole.run(x, target)
     monkeypatch.setattr(memory, "BLOCK", 7 * wide)
@@ -130,6 +130,17 @@ def test_the_split_is_told(net: ebp_cuda.Net, x: torch.Tensor, caplog: pytest.Lo
     assert bounded.chunks({"input": x.shape}, 0).classes == 9
     with pytest.raises(InputError, match="got shapes for image; wanted one for each of input"):
         bounded.chunks({"image": x.shape}, 40)
+
+
+@pytest.mark.parametrize("rules", ["caffe", "conserving"])
+def test_a_dry_run_answers_rules_that_ask_for_numbers(net: ebp_cuda.Net, x: torch.Tensor, rules: str) -> None:
+    """The conserving rules ask whether a neuron got nothing; without numbers the way that takes more counts."""
+    whole = ExcitationBackprop(net, "0", "6", rules)
+    peak = whole.chunks((1, *x.shape[1:]), 2).peak
+    bounded = ExcitationBackprop(net, "0", "6", rules, max_memory=peak)
+    found, wanted = bounded.run(x, [[1, 2]] * 5), whole.run(x, [[1, 2]] * 5)
+    assert bounded.chunks(x.shape, 2).images == 1
+    torch.testing.assert_close(found.maps, wanted.maps, rtol=1e-4, atol=1e-5 * float(wanted.maps.abs().max()))
 
 
 def test_too_little_for_anything_is_refused(net: ebp_cuda.Net, x: torch.Tensor) -> None:

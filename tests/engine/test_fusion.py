@@ -101,7 +101,7 @@ def test_a_contrast_is_subtracted_in_the_kernel(launched: Counter[str]) -> None:
     for fused in (False, True):
         net.plan("caffe", "cpu", "fp32").backend = CUDA if fused else CPU
         launched.clear()
-        maps.append(ebp_cuda.ExcitationBackprop(net, "1", contrast_layer="4").attribute(x, "all"))
+        maps.append(ebp_cuda.ExcitationBackprop(net, "1", "4", "caffe").attribute(x, "all"))
         assert launched["conv2d_sweep onto"] == (1 if fused else 0)
     torch.testing.assert_close(maps[1], maps[0], rtol=1e-4, atol=1e-6)
 

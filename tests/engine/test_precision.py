@@ -108,7 +108,8 @@ def test_fp32_and_fp64_are_untouched(net: ebp_cuda.Net) -> None:
 
 def test_the_forward_pass_is_float32(net: ebp_cuda.Net) -> None:
     x = torch.rand(2, 3, 12, 12)
-    scores = [ebp_cuda.ExcitationBackprop(net, "one", dtype=dtype).run(x, 0).scores for dtype in ("fp32", "bf16")]
+    methods = [ebp_cuda.ExcitationBackprop(net, "one", None, "caffe", dtype) for dtype in ("fp32", "bf16")]
+    scores = [method.run(x, 0).scores for method in methods]
     assert torch.equal(*scores)
 
 

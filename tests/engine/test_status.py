@@ -207,7 +207,7 @@ def test_a_copy_of_a_network_has_calls_of_its_own(device: Deferred) -> None:
 
 
 def test_nothing_is_asked_where_there_are_no_numbers() -> None:
-    eb = ExcitationBackprop(small(), "features.2", "features.4", device="meta")
+    eb = ExcitationBackprop(small(), "features.2", "features.4", "caffe", device="meta")
     assert eb.run(spoiled(NAN), torch.tensor([1, 2])).maps.is_meta
     eb.check()
 

@@ -41,6 +41,7 @@ def images(name: str, count: int = 3, seed: int = 0) -> torch.Tensor:
 
 def attribution(name: str, device: str = DEVICE, contrastive: bool = True, **options) -> ExcitationBackprop:
     layer, contrast = NETS[name]
+    options = {"rules": "caffe", **options}
     return ExcitationBackprop(net_of(name), layer, contrast if contrastive else None, device=device, **options)
 
 

@@ -155,13 +155,13 @@ def test_written_weights_end_a_recording() -> None:
     torch.manual_seed(4)
     module, x = Small().eval().to(DEVICE), images("small")
     net = ebp_cuda.from_torch(module, x.to(DEVICE))
-    eb = ExcitationBackprop(net, "features.2", "features.4", device=DEVICE)
+    eb = ExcitationBackprop(net, "features.2", "features.4", "caffe", device=DEVICE)
     warm(eb, x, "all")
     before = eb.attribute(x, "all")
     with torch.no_grad():
         module.features[0].weight.mul_(-1)
     after = eb.attribute(x, "all")
-    fresh = ExcitationBackprop(net, "features.2", "features.4", device=DEVICE, graphs=False)
+    fresh = ExcitationBackprop(net, "features.2", "features.4", "caffe", device=DEVICE, graphs=False)
     assert not torch.equal(before, after)
     for _ in range(3):
         assert torch.equal(eb.attribute(x, "all"), fresh.attribute(x, "all"))

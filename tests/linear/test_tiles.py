@@ -289,9 +289,9 @@ def test_maps_are_those_of_the_plain_way(contrast: str | None, together: int, mo
     for on in (False, True):
         monkeypatch.setattr(amx, "available", lambda: on)  # noqa: B023
         net = ebp_cuda.from_torch(module, x)
-        maps[on] = ebp_cuda.ExcitationBackprop(net, "stem", contrast_layer=contrast).attribute(x, "all")
+        maps[on] = ebp_cuda.ExcitationBackprop(net, "stem", contrast, "caffe").attribute(x, "all")
         assert max(called, default=0) == (together if on else 0)
-    double = ebp_cuda.ExcitationBackprop(net, "stem", contrast_layer=contrast, dtype="fp64").attribute(
+    double = ebp_cuda.ExcitationBackprop(net, "stem", contrast, "caffe", "fp64").attribute(
         x.double(), "all"
     )
     away = {on: float((found - double).abs().sum() / double.abs().sum()) for on, found in maps.items()}

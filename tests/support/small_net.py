@@ -39,7 +39,7 @@ def images(count: int, seed: int = 0, size: tuple[int, int] = (12, 14)) -> torch
 
 
 def method(net: Net | None = None, **options) -> ExcitationBackprop:
-    return ExcitationBackprop(net or small(), LAYER, CONTRAST, **options)
+    return ExcitationBackprop(net or small(), LAYER, CONTRAST, **{"rules": "caffe", **options})
 
 
 def warm(eb: ExcitationBackprop, x: torch.Tensor, target) -> None:

@@ -228,6 +228,7 @@ def _metadata(
         names.setdefault(layer.name, layer.outputs[:1])
     return {
         "ebp_cuda.names": names,
+        "ebp_cuda.source": "caffe",
         "ebp_cuda.layers": listing(layers),
         "ebp_cuda.phase": net.phase,
         "ebp_cuda.example_shapes": {value: list(shape) for value, shape in inputs.items()},

@@ -87,6 +87,7 @@ class _Reader:
     ) -> None:
         self.model, self.origin, self.constants = model, origin, constants
         self.meta = self._metadata()
+        self.meta.setdefault("source", "caffe" if "layers" in self.meta else "onnx")  # older files list layers alone
         try:
             self.types = {str(layer["name"]): str(layer["type"]) for layer in self.meta.get("layers", ())}
             self.names = {str(k): tuple(map(str, v)) for k, v in self.meta.pop("names", {}).items()}

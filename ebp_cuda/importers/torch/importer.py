@@ -84,6 +84,7 @@ def from_module(
         few = ", ".join(f"'{name}'" for name in spoiled[:5])
         more = f" and {len(spoiled) - 5} more" if len(spoiled) > 5 else ""
         warnings.warn(f"{origin}: NaN or infinite numbers in {few}{more}", stacklevel=2)
+    graph.meta["source"] = "torch"
     if labels is not None:
         graph.meta["labels"] = [str(label) for label in labels]
     if preprocess is not None:

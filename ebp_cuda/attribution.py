@@ -1,0 +1,56 @@
+"""What a call gives back: maps with the targets, the scores, and by what they were computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method computes by and where, whether it was named or chosen."""
+
+    layer: str | tuple[str, ...]
+    contrast_layer: str | None
+    rules: str
+
+
+@dataclass(frozen=True, repr=False)
+class Attribution:
+    """What one call measured: tensors, or arrays of the kind that the input was.
+
+    Of several layers, `maps` and `mass_left` are dicts by layer name.
+    """
+
+    maps: torch.Tensor
+    """[N, K, h, w] ([N, K, L] of sequences, [N, K, t, h, w] of volumes): relevance at the layer, summed over its
+    channels; raw, unclipped, not normalized."""
+    targets: torch.Tensor
+    """int64 [N, K]: the classes."""
+    scores: torch.Tensor
+    """float32 [N, classes]: the top's activation; the maximum over positions where the top is spatial."""
+    mass_left: torch.Tensor
+    """[N, K]: sum |p| at the layer over that at the contrast layer (the top, without one): what `dtype` must carry."""
+    setting: Setting
+    """The layer, contrast layer and rules by which it was computed."""
+
+    @property
+    def arrays(self) -> tuple[torch.Tensor, ...]:
+        """Maps, targets, scores and mass left; maps and mass left of several layers one after the other."""
+        several = isinstance(self.maps, dict)
+        maps, left = (tuple(group.values()) if several else (group,) for group in (self.maps, self.mass_left))
+        return (*maps, self.targets, self.scores, *left)
+
+    def __repr__(self) -> str:
+        images, columns = self.targets.shape
+        first, at = self.arrays[0], self.setting
+        contrast = f", contrast at '{at.contrast_layer}'" if at.contrast_layer else ""
+        maps = f"maps {list(first.shape)} {str(first.dtype).removeprefix('torch.')}"
+        where = f"at {at.layer!r}{contrast}, rules '{at.rules}'"
+        left = self.arrays[-1]
+        return (
+            f"<Attribution of {images} x {columns} (images x classes) {where}: {maps},\n"
+            f" targets {self.targets.tolist()[:2]}{'...' if images > 2 else ''}, mass left {left.min():.2g} to "
+            f"{left.max():.2g}>"
+        )
