@@ -47,7 +47,7 @@ def test_a_module_and_nothing_else(residual: nn.Sequential, x: torch.Tensor) -> 
     eb = ExcitationBackprop(residual)
     assert "read at the first call" in repr(eb)
     with pytest.raises(InputError, match="has not been read yet: call `attribute` first, or give an example="):
-        eb.plan
+        _ = eb.plan
     found = eb.run(x)
     # 14 x 15 is the last plane of 12 pixels or more; block 3 begins there and block 4 ends it with a strided shortcut
     assert found.setting == Setting("3", "6", "conserving") and found.maps.shape == (2, 1, 14, 15)
