@@ -1,6 +1,6 @@
 # Each word sets up what it needs in .venv:
 #
-#   make demo | test | test-emu | test-onnx | test-ptx | lint | check-cuda | bench | fuzz | docs | wheel | wheel-matrix | clean
+#   make demo | test | test-emu | test-onnx | test-ptx | test-torch-ops | lint | check-cuda | bench | fuzz | docs | wheel | wheel-matrix | clean
 #
 #   PYTHON   the interpreter that .venv is made from: make test PYTHON=python3.12
 #   TORCH    what pip installs where .venv has no torch yet: make demo TORCH=torch for the newest one,
@@ -17,7 +17,7 @@ ARGS ?=
 # What the adapters and the zoo are tested against; left to themselves they would bring another torch.
 ADAPTED := torchvision==0.28.0 timm==1.0.29 torchray==1.0.0.2 grad-cam==1.5.7 ttach==0.0.3 zennit==0.5.1
 
-.PHONY: demo test test-emu test-onnx test-ptx lint check-cuda bench fuzz docs wheel wheel-matrix clean
+.PHONY: demo test test-emu test-onnx test-ptx test-torch-ops lint check-cuda bench fuzz docs wheel wheel-matrix clean
 
 demo: $(VENV)/.demo
 	$(PY) -m ebp_cuda demo $(ARGS)
@@ -41,6 +41,10 @@ test-onnx: $(VENV)/.test
 SECONDS ?= 3600
 fuzz: $(VENV)/.test
 	$(PY) tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
+
+# torch's own operator samples, whole; `make test` takes a part of them.
+test-torch-ops: $(VENV)/.test
+	PYTHONPATH=tests $(PY) -m support.torch_op_samples $(ARGS)
 
 lint: $(VENV)/.lint
 	$(PY) -m ruff check .

@@ -101,12 +101,21 @@ def _indices_of(names: Sequence[Any], labels: Sequence[str] | None) -> list[int]
 
 
 def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The distribution a sweep starts from, [N*K, classes, ...]: probability 1 on each target.
+    """The distribution that a sweep starts from: probability 1 on each target.
 
     A spatial top (fully convolutional network) shares it over positions by a softmax of the class's scores, as the
-    original's demo does.
+    original's demo does. A top with one number for each image has that one class.
+
+    Args:
+        top: activation [N, classes, ...] or [N].
+        targets: int64 [N, K].
+
+    Returns:
+        [N*K, classes, ...] or [N*K], as the top.
     """
     images, count = targets.shape
+    if top.dim() == 1:
+        return top.new_ones(images * count)
     seed = top.new_zeros(images, count, *top.shape[1:])
     rows = torch.arange(images, device=top.device).unsqueeze(1)
     chosen = top[rows, targets]

@@ -146,10 +146,13 @@ def _side_by_side(blocks: Sequence[Tensors]) -> Tensors:
 
 
 def _scores(top: torch.Tensor, name: str, images: int) -> torch.Tensor:
-    """Scores [N, classes] of the top's activation: of a spatial one, the maximum over positions."""
-    if top.dim() < 2 or top.shape[0] != images:
-        shapes = f"[{images}, classes] or [{images}, classes, h, w]"
+    """Scores [N, classes] of the top's activation: of a spatial one, the maximum over positions; of one number for
+    each image, that of class 0."""
+    if top.dim() < 1 or top.shape[0] != images:
+        shapes = f"[{images}], [{images}, classes] or [{images}, classes, h, w]"
         raise ShapeError(f"top '{name}' has shape {list(top.shape)}, wanted {shapes}")
+    if top.dim() == 1:
+        return top.unsqueeze(1)
     return top if top.dim() == 2 else top.flatten(2).amax(2)
 
 

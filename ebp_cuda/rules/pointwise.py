@@ -108,8 +108,8 @@ FUNCTIONS = {
         keeps=True,
     ),
     "elu": Function(
-        lambda a, p, x: F.elu(x, a["alpha"]),
-        lambda a, p, x, y: _one_above_zero(x, y + a["alpha"]),
+        lambda a, p, x: F.elu(x, a["alpha"]) if a["scale"] == 1 else a["scale"] * F.elu(x, a["alpha"]),
+        lambda a, p, x, y: torch.where(x > 0, a["scale"], y + a["scale"] * a["alpha"]),
         keeps=True,
     ),
     "clip": Function(

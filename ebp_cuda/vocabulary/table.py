@@ -137,7 +137,8 @@ for _name, _what in {
     _enter(_name, _what)
 _enter("leaky_relu", "x where x > 0, slope * x elsewhere", Attribute("slope", FLOAT))
 _enter("prelu", "the same, with a slope per channel or one", Parameter("weight", ("C",)))
-_enter("elu", "x where x > 0, alpha * (e^x - 1) elsewhere", Attribute("alpha", FLOAT))
+_enter("elu", "scale times x where x > 0, alpha * (e^x - 1) elsewhere", Attribute("alpha", FLOAT),
+       Attribute("scale", FLOAT, 1.0))  # fmt: skip
 _enter("clip", "min(max(x, min), max)", Attribute("min", FLOAT), Attribute("max", FLOAT))
 _enter("silu", "x * sigmoid(beta * x)", Attribute("beta", FLOAT, 1.0))
 _enter("hard_sigmoid", "min(max(alpha * x + beta, 0), 1)", Attribute("alpha", FLOAT), Attribute("beta", FLOAT))

@@ -263,3 +263,64 @@ def test_a_squeeze_of_the_batch_of_one() -> None:
     torch.testing.assert_close(output(from_module(module, X), X), module(X))
     with pytest.raises(EBPError):
         from_module(Fn(lambda m, x: x.squeeze()), torch.rand(1, 1, 1, 1))
+
+
+# Ordinary, and once refused
+
+
+ORDINARY: dict[str, Forward] = {
+    "maximum_with_a_number": lambda m, x: torch.maximum(m.conv(x), torch.tensor(0.1)),
+    "maximum_with_a_tensor": lambda m, x: torch.maximum(m.conv(x), torch.linspace(-1, 1, 4).reshape(1, 4, 1, 1)),
+    "minimum_with_a_tensor": lambda m, x: torch.minimum(m.conv(x), torch.linspace(-1, 1, 4).reshape(1, 4, 1, 1)),
+    "clamp_by_tensors": lambda m, x: m.conv(x).clamp(torch.linspace(-1, 0, 8), torch.linspace(0, 1, 8)),
+    "rrelu": lambda m, x: F.rrelu(m.conv(x)),
+    "largest_of_an_axis": lambda m, x: m.conv(x).max(-1)[0],
+    "smallest_of_an_axis": lambda m, x: m.conv(x).min(dim=1).values,
+    "selu": lambda m, x: F.selu(m.conv(x)),
+    "masked": lambda m, x: m.conv(x).masked_fill(torch.eye(6, 8).bool(), -1.5),
+    "chosen": lambda m, x: torch.where(m.conv(x) > 0.1, m.conv(x) * 2, -x[:, :1, 1:-1, 1:-1].repeat(1, 4, 1, 1)),
+    "cubic": lambda m, x: F.interpolate(m.conv(x), size=(9, 5), mode="bicubic"),
+    "windows": lambda m, x: F.unfold(m.conv(x), 3, padding=1, stride=2),
+    "deviation": lambda m, x: m.conv(x).std((2, 3)),
+    "steep_log_softmax": lambda m, x: (400 * m.conv(x)).log_softmax(1),
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_calls_are_taken(name: str) -> None:
+    module = Fn(ORDINARY[name], conv=nn.Conv2d(3, 4, 3)).eval()
+    net = Net(from_module(module, X))
+    for x in (X, torch.rand(1, 3, 8, 10)):
+        torch.testing.assert_close(output(net, x), module(x), rtol=1e-4, atol=1e-5)
+
+
+def test_selu_passes_its_own_gradient_on_in_caffe() -> None:
+    """What has no rule in the original takes the ordinary gradient: of SELU that is its scale above 0."""
+    from ebp_cuda.rules import OPERATIONS
+
+    graph = from_module(nn.Sequential(nn.SELU(), nn.Flatten(), nn.Linear(240, 3)), X)
+    assert OPERATIONS[graph.nodes[0].op].rules["caffe"].kind == "gradient"
+    x = X.clone().requires_grad_()
+    module = nn.Sequential(nn.SELU(), nn.Flatten(), nn.Linear(240, 3, bias=False))
+    with torch.no_grad():
+        module[2].weight.abs_()
+    y = module(x)
+    net = Net(from_module(module, X))
+    p = ExcitationBackprop(net, next(iter(net.graph.inputs))).relevance(X, 1)[:, 0]
+    below = ExcitationBackprop(net, "0").relevance(X, 1)[:, 0]
+    slope = torch.autograd.grad(nn.SELU()(x).sum(), x)[0]
+    torch.testing.assert_close(p, below * slope, rtol=1e-5, atol=1e-7)
+    assert y.shape == (2, 3)
+
+
+def test_one_score_for_each_image() -> None:
+    """A top of shape [N], as binary classifiers have it: one class, whose map is that of the same top as [N, 1]."""
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
+    flat = Fn(lambda m, x: m.body(x).squeeze(1), body=body).eval()
+    net = Net(from_module(flat, X))
+    result = ExcitationBackprop(net, "body.0").run(X, 0)
+    right = ExcitationBackprop(Net(from_module(body.eval(), X)), "0").run(X, 0)
+    torch.testing.assert_close(result.maps, right.maps)
+    torch.testing.assert_close(result.scores, flat(X)[:, None])
+    with pytest.raises(InputError, match="classes 0 to 0"):
+        ExcitationBackprop(net, "body.0").run(X, 1)

@@ -95,7 +95,7 @@ UNARY: dict[str, Callable[[Node, Array], Array]] = {
     "relu": lambda n, x: np.maximum(x, 0),
     "leaky_relu": lambda n, x: np.where(x > 0, x, slope(n, x) * x),
     "prelu": lambda n, x: np.where(x > 0, x, slope(n, x) * x),
-    "elu": lambda n, x: np.where(x > 0, x, n.attrs["alpha"] * np.expm1(np.minimum(x, 0))),
+    "elu": lambda n, x: n.attrs["scale"] * np.where(x > 0, x, n.attrs["alpha"] * np.expm1(np.minimum(x, 0))),
     "clip": lambda n, x: np.clip(x, n.attrs.get("min"), n.attrs.get("max")),
     "abs": lambda n, x: np.abs(x),
     "exp": lambda n, x: np.exp(n.attrs.get("scale", 1) * x + n.attrs.get("shift", 0)),

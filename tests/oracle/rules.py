@@ -106,7 +106,7 @@ def derivative(node: Node, x: Array, y: Array) -> Array:
         case "leaky_relu" | "prelu":
             return np.where(x > 0, 1.0, slope(node, x))
         case "elu":
-            return np.where(x > 0, 1.0, y + a["alpha"])
+            return np.where(x > 0, a["scale"], y + a["scale"] * a["alpha"])
         case "clip":
             low = -np.inf if a.get("min") is None else a["min"]
             high = np.inf if a.get("max") is None else a["max"]

@@ -191,6 +191,7 @@ def pointwise_cases() -> list[Case]:
     narrow = {"size": 3, "alpha": 1.0, "beta": 0.6, "k": 2.0, "region": "across"}
     within = {"size": 3, "alpha": 0.5, "beta": 0.75, "k": 1.0, "region": "within"}
     cases += [
+        Case("selu", simple("elu", "a", "y", alpha=1.6732632, scale=1.050701), plane(7, 3, 4)),
         Case("clip_signed", simple("clip", "a", "y", min=-1.0, max=0.5), plane(3, 4, 5)),
         Case("softmax_last", simple("softmax", "a", "y", axis=-1), plane(3, 5)),
         Case("lrn_within", simple("lrn", "a", "y", **within), plane(2, 5, 4)),

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .aten import Activation, Call, Refusal, Result, converts, rank_in_name, spatial
+from .aten import Activation, Call, Refusal, Result, converts, spatial
 
 
 @converts("cat", "concat", "stack")
@@ -255,6 +255,8 @@ def _cut(c: Call, x: Activation, flat: Sequence[int]) -> Activation:
 
 
 def _pad_by_copies(c: Call, x: Activation, flat: Sequence[int], mode: str) -> str:
+    if mode == "circular" and any(n < 0 for n in flat):
+        raise Refusal("is cut on one side and wrapped around on the other")
     for axis, before, after in _axes_of(flat, len(x.shape)):
         size = x.shape[axis]
         if not isinstance(size, int):
@@ -276,18 +278,66 @@ def pad_by_copies(c: Call) -> Result:
     return _pad_by_copies(c, c.activation("self"), c.ints("padding", 1), mode)
 
 
-@converts("upsample_nearest1d", "upsample_nearest2d", "upsample_linear1d", "upsample_bilinear2d")
-def resize(c: Call) -> Result:
-    x = c.activation("input" if "input" in c.args else "self")
-    spatial(x, rank_in_name(c.op))
-    mode = "nearest" if "nearest" in c.op else "linear"
-    attrs: dict[str, Any] = {"mode": mode, "align_corners": bool(c.args.get("align_corners"))}
-    factors, sizes = c.args.get("scale_factors"), c.out.shape[2:]
-    if factors:
-        return c.emit("resize", x.value, scale=tuple(map(float, factors)), **attrs)
-    if all(isinstance(n, int) for n in sizes):
-        return c.emit("resize", x.value, size=sizes, **attrs)
-    like = c.of_planes(sizes)
-    if like is None:
-        raise Refusal(f"resizes to {list(sizes)}, which no other value has")
-    return c.emit("resize", x.value, like, **attrs)
+@converts("repeat_interleave")
+def repeat_interleave(c: Call) -> Result:
+    """Every entry of an axis several times."""
+    x, repeats = c.activation("self"), c.args.get("repeats")
+    if c.args.get("dim") is None:
+        raise Refusal("repeats the elements of all images in a row")
+    axis = c.axis("dim", len(x.shape))
+    if not isinstance(x.shape[axis], int) or axis == 0:
+        raise Refusal("repeats the images of a batch, or entries of an axis of any size")
+    counts = repeats.tolist() if isinstance(repeats, torch.Tensor) else [repeats]
+    counts = counts * x.shape[axis] if len(counts) == 1 else counts
+    return _select(c, x, axis, [index for index, count in enumerate(counts) for _ in range(count)])
+
+
+@converts("unfold")
+def unfold(c: Call) -> Result:
+    """Windows along one axis; what lies in a window becomes the last axis."""
+    x, size, step = c.activation("self"), int(c["size"]), int(c["step"])
+    axis = c.axis("dimension", len(x.shape))
+    if axis == 0 or not isinstance(x.shape[axis], int):
+        raise Refusal("takes windows over the images of a batch, or over an axis of any size")
+    starts = range(0, x.shape[axis] - size + 1, step)
+    value = _select(c, x, axis, [start + place for start in starts for place in range(size)])
+    flat = (*x.shape[:axis], len(starts) * size, *x.shape[axis + 1 :])
+    split = (*x.shape[:axis], len(starts), size, *x.shape[axis + 1 :])
+    value = c.reshape(Activation(value, flat, x.dtype), split)
+    perm = [n for n in range(len(split)) if n != axis + 1]
+    return c.emit("transpose", value, perm=(*perm, axis + 1))
+
+
+@converts("im2col")
+def columns_of_windows(c: Call) -> Result:
+    """F.unfold: a convolution of each channel whose kernels pick one place each."""
+    x = c.activation("self")
+    spatial(x, 2)
+    kernel, padding = c.ints("kernel_size", 2), c.ints("padding", 2)
+    count, channels = kernel[0] * kernel[1], x.shape[1]
+    if not isinstance(channels, int):
+        raise Refusal("takes windows of any number of channels")
+    picks = torch.eye(count, dtype=x.dtype).reshape(count, 1, *kernel).repeat(channels, 1, 1, 1)
+    attrs = {"stride": c.ints("stride", 2), "padding": padding, "padding_end": padding, "groups": channels}
+    value = c.emit("conv", x.value, params={"weight": picks}, dilation=c.ints("dilation", 2), **attrs)
+    return c.emit("flatten", value, axis=2)
+
+
+@converts("index_fill", "select_scatter", "slice_scatter")
+def overwritten(c: Call) -> Result:
+    """Entries of an axis replaced by constants."""
+    x, axis = c.activation("self"), c.axis("dim", len(c.activation("self").shape))
+    sizes = [n if isinstance(n, int) else 1 for n in x.shape]
+    if axis == 0 or not isinstance(x.shape[axis], int):
+        raise Refusal("writes to some images of a batch, or to an axis of any size")
+    place: Any = c.args.get("index")
+    if c.op == "slice_scatter":
+        place = slice(c.args.get("start"), c.args.get("end"), c["step"])
+    source = c["value"] if c.op == "index_fill" else c["src"]
+    if isinstance(source, Activation) or isinstance(place, Activation):
+        raise Refusal("writes one activation into another")
+    mask, content = torch.zeros(sizes), torch.zeros(sizes)
+    where = (*[slice(None)] * axis, place)
+    mask[where] = 1
+    content[where] = source
+    return c.emit("where", x.value, params={"mask": mask, "first": content})

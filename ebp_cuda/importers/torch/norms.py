@@ -68,15 +68,58 @@ def rms_norm(c: Call) -> Result:
     return c.emit("normalize", x.value, params=params, axes=axes, eps=count * small)
 
 
+def _axes(c: Call, x: Activation) -> tuple[int, ...]:
+    """The axes of a reduction, which leaves the batch alone."""
+    dims = [c["dim"]] if isinstance(c["dim"], int) else c["dim"]
+    axes = tuple(sorted(d % len(x.shape) for d in dims or range(len(x.shape))))
+    if 0 in axes:
+        raise Refusal("is taken over the images of a batch")
+    return axes
+
+
+def _without(c: Call, value: str, x: Activation, axes: tuple[int, ...], index: int = 0) -> str:
+    """`value`, which lacks `axes`, as the call's output: with them as 1 or without them."""
+    left = tuple(n for axis, n in enumerate(x.shape) if axis not in axes)
+    out = c.outs[index]
+    assert out is not None
+    return c.reshape(Activation(value, left, x.dtype), out.shape)
+
+
 @converts("linalg_vector_norm", "norm")
 def vector_norm(c: Call) -> Result:
+    """Order 1, 2, another number above 0, or infinity."""
     x, order = c.activation("self"), c["ord" if "ord" in c.args else "p"]
-    dims = [c["dim"]] if isinstance(c["dim"], int) else c["dim"]
-    axes = tuple(sorted(d % len(x.shape) for d in dims or ()))
-    if order not in (1, 2, None) or not axes or 0 in axes:
-        raise Refusal(f"is a norm of order {order} over axes {dims}, wanted order 1 or 2 and the batch left alone")
-    kind = "asum" if order == 1 else "sumsq"
-    value = c.emit("reduce", x.value, kind=kind, axes=axes, coefficient=1.0)
-    value = value if order == 1 else c.emit("sqrt", value)
-    left = tuple(n for axis, n in enumerate(x.shape) if axis not in axes)
-    return c.reshape(Activation(value, left, x.dtype), c.out.shape)
+    axes, order = _axes(c, x), 2 if order is None else order
+    if not isinstance(order, (int, float)) or order <= 0:
+        raise Refusal(f"is a norm of order {order}, wanted one above 0")
+    if order == math.inf:
+        value = c.emit("abs", x.value)
+        for axis in reversed(axes):
+            value = c.emit("squeeze", c.emit("arg_max", value, axis=axis, k=1, gives="values"), axes=(axis,))
+        return _without(c, value, x, axes)
+    if order in (1, 2):
+        value = c.emit("reduce", x.value, kind="asum" if order == 1 else "sumsq", axes=axes, coefficient=1.0)
+        return _without(c, value if order == 1 else c.emit("sqrt", value), x, axes)
+    powers = c.emit("power", c.emit("abs", x.value), power=float(order))
+    value = c.emit("reduce", powers, kind="sum", axes=axes, coefficient=1.0)
+    return _without(c, c.emit("power", value, power=1 / order), x, axes)
+
+
+@converts("var", "std", "var_mean", "std_mean")
+def variance(c: Call) -> Result:
+    """The mean square of x less its mean, with torch's correction of the count."""
+    x = c.activation("self")
+    axes = _axes(c, x)
+    sizes = [x.shape[axis] for axis in axes]
+    if not all(isinstance(n, int) for n in sizes):
+        raise Refusal("is taken over an axis of any size")
+    correction = c.args.get("correction", 1 if c.args.get("unbiased", True) else 0)
+    left = math.prod(sizes) - (1 if correction is None else correction)
+    if left <= 0:
+        raise Refusal(f"divides by {left}")
+    centered = c.emit("mvn", x.value, axes=axes, eps=None)
+    value = c.emit("reduce", centered, kind="sumsq", axes=axes, coefficient=1 / left)
+    value = _without(c, c.emit("sqrt", value) if c.op.startswith("std") else value, x, axes)
+    if len(c.outs) == 1:
+        return value
+    return value, _without(c, c.emit("mean", x.value, axes=axes, keepdims=False), x, axes, 1)

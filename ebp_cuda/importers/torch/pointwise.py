@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -45,24 +44,6 @@ def cast(c: Call) -> Result:
     return c.emit("identity", x.value)
 
 
-@converts("hardtanh", "relu6", "clamp", "clamp_min", "clamp_max")
-def clip(c: Call) -> Result:
-    low, high = (0.0, 6.0) if c.op == "relu6" else (-math.inf, math.inf)
-    for name in ("min_val", "min"):
-        low = c.number(name) if c.args.get(name) is not None else low
-    for name in ("max_val", "max"):
-        high = c.number(name) if c.args.get(name) is not None else high
-    x = c.activation("self").value
-    return c.emit("relu", x) if (low, high) == (0, math.inf) else c.emit("clip", x, min=low, max=high)
-
-
-@converts("threshold")
-def threshold(c: Call) -> Result:
-    if c.number("threshold") != 0 or c.number("value") != 0:
-        raise Refusal("is a threshold other than that of a ReLU")
-    return c.emit("relu", c.activation("self").value)
-
-
 @converts("leaky_relu")
 def leaky_relu(c: Call) -> Result:
     return c.emit("leaky_relu", c.activation("self").value, slope=c.number("negative_slope"))
@@ -79,15 +60,21 @@ def prelu(c: Call) -> Result:
 def elu(c: Call) -> Result:
     if c.number("input_scale") != 1:
         raise Refusal(f"has an input scale of {c['input_scale']}")
-    x = c.activation("self")
-    value = c.emit("elu", x.value, alpha=c.number("alpha"))
-    return _affine(c, value, x, c.number("scale"), None)
+    return c.emit("elu", c.activation("self").value, alpha=c.number("alpha"), scale=c.number("scale"))
 
 
 @converts("selu")
 def selu(c: Call) -> Result:
-    x = c.activation("self")  # the constants of Klambauer et al. 2017, as torch has them
-    return _affine(c, c.emit("elu", x.value, alpha=1.6732632423543772), x, 1.0507009873554805, None)
+    """With the constants of Klambauer et al. 2017, as torch has them."""
+    return c.emit("elu", c.activation("self").value, alpha=1.6732632423543772, scale=1.0507009873554805)
+
+
+@converts("rrelu", "rrelu_with_noise")
+def rrelu(c: Call) -> Result:
+    """In evaluation mode its slope is the mean of the bounds."""
+    if c.args.get("training"):
+        raise Refusal("draws its slopes at random")
+    return c.emit("leaky_relu", c.activation("self").value, slope=(c.number("lower") + c.number("upper")) / 2)
 
 
 @converts("gelu")
@@ -99,8 +86,8 @@ def gelu(c: Call) -> Result:
 @converts("celu")
 def celu(c: Call) -> Result:
     x, alpha = c.activation("self"), c.number("alpha")
-    scaled = c.emit("elu", _affine(c, x.value, x, 1 / alpha, None), alpha=1.0)
-    return _affine(c, scaled, x, alpha, None)
+    scaled = c.emit("elu", affine(c, x.value, x, 1 / alpha, None), alpha=1.0)
+    return affine(c, scaled, x, alpha, None)
 
 
 @converts("log_sigmoid")
@@ -124,8 +111,8 @@ def hard_sigmoid(c: Call) -> Result:
 @converts("softplus")
 def softplus(c: Call) -> Result:
     x, beta = c.activation("self"), c.number("beta")
-    scaled = _affine(c, x.value, x, beta, None)
-    return _affine(c, c.emit("softplus", scaled), x, 1 / beta, None)
+    scaled = affine(c, x.value, x, beta, None)
+    return affine(c, c.emit("softplus", scaled), x, 1 / beta, None)
 
 
 @converts("mish")
@@ -134,24 +121,17 @@ def mish(c: Call) -> Result:
     return c.emit("mul", x, c.emit("tanh", c.emit("softplus", x)))
 
 
-@converts("pow", "square", "rsqrt", "reciprocal")
-def power(c: Call) -> Result:
-    fixed = {"square": 2.0, "rsqrt": -0.5, "reciprocal": -1.0}
-    exponent = fixed[c.op] if c.op in fixed else c.number("exponent")
-    return c.emit("power", c.activation("self").value, power=exponent, scale=1.0, shift=0.0)
-
-
-@converts("softmax", "_softmax", "log_softmax", "_log_softmax")
+@converts("softmax", "_softmax", "_safe_softmax", "log_softmax", "_log_softmax")
 def softmax(c: Call) -> Result:
     x = c.activation("self")
-    value = c.emit("softmax", x.value, axis=c.axis("dim", len(x.shape)))
-    return c.emit("log", value) if "log" in c.op else value
+    op = "log_softmax" if "log" in c.op else "softmax"
+    return c.emit(op, x.value, axis=c.axis("dim", len(x.shape)))
 
 
 # Two operands: two activations, or one and a constant
 
 
-def _constant(c: Call, operand: Any, x: Activation) -> torch.Tensor:
+def constant(c: Call, operand: Any, x: Activation) -> torch.Tensor:
     tensor = operand if isinstance(operand, torch.Tensor) else torch.tensor(operand)
     try:
         fits = torch.broadcast_shapes(tensor.shape, [n if isinstance(n, int) else 1 for n in c.out.shape])
@@ -162,7 +142,7 @@ def _constant(c: Call, operand: Any, x: Activation) -> torch.Tensor:
     return tensor.to(x.dtype)
 
 
-def _broadcast(c: Call, x: Activation, shape: tuple[Any, ...]) -> str:
+def broadcast(c: Call, x: Activation, shape: tuple[Any, ...]) -> str:
     """`x` repeated to `shape`, as torch's arithmetic does it."""
     if x.shape == shape:
         return x.value
@@ -179,31 +159,31 @@ def _broadcast(c: Call, x: Activation, shape: tuple[Any, ...]) -> str:
     return c.emit("expand", x.value, like.value)
 
 
-def _affine(c: Call, value: str, x: Activation, scale: Any, shift: Any) -> str:
+def affine(c: Call, value: str, x: Activation, scale: Any, shift: Any) -> str:
     """value * scale + shift; a number that changes nothing is left out, and so is the node where both are."""
     params = {"scale": None if _is(scale, 1) else scale, "shift": None if _is(shift, 0) else shift}
-    held = {name: _constant(c, param, x) for name, param in params.items() if param is not None}
+    held = {name: constant(c, param, x) for name, param in params.items() if param is not None}
     if not held:
         return value
-    return c.emit("affine", _broadcast(c, Activation(value, x.shape, x.dtype), c.out.shape), params=held)
+    return c.emit("affine", broadcast(c, Activation(value, x.shape, x.dtype), c.out.shape), params=held)
 
 
 def _is(operand: Any, number: float) -> bool:
     return operand is None or (not isinstance(operand, torch.Tensor) and operand == number)
 
 
-@converts("add", "sub", "rsub")
+@converts("add", "sub", "subtract", "rsub")
 def add(c: Call) -> Result:
     a, b, alpha = c["self"], c["other"], c.args.get("alpha", 1)
-    sign_a, sign_b = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1)}[c.op]
+    sign_a, sign_b = {"add": (1, alpha), "rsub": (-alpha, 1)}.get(c.op, (1, -alpha))
     if isinstance(a, Activation) and isinstance(b, Activation):
         plain = (sign_a, sign_b) == (1, 1)
-        values = [_broadcast(c, part, c.out.shape) for part in (a, b)]
+        values = [broadcast(c, part, c.out.shape) for part in (a, b)]
         return c.emit("sum", *values, coefficients=None if plain else (float(sign_a), float(sign_b)))
     if isinstance(a, Activation):
-        return _affine(c, a.value, a, sign_a, b * sign_b)
+        return affine(c, a.value, a, sign_a, b * sign_b)
     x = c.activation("other")
-    return _affine(c, x.value, x, sign_b, a * sign_a)
+    return affine(c, x.value, x, sign_b, a * sign_a)
 
 
 @converts("mul", "multiply")
@@ -212,19 +192,19 @@ def mul(c: Call) -> Result:
     if isinstance(a, Activation) and isinstance(b, Activation):
         return c.emit("mul", *_factors(c, a, b))
     x, factor = (a, b) if isinstance(a, Activation) else (b, a)
-    return _affine(c, x.value, x, factor, None)
+    return affine(c, x.value, x, factor, None)
 
 
 def _factors(c: Call, a: Activation, b: Activation) -> tuple[str, str]:
     """The factors of a product; one of them has its full shape."""
     if c.out.shape not in (a.shape, b.shape):
-        return _broadcast(c, a, c.out.shape), b.value
+        return broadcast(c, a, c.out.shape), b.value
     if len(a.shape) != len(b.shape) or a.shape[:1] != b.shape[:1]:
         raise Refusal(f"multiplies {list(a.shape)} with {list(b.shape)}, over the images of a batch")
     return a.value, b.value
 
 
-@converts("div", "divide")
+@converts("div", "divide", "true_divide")
 def div(c: Call) -> Result:
     a, b = c["self"], c["other"]
     if c.args.get("rounding_mode") is not None:
@@ -233,21 +213,15 @@ def div(c: Call) -> Result:
         inverse = c.emit("power", b.value, power=-1.0, scale=1.0, shift=0.0)
         return c.emit("mul", *_factors(c, a, Activation(inverse, b.shape, b.dtype)))
     if isinstance(a, Activation):
-        return _affine(c, a.value, a, 1 / b, None)
+        return affine(c, a.value, a, 1 / b, None)
     x = c.activation("other")
-    return _affine(c, c.emit("power", x.value, power=-1.0, scale=1.0, shift=0.0), x, a, None)
+    return affine(c, c.emit("power", x.value, power=-1.0, scale=1.0, shift=0.0), x, a, None)
 
 
 @converts("neg")
 def neg(c: Call) -> Result:
     x = c.activation("self")
-    return _affine(c, x.value, x, -1, None)
-
-
-@converts("maximum")
-def maximum(c: Call) -> Result:
-    a, b = (_broadcast(c, c.activation(name), c.out.shape) for name in ("self", "other"))
-    return c.emit("max", a, b)
+    return affine(c, x.value, x, -1, None)
 
 
 @converts("addcmul")
@@ -259,12 +233,12 @@ def addcmul(c: Call) -> Result:
         product = Activation(c.emit("mul", *_factors(c, a, b)), c.out.shape, c.out.dtype)
     elif isinstance(a, Activation) or isinstance(b, Activation):
         x, factor = (a, b) if isinstance(a, Activation) else (b, a)
-        product = Activation(_affine(c, x.value, x, factor * gain, None), c.out.shape, c.out.dtype)
+        product = Activation(affine(c, x.value, x, factor * gain, None), c.out.shape, c.out.dtype)
         gain = 1.0
     else:
         x = c.activation("self")
-        return _affine(c, x.value, x, None, a * b * gain)
+        return affine(c, x.value, x, None, a * b * gain)
     if isinstance(added, Activation):
         coefficients = None if gain == 1 else (1.0, gain)
-        return c.emit("sum", _broadcast(c, added, c.out.shape), product.value, coefficients=coefficients)
-    return _affine(c, product.value, product, gain, added)
+        return c.emit("sum", broadcast(c, added, c.out.shape), product.value, coefficients=coefficients)
+    return affine(c, product.value, product, gain, added)

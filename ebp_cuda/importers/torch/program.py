@@ -16,7 +16,7 @@ from torch.fx.node import map_arg
 from ...errors import ModelError, UnsupportedError
 from ...graph import Graph
 from ...rules import OPERATIONS
-from . import moves, norms, pointwise, pools  # noqa: F401  (each enters its converters)
+from . import functions, moves, norms, pointwise, pools, resizing  # noqa: F401  (each enters its converters)
 from .aten import CONVERTERS, Activation, Call, Refusal, own_layer
 from .lrn import LocalResponse, bound_args, local_response, op_name
 from .messages import FROM_VALUES, first_line, line_of_call
@@ -48,6 +48,12 @@ _LIKE = {
 """What takes only shape and dtype of a tensor, and the number that it fills in; None where it is an argument."""
 _BROADCAST = ("expand", *_FILLED)
 """What makes a constant that is the same for every image of a batch, whatever its size."""
+_VIEWS = frozenset(
+    (
+        *("alias", "detach", "expand", "narrow", "permute", "select", "slice", "split", "split_with_sizes", "squeeze"),
+        *("t", "transpose", "unbind", "unfold", "unsqueeze", "view"),
+    )
+)
 _SIZES = (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -80,11 +86,21 @@ class _Reader:
                 self._call(node)
         if self.refusals:
             raise UnsupportedError(self.refusals.message(self.origin))
-        outputs = [held.value for node in tops if isinstance(held := self.held.get(node), Activation)]
+        outputs = []
+        for node in tops:
+            if isinstance(held := self.held.get(node), Activation):
+                self._check_dtype(held)
+                outputs.append(held.value)
         if not outputs:
             raise ModelError(f"{self.origin}: no output depends on the input")
         values = {node: held.value for node in nodes if isinstance(held := self.held.get(node), Activation)}
         return finish(self.converted, values, live, self.inputs, outputs, self.origin)
+
+    def _check_dtype(self, output: Activation) -> None:
+        if not output.dtype.is_floating_point:
+            raise UnsupportedError(
+                f"{self.origin}: an output is {output.dtype}, and activations here are floating point"
+            )
 
     def _live(self, tops: Sequence[fx.Node]) -> set[fx.Node]:
         """Nodes that the outputs depend on; of a local response normalization only what it normalizes."""
@@ -161,6 +177,8 @@ class _Reader:
     def _convert(self, node: fx.Node) -> None:
         outs = _described_outputs(node)
         name = op_name(node)
+        if name.removesuffix("_copy") in _VIEWS:  # made as a tensor of its own
+            name = name.removesuffix("_copy")
         convert = own_layer if "::" in name and name in OPERATIONS else CONVERTERS.get(name)
         if convert is None:
             more = " (an operator of your own: register_operation and register_rule)" if "::" in name else ""
@@ -172,12 +190,21 @@ class _Reader:
             made = result if isinstance(result, tuple) else (result,)
             if any(value and out and out.shape[:1] != self._batch(node) for value, out in zip(made, outs, strict=True)):
                 raise Refusal("moves or mixes the batch axis")
+            self._refuse_other_dtype(node, outs)
         except Refusal as refusal:
             return self._refuse(node, str(refusal))
         except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
             return self._refuse(node, f"its arguments are of a kind that is not known here ({first_line(error)})")
         self._hold(node, made, outs)
         self.converted.append(Converted(node, call.nodes))
+
+    def _refuse_other_dtype(self, node: fx.Node, outs: Sequence[Activation | None]) -> None:
+        """A graph computes in one dtype; what depends on another one would come out in this."""
+        kinds = {part.dtype for part in self._tensors(node) if isinstance(part, Activation)}
+        floats = [dtype for dtype in kinds if dtype.is_floating_point]
+        for out in outs:
+            if out and floats and out.dtype.is_floating_point and out.dtype not in floats:
+                raise Refusal(f"changes {floats[0]} to {out.dtype}")
 
     def _batch(self, node: fx.Node) -> tuple[Any, ...]:
         return next(part.shape[:1] for part in self._tensors(node) if isinstance(part, Activation))

@@ -145,9 +145,7 @@ def selu(call: Call) -> list[Node]:
 
 
 def _selu(call: Call, alpha: float, gamma: float) -> list[Node]:
-    core = call.step("elu", call.x, "elu", alpha=call.attr("alpha", alpha))
-    scale = {"scale": np.asarray(call.attr("gamma", gamma), np.float32)}
-    return [core, call.node("affine", params=scale, inputs=core.outputs)]
+    return [call.node("elu", {"alpha": call.attr("alpha", alpha), "scale": call.attr("gamma", gamma)}, inputs=call.x)]
 
 
 @converter("Celu")
