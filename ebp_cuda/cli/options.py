@@ -46,10 +46,14 @@ class Sweep:
 
     PANEL: ClassVar[str] = "Map"
 
-    layer: Annotated[str, option("--layer", "NAME", "where the map is read (`ebp-cuda layers` lists all)")]
-    contrast_layer: Annotated[str | None, option("--contrast-layer", "NAME", "c-MWP: subtract here")] = None
+    layer: Annotated[
+        str | None, option("--layer", "NAME", "where the map is read (`ebp-cuda layers` lists all); else chosen")
+    ] = None
+    contrast_layer: Annotated[
+        str | None, option("--contrast-layer", "NAME", "c-MWP: subtract here; else chosen where the layer is")
+    ] = None
     top: Annotated[str | None, option("--top", "NAME", "the class scores, where the model's end is not")] = None
-    rules: Annotated[str, option("--rules", "NAME", "caffe | conserving")] = "caffe"
+    rules: Annotated[str, option("--rules", "NAME", "auto | caffe | conserving")] = "auto"
     device: Annotated[str, option("--device", "NAME", "cpu | cuda")] = "cpu"
     dtype: Annotated[str, option("--dtype", "NAME", "fp32 | tf32 | bf16 | fp64")] = "fp32"
     max_memory: Annotated[str, option("--max-memory", "SIZE", "run in parts that take no more, such as 500MB")] = "2GB"
@@ -58,7 +62,11 @@ class Sweep:
         """The method for a network."""
         import ebp_cuda
 
-        return ebp_cuda.ExcitationBackprop(net, **vars(self))
+        named = {key: value for key, value in vars(self).items() if value is not None}
+        method = ebp_cuda.ExcitationBackprop(net, **named)
+        if self.layer is None:
+            typer.echo(f"chosen: layer {method.layer}, contrast {method.contrast_layer}", err=True)
+        return method
 
 
 @dataclass(frozen=True)

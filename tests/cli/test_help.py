@@ -58,3 +58,12 @@ def test_a_dry_run_writes_nothing_and_a_limit_takes_the_first(
     assert len(list(ebp_cuda.batch.open(out))) == 3
     assert call(monkeypatch, "batch", source, *flags, "--size", 112, "--dry-run") == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_a_model_and_a_photo_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Layer, contrast, rules and target are chosen, and what was chosen is said."""
+    photo = write_folder(tmp_path, {"a.png": photos(1)["a/000.png"]}) / "a.png"
+    flags = ["--model", digits.DEPLOY, "--weights", digits.WEIGHTS, "--size", 112, "--out", tmp_path / "maps.npz"]
+    assert call(monkeypatch, "attribute", "--input", photo, *flags) == 0
+    printed = capsys.readouterr()
+    assert "chosen: layer " in printed.err and (tmp_path / "maps.npz").exists()
