@@ -28,6 +28,8 @@ _KEEPS_PLACES = operations(
 
 _JOINS = operations("sum", "concat", "max")
 """Operations that end a block of several branches."""
+_NO_PLANES = operations("pad", "flatten", "reshape")
+"""Operations whose output is a plane with a border, or none any more."""
 _SAME_NUMBERS = operations("identity", "flatten", "reshape", "squeeze")
 """Operations whose output holds the numbers of their input."""
 
@@ -179,7 +181,7 @@ def _ends(graph: Graph, needed: Sequence[int], top: str) -> list[str]:
         node = graph.nodes[graph.producer[value]]
         if ends and node.op in _KEEPS_PLACES and node.inputs[0] == ends[-1]:
             ends[-1] = value
-        elif node.op != "pad":  # whose plane is no other one, but for its border
+        elif node.op not in _NO_PLANES:
             ends.append(value)
     return ends
 

@@ -92,7 +92,7 @@ class Measured:
     """What one call measured of N images for K classes each, at one layer or at several."""
 
     readouts: Tensors
-    """By layer: maps [N, K, h, w] or units [N, K, C, ...]."""
+    """By layer: maps [N, K, ...] over the axes of space or units [N, K, C, ...]."""
     mass_left: Tensors
     """By layer: [N, K], sum |p| at the layer over that where the mass is counted from."""
     targets: torch.Tensor
@@ -170,8 +170,8 @@ def _columns(
 
 
 def _maps(p: torch.Tensor, columns: torch.Size, name: str) -> torch.Tensor:
-    """Relevance summed over the channels, [N, K, h, w]."""
-    if p.dim() != 4:
+    """Relevance summed over channels: [N, K, h, w] of planes, [N, K, L] of sequences, [N, K, t, h, w] of volumes."""
+    if p.dim() not in (3, 4, 5):
         shape = list(p.shape[1:])
         raise ShapeError(f"layer '{name}' has no plane to map (its shape is [N] + {shape}): use relevance()")
     return p.sum(1).reshape(*columns, *p.shape[2:])

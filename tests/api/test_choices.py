@@ -176,6 +176,19 @@ def test_a_network_of_two_inputs_takes_a_tuple() -> None:
     assert torch.equal(maps, ExcitationBackprop(module).attribute(pair, 1))
 
 
+@pytest.mark.parametrize(("axes", "size"), [(1, (40,)), (3, (13, 14, 15))], ids=["sequence", "volume"])
+def test_sequences_and_volumes_have_maps(axes: int, size: tuple[int, ...]) -> None:
+    conv = {1: nn.Conv1d, 3: nn.Conv3d}[axes]
+    torch.manual_seed(2)
+    layers = [conv(2, 4, 3, padding=1), nn.ReLU(), conv(4, 4, 3, padding=1), nn.ReLU(), nn.Flatten(2)]
+    module = nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
+    x = torch.rand(2, 2, *size)
+    eb = ExcitationBackprop(module)
+    found = eb.run(x, [[0, 1], [1, 2]])
+    assert found.maps.shape == (2, 2, *size) and found.setting.layer in ("1", "3")
+    torch.testing.assert_close(found.maps, eb.relevance(x, [[0, 1], [1, 2]]).sum(2))
+
+
 def test_class_names_are_targets() -> None:
     torch.manual_seed(3)
     net = ebp_cuda.from_torch(Small().eval(), images(2), labels=LABELS)
