@@ -306,8 +306,8 @@ def test_selu_passes_its_own_gradient_on_in_caffe() -> None:
         module[2].weight.abs_()
     y = module(x)
     net = Net(from_module(module, X))
-    p = ExcitationBackprop(net, next(iter(net.graph.inputs))).relevance(X, 1)[:, 0]
-    below = ExcitationBackprop(net, "0").relevance(X, 1)[:, 0]
+    p = ExcitationBackprop(net, next(iter(net.graph.inputs)), rules="caffe").relevance(X, 1)[:, 0]
+    below = ExcitationBackprop(net, "0", rules="caffe").relevance(X, 1)[:, 0]
     slope = torch.autograd.grad(nn.SELU()(x).sum(), x)[0]
     torch.testing.assert_close(p, below * slope, rtol=1e-5, atol=1e-7)
     assert y.shape == (2, 3)
