@@ -41,6 +41,10 @@ class Net:
         """Calls of `forward` and of the adapters that a GPU still works on."""
         self._module: ref[torch.nn.Module] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickles and copies take along: not the reference to the module, which may not be there."""
+        return {**vars(self), "_module": None}
+
     @property
     def module(self) -> torch.nn.Module | None:
         """The torch module that the network was read from, as long as somebody else holds it."""

