@@ -187,6 +187,8 @@ class Call:
 
     def axis(self, value: int, rank: int | None = None) -> int:
         """An axis of input 0 counted from the front; where the rank cannot be told, as it was given."""
+        if rank is None and value >= 0:
+            return value
         if rank is None:
             shapes = self.shapes()
             if shapes is None:

@@ -50,12 +50,36 @@ def average_pool(call: Call) -> list[Node]:
 def _averaged(call: Call, x: str, attrs: dict[str, Any], whole: bool) -> list[Node]:
     """Average pooling as the call's output; padding that differs between the sides is made of zeros."""
     before, after = attrs["padding"], attrs["padding_end"]
-    if before == after or not whole:
+    if before == after:
         return [call.node("avg_pool", {**attrs, "count_include_pad": whole}, inputs=x)]
-    zeros = call.step("pad", x, "padded", pads=((0, 0), (0, 0), *zip(before, after, strict=True)))
     none = (0,) * len(before)
-    attrs = {**attrs, "padding": none, "padding_end": none, "count_include_pad": True}
-    return [zeros, call.node("avg_pool", attrs, inputs=zeros.outputs)]
+    plain = {**attrs, "padding": none, "padding_end": none, "ceil_mode": False, "count_include_pad": True}
+    if whole and not attrs["ceil_mode"]:
+        zeros = call.step("pad", x, "padded", pads=((0, 0), (0, 0), *zip(before, after, strict=True)))
+        return [zeros, call.node("avg_pool", plain, inputs=zeros.outputs)]
+    pads, counts = [], np.ones([1] * len(before))
+    for axis, kernel in enumerate(attrs["kernel"]):
+        starts, behind = _windows(call, attrs, axis)
+        pads.append((before[axis], behind))
+        edges = (-before[axis], call.length(axis + 2) + after[axis]) if whole else (0, call.length(axis + 2))
+        inside = np.clip(starts + kernel, *edges) - np.clip(starts, *edges)
+        counts = counts * inside.reshape([-1 if n == axis else 1 for n in range(len(before))])
+    zeros = call.step("pad", x, "padded", pads=((0, 0), (0, 0), *pads))
+    mean = call.step("avg_pool", zeros.outputs, "mean", **plain)
+    scale = {"scale": (prod(attrs["kernel"]) / counts).astype(np.float32)}
+    return [zeros, mean, call.node("affine", params=scale, inputs=mean.outputs)]
+
+
+def _windows(call: Call, attrs: dict[str, Any], axis: int) -> tuple[np.ndarray, int]:
+    """Where the windows of a spatial axis start in the image, and how much padding the last one needs behind it."""
+    kernel, stride, before, after = (attrs[key][axis] for key in ("kernel", "stride", "padding", "padding_end"))
+    size = call.length(axis + 2)
+    room = size + before + after - kernel
+    count = (-(-room // stride) if attrs["ceil_mode"] else room // stride) + 1
+    if attrs["ceil_mode"] and count > 1 and (count - 1) * stride >= size + before:
+        count -= 1
+    starts = np.arange(count) * stride - before
+    return starts, max(int(starts[-1]) + kernel - size, 0)
 
 
 @converter("LpPool")

@@ -70,6 +70,9 @@ def squeeze(call: Call) -> list[Node]:
     _check_ones(call, shapes, axes)
     if not axes:
         return [call.node("identity", inputs=call.x)]
+    if axes[0] == 0:  # then another axis holds the images
+        after = tuple(tuple(n for axis, n in enumerate(shape) if axis not in axes) for shape in shapes)
+        return reshaped(call, call.x, shapes, after)
     return [call.node("squeeze", {"axes": axes}, inputs=call.x)]
 
 
@@ -80,13 +83,22 @@ def _check_ones(call: Call, shapes: Shapes, axes: tuple[int, ...]) -> None:
 
 
 @converter("Unsqueeze")
-def unsqueeze(call: Call) -> Node:
+def unsqueeze(call: Call) -> list[Node]:
     """New axes of length 1."""
     axes = call.numbers("axes", 1) or ()
     if shapes := call.shapes():
         rank = len(shapes[0]) + len(axes)
         axes = tuple(sorted(call.axis(axis, rank) for axis in axes))
-    return call.node("unsqueeze", {"axes": axes}, inputs=call.x)
+        if axes and axes[0] == 0:  # then another axis holds the images
+            after = tuple(_with_ones(shape, axes) for shape in shapes)
+            return reshaped(call, call.x, shapes, after)
+    return [call.node("unsqueeze", {"axes": axes}, inputs=call.x)]
+
+
+def _with_ones(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` with an axis of length 1 at each of the places `axes` of the result."""
+    rest = iter(shape)
+    return tuple(1 if axis in axes else next(rest) for axis in range(len(shape) + len(axes)))
 
 
 @converter("Transpose")
