@@ -6,17 +6,36 @@
 
 #include "params.h"
 
+// Windows are 2 or 3 wide: to nvcc, a loop unrolled by 4 that never runs whole.
+#if defined(__CUDACC__)
+#define EBP_ROLLED _Pragma("unroll 1")
+#else
+#define EBP_ROLLED
+#endif
+
 namespace ebp {
+
+// Whether neighboring channels that are read as a V always lie at a multiple of its size.
+template <class V>
+constexpr bool loads_aligned = false;
 
 template <class V, class T>
 EBP_HD V load(const T* from) {
   if constexpr (sizeof(V) == sizeof(T)) {
     return *from;
+  } else if constexpr (loads_aligned<V>) {
+    return *reinterpret_cast<const V*>(from);
   } else {
     V v;
     __builtin_memcpy(&v, from, sizeof v);
     return v;
   }
+}
+
+// a where the mask holds, else b. Overloaded where V is no type of the compiler's own.
+template <class Mask, class V>
+EBP_HD V select(const Mask& mask, const V& a, const V& b) {
+  return mask ? a : b;
 }
 
 // Winner codes beside a V: type holds one integer per element. The CPU specializes it for vectors.
@@ -37,16 +56,20 @@ EBP_HD V max_in_window(const Pool2d& d, const T* x, Taps rows, Taps cols, int no
     *winner = Code{} + none;
     return V{} + empty_maximum<T>();
   }
-  const int64_t step = d.w.dilation * d.inner;
-  const auto tap = [&](int i) { return x + (int64_t(rows.start + i * d.h.dilation) * d.w.in + cols.start) * d.inner; };
-  V best = load<V>(tap(rows.first) + cols.first * step);
+  // The pointers step from tap to tap: a GPU multiplies 64-bit numbers slowly.
+  const int64_t step = d.w.dilation * d.inner, row_step = int64_t(d.h.dilation) * d.w.in * d.inner;
+  const int64_t first = int64_t(rows.start + rows.first * d.h.dilation) * d.w.in + cols.start + cols.first * d.w.dilation;
+  const T* row = x + first * d.inner;
+  V best = load<V>(row);
   Code code = Code{} + (rows.first * d.w.kernel + cols.first);
-  for (int i = rows.first; i < rows.end; ++i) {
-    for (int j = cols.first; j < cols.end; ++j) {
-      const V v = load<V>(tap(i) + j * step);
+  for (int i = rows.first; i < rows.end; ++i, row += row_step) {
+    const T* from = row;
+    EBP_ROLLED
+    for (int j = cols.first; j < cols.end; ++j, from += step) {
+      const V v = load<V>(from);
       const auto better = wins(v, best);
-      best = better ? v : best;
-      code = better ? Code{} + (i * d.w.kernel + j) : code;
+      best = select(better, v, best);
+      code = select(better, Code{} + (i * d.w.kernel + j), code);
     }
   }
   *winner = code;
@@ -56,12 +79,15 @@ EBP_HD V max_in_window(const Pool2d& d, const T* x, Taps rows, Taps cols, int no
 // The outputs that input (row, col) may win: body(offset in the output plane, tap at which the output sees the input).
 template <class Body>
 EBP_HD void for_routes(const Pool2d& d, int row, int col, Cover rows, Cover cols, const Body& body) {
-  for (int oh = rows.first; oh < rows.end; ++oh) {
+  int64_t line = (int64_t(rows.first) * d.w.out + cols.first) * d.inner;
+  for (int oh = rows.first; oh < rows.end; ++oh, line += d.w.out * d.inner) {
     const int i = tap_at(d.h, oh, row);
-    if (i < 0) continue;
-    for (int ow = cols.first; ow < cols.end; ++ow) {
+    if (d.h.dilation != 1 && i < 0) continue;
+    int64_t from = line;
+    EBP_ROLLED
+    for (int ow = cols.first; ow < cols.end; ++ow, from += d.inner) {
       const int j = tap_at(d.w, ow, col);
-      if (j >= 0) body((int64_t(oh) * d.w.out + ow) * d.inner, i * d.w.kernel + j);
+      if (d.w.dilation == 1 || j >= 0) body(from, i * d.w.kernel + j);
     }
   }
 }
@@ -71,8 +97,9 @@ template <class V, class T>
 EBP_HD V sum_in_window(const Pool2d& d, const T* x, Taps rows, Taps cols) {
   V sum = V{};
   for (int i = rows.first; i < rows.end; ++i) {
-    const T* from = x + (int64_t(rows.start + i) * d.w.in + cols.start) * d.inner;
-    for (int j = cols.first; j < cols.end; ++j) sum += load<V>(from + j * d.inner);
+    const T* from = x + (int64_t(rows.start + i) * d.w.in + cols.start + cols.first) * d.inner;
+    EBP_ROLLED
+    for (int j = cols.first; j < cols.end; ++j, from += d.inner) sum += load<V>(from);
   }
   return sum;
 }
@@ -82,8 +109,9 @@ template <class V, class T>
 EBP_HD V sum_over_cover(const Pool2d& d, const T* r, Cover rows, Cover cols) {
   V sum = V{};
   for (int oh = rows.first; oh < rows.end; ++oh) {
-    const T* from = r + int64_t(oh) * d.w.out * d.inner;
-    for (int ow = cols.first; ow < cols.end; ++ow) sum += load<V>(from + ow * d.inner);
+    const T* from = r + (int64_t(oh) * d.w.out + cols.first) * d.inner;
+    EBP_ROLLED
+    for (int ow = cols.first; ow < cols.end; ++ow, from += d.inner) sum += load<V>(from);
   }
   return sum;
 }

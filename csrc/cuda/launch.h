@@ -36,6 +36,9 @@ constexpr int threads_per_block = 256;
 // This thread's element where each thread has one; the threads that fill the last block get one at or behind the total.
 __device__ __forceinline__ int64_t thread_element() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 
+// This thread's quad, where each thread has four elements; there are less than 2^29.
+__device__ __forceinline__ int thread_quad() { return int(blockIdx.x * blockDim.x + threadIdx.x); }
+
 // The threads that a kernel needs, and what is said where there are none: a grid of no blocks is refused.
 struct Threads {
   int64_t total;

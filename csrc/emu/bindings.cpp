@@ -1,6 +1,7 @@
 // The Python module of the emulator: every launcher of csrc/cuda, once per dtype, and the emulator's own settings.
 #include <pybind11/stl.h>
 
+#include "../core/division.h"
 #include "../cuda/launchers.h"
 #include "../cuda/schedule.h"
 #include "binding.h"
@@ -159,6 +160,7 @@ void bind_emulator(py::module_& m) {
   m.def("tf32_nearest", on_bits(&tf32_nearest));
   m.def("tf32_truncated", on_bits(&tf32_truncated));
   m.def("bf16_nearest", on_bits(&bf16_nearest));
+  m.def("quotient", [](int n, int divisor) { return n / ebp::divider_of(divisor); });
 }
 
 void bind_specimens(py::module_ m) {
