@@ -18,7 +18,7 @@ bool has_quads(const Rows& d) {
   const auto fours = [](const Distances& at) { return at.row % 4 == 0 && at.run % 4 == 0; };
   const auto span = [&](const Distances& at, int64_t count) { return count * at.row + last_run * at.run + d.run; };
   return d.row % 4 == 0 && d.run % 4 == 0 && fours(d.column) && fours(d.shared) && d.columns <= INT_MAX &&
-         span(d.column, rows) <= INT_MAX && span(d.shared, rows / d.columns) <= INT_MAX;
+         d.row <= INT_MAX && span(d.column, rows) <= INT_MAX && span(d.shared, rows / d.columns) <= INT_MAX;
 }
 
 // Whether tensors without rows do.

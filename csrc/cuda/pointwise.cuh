@@ -96,7 +96,9 @@ __global__ void add_kernel(int64_t total, const T* a, const T* b, T* sum) {
 template <class T>
 __global__ void add_quads_kernel(int total, const Vec<4, T>* a, const Vec<4, T>* b, Vec<4, T>* sum) {
   const int quad = thread_quad();
-  if (quad < total) sum[quad] = a[quad] + b[quad];
+  if (quad >= total) return;
+  const Vec<4, T> left = a[quad], right = b[quad];
+  sum[quad] = left + right;
 }
 
 template <class T>

@@ -21,6 +21,8 @@ ROWS = [
     (2, 3, 7, 5, 3, ("slice", "slice")),
     (1, 5, 64, 6, 5, ("slice", "nhwc")),
     (3, 1, 33, 3, 3, ("nhwc", "slice")),
+    (2, 3, 8, 5, 3, ("slice", "slice")),
+    (2, 4, 20, 3, 5, ("nhwc", "nhwc")),
 ]
 """images, columns, channels, height, width, layouts of the two tensors."""
 POWERS = (0.75, 0.5, 1.0, 0.65)
@@ -32,7 +34,7 @@ class Problems:
 
     convolutions: list[Conv]
     pools: list[tuple[int, pool_cases.Pool]]
-    elements: tuple[int, ...] = (1, 255, 256, 257, 1000)
+    elements: tuple[int, ...] = (1, 255, 256, 257, 1000, 1028)
     lrn_sizes: tuple[int, ...] = (1, 2, 5, 8)
     long_lrn_sizes: tuple[int, ...] = (17, 20, 37)
     full_tiles: list[tuple[str, Conv, int, dict[str, object]]] = field(default_factory=list)
@@ -54,8 +56,8 @@ def everything(convolutions: int) -> Problems:
 
 QUICK = Problems(
     [problems.convolutions(30)[i] for i in (0, 1, 3, 5, 6, 8, 9, 11, 13, 14, 17, 20)],
-    [(i, problems.pools()[i]) for i in (0, 1, 3, 4, 5)],
-    elements=(257,),
+    [(i, problems.pools()[i]) for i in (0, 1, 3, 4, 5, 24, 25)],
+    elements=(255, 257, 260),
     lrn_sizes=(5,),
     long_lrn_sizes=(),
     full_tiles=problems.full_tiles()[8:20],
@@ -103,6 +105,9 @@ def pointwise(r: Runner, wanted: Problems) -> None:
             for kind in ("nchw", "nhwc"):
                 small = partial(pointwise_cases.lrn, r.m, (2, 7, 3, 5), kind, size, 0.3, beta, 1.5, 3)
                 r.case(f"lrn {kind} {size} {beta}", small)
+        for channels in (4, 12):
+            quads = partial(pointwise_cases.lrn, r.m, (2, channels, 3, 5), "nhwc", 5, 0.3, beta, 1.5, 3)
+            r.case(f"lrn {channels} channels {beta}", quads)
         for size in wanted.long_lrn_sizes:
             long = partial(pointwise_cases.lrn, r.m, (1, 45, 2, 3), "nchw", size, 0.3, beta, 1.5, 4)
             r.case(f"lrn 45 channels {size} {beta}", long)

@@ -129,4 +129,18 @@ def pools() -> list[Pool]:
         Pool(1, 2, (4, 61), (2, 25), (1, 1), (0, 12)),  # longer than any unrolled loop
         Pool(1, 2, (5, 60), (2, 41), (2, 2), (1, 9), layout="nhwc"),
         Pool(2, 2, (20, 19), (17, 16), (1, 1), (3, 4), columns=2, huge_columns=True),
+        *four_channels_a_thread(),
+    ]
+
+
+def four_channels_a_thread() -> list[Pool]:
+    """Channels in whole quads: as GoogLeNet has them, ragged, with a window outside, one row of columns too many."""
+    return [
+        Pool(2, 20, (13, 11), (3, 3), (2, 2), layout="nhwc", columns=3),
+        Pool(1, 64, (7, 9), (3, 3), (1, 1), (1, 1), layout="nhwc"),
+        Pool(2, 4, (8, 6), (2, 2), (2, 2), layout="nhwc", columns=2),
+        Pool(2, 8, (9, 8), (3, 2), (2, 3), (1, 0), out=(6, 4), layout="nhwc", columns=2),
+        Pool(1, 12, (5, 5), (5, 5), (1, 1), layout="nhwc", columns=2),
+        Pool(2, 8, (9, 9), (3, 3), (2, 2), (1, 1), (2, 2), layout="nhwc"),  # dilated: one channel a thread
+        Pool(2, 8, (5, 4), (3, 3), (1, 1), (1, 1), layout="nhwc", columns=3, huge_columns=True),
     ]
