@@ -16,6 +16,7 @@
 
 #include <numeric>
 
+#include "division.h"
 #include "params.h"
 
 namespace ebp {
@@ -43,6 +44,7 @@ struct TapLine {
 };
 
 EBP_HD TapLine tap_line_of(const AxisMap& a, int phase) {
+  if (a.divisor == 1) return {a.target, a.taps, 0, a.offset, a.step};  // the same, without the divisions
   const int count = phase < a.target ? (a.target - phase + a.divisor - 1) / a.divisor : 0;
   // The first tap whose source position is whole. With a dilation that shares a factor with the stride there may be none.
   int first = 0;
@@ -99,15 +101,29 @@ EBP_HD Part part_of(const Contraction& d, int group, int phase) {
   return {group, phase_h, phase_w, d.batch * h.count * w.count, h.taps * w.taps * d.sources, h, w};
 }
 
+// Divisions by TapLine::count. It has two values: the larger one in the phases before `first_fewer`.
+struct CountDividers {
+  Divider more, fewer;
+  int first_fewer;
+};
+
+inline CountDividers count_dividers(const AxisMap& a) {
+  const int rest = a.target % a.divisor;
+  return {divider_of(larger(ceil_div(a.target, a.divisor), 1)), divider_of(larger(a.target / a.divisor, 1)),
+          rest == 0 ? a.divisor : rest};
+}
+EBP_HD Divider divider_for(const CountDividers& a, int phase) { return phase < a.first_fewer ? a.more : a.fewer; }
+
 // A row of a part: the pixel that it stands for, and the indices of that along the part's two lines.
 struct Pixel {
   int image, h, w, i, j;
 };
 
-EBP_HD Pixel pixel_of(const Contraction& d, const Part& part, int row) {
-  const int line = row / part.w.count, image = line / part.h.count;  // remainders by products: a modulo divides again
-  const int i = line - image * part.h.count, j = row - line * part.w.count;
-  return {image, part.phase_h + d.h.divisor * i, part.phase_w + d.w.divisor * j, i, j};
+// h and w divide by the counts of the part's lines.
+EBP_HD Pixel pixel_of(const Contraction& d, const Part& part, const Divider& h, const Divider& w, int row) {
+  const Division line = divide(row, w), image = divide(line.quotient, h);
+  const int i = image.remainder, j = line.remainder;
+  return {image.quotient, part.phase_h + d.h.divisor * i, part.phase_w + d.w.divisor * j, i, j};
 }
 
 // A term of a part's sums: a tap by its indices along the two lines, and a channel of the source.
@@ -117,7 +133,8 @@ struct Term {
 
 EBP_HD Term term_of(const Contraction& d, const Part& part, int index) {
   // A phase that no tap meets has w.taps = 0, and no term: i = h.taps says so (see within)
-  const int tap = index / d.sources, i = part.w.taps > 0 ? tap / part.w.taps : part.h.taps;
+  const int tap = index < d.sources ? 0 : index / d.sources;
+  const int i = part.w.taps == 0 ? part.h.taps : tap < part.w.taps ? 0 : tap / part.w.taps;
   return {i, tap - i * part.w.taps, index - tap * d.sources};
 }
 // The term `by` places on. A loop instead of divisions: `by` is 16 at most, and few layers have fewer channels.

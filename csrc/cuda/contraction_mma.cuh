@@ -30,20 +30,14 @@ struct MmaTile {
   static constexpr int warp_rows = 64, warp_columns = 32;
 };
 
-// The strides keep the lanes that read one tf32 fragment in different banks.
+// Laid out as fragments.cuh says.
 template <Loads loads>
 struct MmaStage {
   static constexpr bool by_column = loads == Loads::along_columns;
-  static constexpr int stride = MmaTile::depth + 4;
-  static constexpr int lines = by_column ? MmaTile::depth : MmaTile::columns;
-  static constexpr int weight_stride = by_column ? MmaTile::columns + 8 : stride;
+  static_assert(MmaTile::depth == stage_depth && MmaTile::columns == stage_columns);
 
-  alignas(16) float source[MmaTile::rows][stride];
-  alignas(16) float weight[lines][weight_stride];
-
-  __device__ __forceinline__ float weight_of(int term, int column) const {
-    return by_column ? weight[term][column] : weight[column][term];
-  }
+  alignas(16) float source[MmaTile::rows][stage_depth];
+  alignas(16) float weight[by_column ? stage_depth : stage_columns][by_column ? stage_columns : stage_depth];
 };
 template <Loads loads>
 struct MmaStages {
@@ -55,51 +49,49 @@ class Copier {
   using Read = Reader<MmaTile::rows, MmaTile::columns, MmaTile::depth, MmaTile::threads, loads>;
 
  public:
-  __device__ __forceinline__ Copier(const Contraction& d, const Part& part, const Operands& from, int first_row,
-                                    int first_column, int first_term)
-      : reader_(d, part, from.source, first_row, first_column, first_term),
-        source_(from.source),
-        weight_(from.weight[0] + part.group * d.weight_group) {}
+  __device__ __forceinline__ Copier(const Contraction& d, const TileArgs& args, const BlockTile& tile)
+      : reader_(d, args, tile), weight_(args.from.weight[0] + tile.part.group * d.weight_group) {}
 
   // Begins to copy the next tile.
   __device__ __forceinline__ void copy(MmaStage<loads>& to) {
+    reader_.find();
 #pragma unroll
     for (int i = 0; i < Read::row_count; ++i) {
-      const float* from = reader_.source_quad(i);
-      cp_async_16(&to.source[Read::line(i)][Read::quad()], from == nullptr ? source_ : from, from != nullptr);
+      const Neighbors from = reader_.source_quad(i);
+      cp_async_16(&to.source[Read::line(i)][term_place(Read::line(i), Read::quad())], from.at, from.exist);
     }
 #pragma unroll
     for (int i = 0; i < Read::column_count; ++i) {
-      const float* from = reader_.weight_quad(weight_, i);
-      float* place = Read::by_column ? &to.weight[Read::weight_line()][Read::column(i)]
-                                     : &to.weight[Read::column(i)][Read::quad()];
-      cp_async_16(place, from == nullptr ? weight_ : from, from != nullptr);
+      const Neighbors from = reader_.weight_quad(weight_, i);
+      const int line = Read::by_column ? Read::weight_line() : Read::column(i);
+      const int place = Read::by_column ? column_place(line, Read::column(i)) : term_place(line, Read::quad());
+      cp_async_16(&to.weight[line][place], from.at, from.exist);
     }
     reader_.advance();
   }
 
  private:
   Read reader_;
-  const float *source_, *weight_;
+  const float* weight_;
 };
 
 using MmaSums = float[MmaTile::warp_rows / 16][MmaTile::warp_columns / 8][4];
 
-// Adds a tile's products to the sums of the warp at (row, column). A split source is high + low; the products of low come
-// first, being small.
+// Adds a tile's products to a warp's sums. A split source is high + low; the products of low come first, being small.
 template <class Format, bool split, Loads loads>
-__device__ __forceinline__ void multiply(const MmaStage<loads>& from, int row, int column, MmaSums& sum) {
+__device__ __forceinline__ void multiply(const MmaStage<loads>& from, const LanePlaces& places, MmaSums& sum) {
+  const float *source = from.source[0], *weight = from.weight[0];
 #pragma unroll
-  for (int term = 0; term < MmaTile::depth; term += Format::terms) {
+  for (int step = 0; step < MmaTile::depth / Format::terms; ++step) {
     WeightFragment b[MmaTile::warp_columns / 8];
 #pragma unroll
     for (int j = 0; j < MmaTile::warp_columns / 8; ++j) {
-      Format::load(b[j], [&](int t, int c) { return from.weight_of(term + t, column + 8 * j + c); });
+      Format::template load<MmaStage<loads>::by_column>(b[j], weight, places, j, step);
     }
 #pragma unroll
     for (int i = 0; i < MmaTile::warp_rows / 16; ++i) {
       SourceFragment high, low;
-      Format::load(high, split ? &low : nullptr, &from.source[row + 16 * i][term], MmaStage<loads>::stride);
+      Format::template load<split>(high, low, source, places, i, step);
 #pragma unroll
       for (int j = 0; j < MmaTile::warp_columns / 8; ++j) {
         if constexpr (split) Format::multiply(sum[i][j], low, b[j]);
@@ -109,43 +101,54 @@ __device__ __forceinline__ void multiply(const MmaStage<loads>& from, int row, i
   }
 }
 
-template <class Format, bool split_source, Loads loads>
-__global__ void __launch_bounds__(MmaTile::threads, 3)
-    contraction_mma_kernel(Contraction d, Operands from, Epilogue epilogue, Split split) {
-  const int z = int(blockIdx.z), split_part = z / (phases(d) * d.groups);
-  const Part part = part_of(d, z / phases(d) % d.groups, z % phases(d));
-  const int first_row = int(blockIdx.x) * MmaTile::rows, first_column = int(blockIdx.y) * MmaTile::columns;
-  if (first_row >= part.rows) return;  // the grid is as long as the phase with the most rows
-  auto& stages = shared_memory<MmaStages<loads>>();
-  const int begin = split_part * split.chunks;
-  const int chunks = smaller((part.terms + MmaTile::depth - 1) / MmaTile::depth - begin, split.chunks);
-  const int warp = int(threadIdx.x) / 32;
-  const int row = warp / 2 * MmaTile::warp_rows, column = warp % 2 * MmaTile::warp_columns;
-  MmaSums sum = {};
-  Copier<loads> copier(d, part, from, first_row, first_column, begin * MmaTile::depth);
-  for (int ahead = 0; ahead < MmaTile::stages - 1; ++ahead) {
-    if (ahead < chunks) copier.copy(stages.at[ahead]);
-    cp_async_commit();  // a group per tile, empty behind the last, so that the wait below counts tiles
-  }
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    cp_async_wait<MmaTile::stages - 2>();
-    __syncthreads();
-    const int next = chunk + MmaTile::stages - 1;
-    if (next < chunks) copier.copy(stages.at[next % MmaTile::stages]);
-    cp_async_commit();
-    multiply<Format, split_source>(stages.at[chunk % MmaTile::stages], row, column, sum);
-  }
+// Brings a warp's sums to shared memory.
+template <class Sums>
+__device__ __forceinline__ void bring(Sums& to, int row, int column, const MmaSums& sum) {
 #pragma unroll
   for (int i = 0; i < MmaTile::warp_rows / 8; ++i) {
-    const int r = first_row + row + 8 * i + lane_group();
-    if (r >= part.rows) continue;
-    const Pixel pixel = pixel_of(d, part, r);
 #pragma unroll
     for (int j = 0; j < MmaTile::warp_columns / 8; ++j) {
-      const Vec<2> run[1] = {{{sum[i / 2][j][i % 2 * 2], sum[i / 2][j][i % 2 * 2 + 1]}}};
-      store_sums(d, epilogue, split, split_part, part.group, pixel, first_column + column + 8 * j + lane_in_group() * 2, run);
+      const float* pair = &sum[i / 2][j][i % 2 * 2];
+      vec_at<2>(&to.at[0][row + 8 * i + lane_group()][column + 8 * j + lane_in_group() * 2]) = {pair[0], pair[1]};
     }
   }
+}
+
+using MmaSumTile = SumTile<1, MmaTile::rows, MmaTile::columns, 8>;
+
+template <class Format, bool split_source, Loads loads>
+__global__ void __launch_bounds__(MmaTile::threads, 3) contraction_mma_kernel(Contraction d, TileArgs args) {
+  const BlockTile tile = block_tile(d, args, MmaTile::rows, MmaTile::columns);
+  if (tile.first_row >= tile.part.rows) return;  // the grid is as long as the phase with the most rows
+  auto& stages = shared_memory<MmaStages<loads>>();
+  const int warp = int(threadIdx.x) / 32;
+  const int row = warp / 2 * MmaTile::warp_rows, column = warp % 2 * MmaTile::warp_columns;
+  LanePlaces places = Format::template places<MmaStage<loads>::by_column>(row, column);
+#pragma unroll
+  for (int m = 0; m < 4; ++m) keep_in_register(places.weight[m]);
+#pragma unroll
+  for (int m = 0; m < 2; ++m) keep_in_register(places.source[m]);
+  MmaSums sum = {};
+  Copier<loads> copier(d, args, tile);
+  for (int ahead = 0; ahead < MmaTile::stages - 1; ++ahead) {
+    if (ahead < tile.chunks) copier.copy(stages.at[ahead]);
+    cp_async_commit();  // a group per tile, empty behind the last, so that the wait below counts tiles
+  }
+  int stage = 0, next_stage = MmaTile::stages - 1;
+  for (int chunk = 0; chunk < tile.chunks; ++chunk) {
+    cp_async_wait<MmaTile::stages - 2>();
+    __syncthreads();
+    if (chunk + MmaTile::stages - 1 < tile.chunks) copier.copy(stages.at[next_stage]);
+    cp_async_commit();
+    multiply<Format, split_source>(stages.at[stage], places, sum);
+    next_stage = stage;
+    stage = stage + 1 < MmaTile::stages ? stage + 1 : 0;
+  }
+  __syncthreads();  // the sums take the place of the stages
+  auto& sums = shared_memory<MmaSumTile>();
+  bring(sums, row, column, sum);
+  __syncthreads();
+  store_sums<MmaTile::threads>(d, args, tile, sums, tile.first_row);
 }
 
 }  // namespace ebp

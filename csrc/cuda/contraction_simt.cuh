@@ -60,14 +60,14 @@ class Fetcher {
   using Read = Reader<Tile::rows, Tile::columns, Tile::depth, Tile::threads, loads>;
 
  public:
-  __device__ __forceinline__ Fetcher(const Contraction& d, const Part& part, const Operands& from, int first_row,
-                                     int first_column, int first_term)
-      : reader_(d, part, from.source, first_row, first_column, first_term) {
+  __device__ __forceinline__ Fetcher(const Contraction& d, const TileArgs& args, const BlockTile& tile)
+      : reader_(d, args, tile) {
 #pragma unroll
-    for (int s = 0; s < sums; ++s) weights_[s] = from.weight[s] + part.group * d.weight_group;
+    for (int s = 0; s < sums; ++s) weights_[s] = args.from.weight[s] + tile.part.group * d.weight_group;
   }
 
   __device__ __forceinline__ void fetch() {
+    reader_.find();
 #pragma unroll
     for (int i = 0; i < Read::row_count; ++i) source_[i] = reader_.source(i);
 #pragma unroll
@@ -134,45 +134,53 @@ __device__ __forceinline__ void multiply(const SimtStage<Tile, sums>& from, int 
   }
 }
 
+// One run of rows of every thread, a quarter of a warp's rows side by side.
+template <class Tile, int sums>
+using SimtSumTile = SumTile<sums, Tile::row_step, Tile::columns, 4>;
+
+// Brings the run of rows 4 * run .. + 3 of a thread's sums to shared memory.
+template <class Tile, int sums>
+__device__ __forceinline__ void bring(SimtSumTile<Tile, sums>& to, int row, int column, int run,
+                                      const Sums<Tile, sums>& sum) {
+#pragma unroll
+  for (int s = 0; s < sums; ++s) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int j = 0; j < Tile::column_run; j += 4) {
+        const float* v = &sum[s][4 * run + i][j];
+        vec_at<4>(&to.at[s][row + i][column + j / 4 * Tile::column_step]) = {v[0], v[1], v[2], v[3]};
+      }
+    }
+  }
+}
+
 template <class Tile, int sums, Loads loads>
-__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
-    contraction_simt_kernel(Contraction d, Operands from, Epilogue epilogue, Split split) {
-  const int z = int(blockIdx.z), split_part = z / (phases(d) * d.groups);
-  const Part part = part_of(d, z / phases(d) % d.groups, z % phases(d));
-  const int first_row = int(blockIdx.x) * Tile::rows, first_column = int(blockIdx.y) * Tile::columns;
-  if (first_row >= part.rows) return;  // the grid is as long as the phase with the most rows
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks) contraction_simt_kernel(Contraction d, TileArgs args) {
+  const BlockTile tile = block_tile(d, args, Tile::rows, Tile::columns);
+  if (tile.first_row >= tile.part.rows) return;  // the grid is as long as the phase with the most rows
   auto& stages = shared_memory<SimtStages<Tile, sums>>();
   const int row = int(threadIdx.x) / Tile::across * 4, column = int(threadIdx.x) % Tile::across * 4;
-  const int begin = split_part * split.chunks;
-  const int chunks = smaller((part.terms + Tile::depth - 1) / Tile::depth - begin, split.chunks);
   Sums<Tile, sums> sum = {};
-  Fetcher<Tile, sums, loads> fetcher(d, part, from, first_row, first_column, begin * Tile::depth);
-  if (chunks > 0) {
+  Fetcher<Tile, sums, loads> fetcher(d, args, tile);
+  if (tile.chunks > 0) {
     fetcher.fetch();
     fetcher.store(stages.at[0]);
   }
-  for (int chunk = 0; chunk < chunks; ++chunk) {
+  for (int chunk = 0; chunk < tile.chunks; ++chunk) {
     __syncthreads();
-    const bool more = chunk + 1 < chunks;
+    const bool more = chunk + 1 < tile.chunks;
     if (more) fetcher.fetch();
     multiply<Tile, sums>(stages.at[chunk % 2], row, column, sum);
     if (more) fetcher.store(stages.at[(chunk + 1) % 2]);
   }
+  auto& part_of_sums = shared_memory<SimtSumTile<Tile, sums>>();
 #pragma unroll
-  for (int i = 0; i < Tile::row_run; ++i) {
-    const int r = first_row + row + i / 4 * Tile::row_step + i % 4;
-    if (r >= part.rows) continue;
-    const Pixel pixel = pixel_of(d, part, r);
-#pragma unroll
-    for (int j = 0; j < Tile::column_run; j += 4) {
-      Vec<4> run[sums];
-#pragma unroll
-      for (int s = 0; s < sums; ++s) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) run[s].at[e] = sum[s][i][j + e];
-      }
-      store_sums(d, epilogue, split, split_part, part.group, pixel, first_column + column + j / 4 * Tile::column_step, run);
-    }
+  for (int run = 0; run < Tile::row_run / 4; ++run) {
+    __syncthreads();  // the sums take the place of the stages, or of those before
+    bring<Tile, sums>(part_of_sums, row, column, run, sum);
+    __syncthreads();
+    store_sums<Tile::threads>(d, args, tile, part_of_sums, tile.first_row + run * Tile::row_step);
   }
 }
 

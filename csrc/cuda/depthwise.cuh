@@ -8,7 +8,7 @@
 namespace ebp {
 
 template <int sums>
-__global__ void depthwise_kernel(Contraction d, Operands from, Epilogue epilogue) {
+__global__ void depthwise_kernel(Contraction d, TileArgs args) {
   const int64_t i = thread_element();
   if (i >= target_total(d)) return;
   const int channel = int(i % d.groups), w = int(i / d.groups % d.w.target);
@@ -21,14 +21,14 @@ __global__ void depthwise_kernel(Contraction d, Operands from, Epilogue epilogue
     for (int b = 0; b < columns.taps; ++b) {
       const int sh = first_h + a * rows.step, sw = first_w + b * columns.step;
       if (unsigned(sh) >= unsigned(d.h.source) || unsigned(sw) >= unsigned(d.w.source)) continue;
-      const float v = from.source[at(d.source, pixel.image, channel, sh, sw)];
+      const float v = args.from.source[at(d.source, pixel.image, channel, sh, sw)];
       const int64_t weight = channel * d.weight_group + (rows.first + a * d.h.spacing) * d.weight.h +
                              (columns.first + b * d.w.spacing) * d.weight.w;
 #pragma unroll
-      for (int s = 0; s < sums; ++s) sum[s].at[0] = fmaf(from.weight[s][weight], v, sum[s].at[0]);
+      for (int s = 0; s < sums; ++s) sum[s].at[0] = fmaf(args.from.weight[s][weight], v, sum[s].at[0]);
     }
   }
-  finish(d, epilogue, pixel, channel, sum);
+  finish(args.epilogue, place_of(d, args.epilogue, args.by.columns, pixel, channel), channel, sum);
 }
 
 }  // namespace ebp

@@ -7,41 +7,53 @@
 namespace ebp {
 
 __device__ __forceinline__ float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
-__device__ __forceinline__ float4 load4_or_zero(const float* from) {
-  return from == nullptr ? make_float4(0, 0, 0, 0) : load4(from);
-}
 __device__ __forceinline__ void store4(float* to, const float4& v) { *reinterpret_cast<float4*>(to) = v; }
 
-// The source pixel under the first tap of a row, and the group's first channel there. A row behind the last gets an h so
-// far outside that no tap reaches the source: source_at needs no second test for it.
+// Neighbors in memory, or none: then zeros take their place, and the address must not be read.
+struct Neighbors {
+  const float* at;
+  bool exist;
+};
+__device__ __forceinline__ float4 load4_or_zero(const Neighbors& from) {
+  float4 v = make_float4(0, 0, 0, 0);
+  if (from.exist) v = load4(from.at);
+  return v;
+}
+
+// The source pixel under the first tap of a row, and where the group's first channel of it lies, or would lie if it were
+// inside. A row behind the last gets an h so far outside that no tap reaches the source: no second test is needed for it.
 struct SourceRow {
-  const float* image;
+  const float* first;
   int h, w;
 };
 
-__device__ __forceinline__ SourceRow source_row(const Contraction& d, const Part& part, const float* source, int row) {
+__device__ __forceinline__ SourceRow source_row(const Contraction& d, const TileArgs& args, const Part& part, int row) {
+  const float* source = args.from.source;
   if (row >= part.rows) return {source, -(1 << 30), 0};
-  const Pixel p = pixel_of(d, part, row);
-  const float* image = source + p.image * d.source.n + int64_t(part.group) * d.sources * d.source.c;
-  return {image, p.i * d.h.scale + part.h.base, p.j * d.w.scale + part.w.base};
+  const Pixel p = pixel_of(d, args.by, part, row);
+  const int h = p.i * d.h.scale + part.h.base, w = p.j * d.w.scale + part.w.base;
+  return {source + at(d.source, p.image, int64_t(part.group) * d.sources, h, w), h, w};
 }
 
-// What a row meets at a term; null outside of the source.
-__device__ __forceinline__ const float* source_at(const Contraction& d, const Part& part, const SourceRow& row,
-                                                  const Term& term) {
-  const int h = row.h + term.i * part.h.step, w = row.w + term.j * part.w.step;
+// What all rows and columns share at a term: how far its tap is from the first one, in pixels of the source, and how far
+// its operands lie from the first tap's and first channel's in memory: 32 bits suffice where simt_refuses does not refuse.
+// A term behind the part's last reaches nothing.
+struct TermStep {
+  bool within;
+  int h, w, source, weight;
+};
+
+__device__ __forceinline__ TermStep step_to(const Contraction& d, const Part& part, const Term& term) {
+  const int h = term.i * part.h.step, w = term.j * part.w.step;
+  const int weight_h = part.h.first + term.i * d.h.spacing, weight_w = part.w.first + term.j * d.w.spacing;
+  const auto offset = [&](const Strides& s, int h, int w) { return term.channel * int(s.c) + h * int(s.h) + w * int(s.w); };
+  return {within(part, term), h, w, offset(d.source, h, w), offset(d.weight, weight_h, weight_w)};
+}
+
+__device__ __forceinline__ Neighbors source_at(const Contraction& d, const SourceRow& row, const TermStep& step) {
   // as unsigned, a negative position is a large one: one comparison tests both borders
-  const bool inside = within(part, term) && unsigned(h) < unsigned(d.h.source) && unsigned(w) < unsigned(d.w.source);
-  // simt_refuses keeps an image below 2^31 elements, so that offsets within it may be 32-bit
-  return inside ? row.image + (h * int(d.source.h) + w * int(d.source.w) + term.channel * int(d.source.c)) : nullptr;
-}
-
-// The weight of a term and a column, in the group that `weight` begins with; null where there is none.
-__device__ __forceinline__ const float* weight_at(const Contraction& d, const Part& part, const float* weight,
-                                                  const Term& term, int column) {
-  if (!within(part, term) || column >= d.targets) return nullptr;
-  const int h = part.h.first + term.i * d.h.spacing, w = part.w.first + term.j * d.w.spacing;
-  return weight + (column * int(d.weight.n) + term.channel * int(d.weight.c) + h * int(d.weight.h) + w * int(d.weight.w));
+  const bool inside = unsigned(row.h + step.h) < unsigned(d.h.source) && unsigned(row.w + step.w) < unsigned(d.w.source);
+  return {row.first + step.source, step.within && inside};
 }
 
 // What one thread reads of tile after tile of the terms: quads of four neighbors. It takes the same four terms of every
@@ -62,12 +74,12 @@ class Reader {
   static constexpr int column_count = by_column ? columns / (4 * per_term) : columns / step;
   static_assert(rows % step == 0 && columns % step == 0 && columns % (4 * per_term) == 0);
 
-  __device__ __forceinline__ Reader(const Contraction& d, const Part& part, const float* source, int first_row,
-                                    int first_column, int first_term)
-      : d_(d), part_(part), term_(term_of(d, part, first_term + quad())), first_column_(first_column) {
+  __device__ __forceinline__ Reader(const Contraction& d, const TileArgs& args, const BlockTile& tile)
+      : d_(d), part_(tile.part), first_column_(tile.first_column) {
+    term_ = term_of(d, part_, tile.first_chunk * depth + quad());
+    if constexpr (by_column) weight_term_ = term_of(d, part_, tile.first_chunk * depth + weight_line());
 #pragma unroll
-    for (int i = 0; i < row_count; ++i) row_[i] = source_row(d, part, source, first_row + line(i));
-    if constexpr (by_column) weight_term_ = term_of(d, part, first_term + weight_line());
+    for (int i = 0; i < row_count; ++i) row_[i] = source_row(d, args, part_, tile.first_row + line(i));
   }
 
   // Where the quads lie in a tile.
@@ -78,21 +90,26 @@ class Reader {
     return by_column ? int(threadIdx.x) % per_term * 4 + i * 4 * per_term : line(i);
   }
 
-  // The i-th quad of the source, and of a group's weights; null outside of them.
-  __device__ __forceinline__ const float* source_quad(int i) const { return source_at(d_, part_, row_[i], term_); }
-  __device__ __forceinline__ const float* weight_quad(const float* weight, int i) const {
-    const Term& term = by_column ? weight_term_ : term_;
-    return weight_at(d_, part_, weight, term, first_column_ + column(i));
+  // To be called before a tile is read. What it finds is not kept from tile to tile, where it would take registers.
+  __device__ __forceinline__ void find() {
+    if constexpr (loads != Loads::single) source_step_ = step_to(d_, part_, term_);
+    if constexpr (by_column) weight_step_ = step_to(d_, part_, weight_term_);
+  }
+
+  // The i-th quad of the source, and of a group's weights.
+  __device__ __forceinline__ Neighbors source_quad(int i) const { return source_at(d_, row_[i], source_step_); }
+  __device__ __forceinline__ Neighbors weight_quad(const float* weight, int i) const {
+    return weight_at(weight, i, by_column ? weight_step_ : source_step_);
   }
 
   // Their values. `single` reads element by element.
   __device__ __forceinline__ float4 source(int i) const {
     if constexpr (loads != Loads::single) return load4_or_zero(source_quad(i));
-    return each([&](const Term& term) { return source_at(d_, part_, row_[i], term); });
+    return each_term([&](const TermStep& step) { return source_at(d_, row_[i], step); });
   }
   __device__ __forceinline__ float4 weight(const float* weight, int i) const {
     if constexpr (loads != Loads::single) return load4_or_zero(weight_quad(weight, i));
-    return each([&](const Term& term) { return weight_at(d_, part_, weight, term, first_column_ + column(i)); });
+    return each_term([&](const TermStep& step) { return weight_at(weight, i, step); });
   }
 
   // On to the next tile.
@@ -102,14 +119,20 @@ class Reader {
   }
 
  private:
+  __device__ __forceinline__ Neighbors weight_at(const float* weight, int i, const TermStep& step) const {
+    const int at = first_column_ + column(i);
+    return {weight + (at * int(d_.weight.n) + step.weight), step.within && at < d_.targets};
+  }
+
   template <class At>
-  __device__ __forceinline__ float4 each(const At& at) const {
+  __device__ __forceinline__ float4 each_term(const At& at) const {
     float v[4];
     Term term = term_;
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const float* from = at(term);
-      v[e] = from == nullptr ? 0.0f : *from;
+      const Neighbors from = at(step_to(d_, part_, term));
+      v[e] = 0;
+      if (from.exist) v[e] = *from.at;
       ebp::advance(d_, part_, term, 1);
     }
     return make_float4(v[0], v[1], v[2], v[3]);
@@ -119,6 +142,7 @@ class Reader {
   const Part& part_;
   SourceRow row_[row_count];
   Term term_, weight_term_{};
+  TermStep source_step_{}, weight_step_{};
   int first_column_;
 };
 

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "ptx.cuh"
+#include "vec.cuh"
 
 namespace ebp {
 
@@ -20,26 +21,69 @@ using WeightFragment = std::uint32_t[2];
 __device__ __forceinline__ int lane_group() { return int(threadIdx.x) % 32 / 4; }
 __device__ __forceinline__ int lane_in_group() { return int(threadIdx.x) % 4; }
 
+// How a tile's stage lies in shared memory. Source: [row][16 terms]. Weights: [column][16 terms], or by column
+// [term][64 columns]. Lanes that read together would meet the same banks, so within a row (line) neighbors change places:
+// quads of terms by the row's number, groups of 8 columns by the term's number.
+constexpr int stage_depth = 16, stage_columns = 64;
+
+__device__ __forceinline__ int term_place(int row, int term) { return term ^ ((row & 2) << 2 | (row & 4)); }
+__device__ __forceinline__ int column_place(int term, int column) {
+  return column ^ ((term >> 1 ^ (term & 1) << 1) & 3) << 3;
+}
+
+// Where a lane's elements lie in a stage, worked out once: in the loop only constants are added. `source[m]` and `weight[m]`
+// stand for what differs between lanes; what each m is for, and the constants, the formats below know.
+struct LanePlaces {
+  int source[2], weight[4];
+};
+
+// The formats. places<by_column>(row, column) are a lane's places in the part of the tile that begins there;
+// load<split>(high, low, stage, places, i, step) reads the fragment of rows 16 i of the source at term `terms * step`, and
+// load<by_column>(to, stage, places, j, step) that of columns 8 j of the weights.
 struct Tf32 {
   static constexpr int terms = 8;
 
-  // `from` is the first row's first term, rows lie `stride` apart.
-  __device__ static __forceinline__ void load(SourceFragment& high, SourceFragment* low, const float* from, int stride) {
-    const int lane = int(threadIdx.x) % 32;
-    ldmatrix_x4(high, from + lane % 16 * stride + lane / 16 * 4);
+  template <bool by_column>
+  __device__ static __forceinline__ LanePlaces places(int row, int column) {
+    const int lane = int(threadIdx.x) % 32, g = lane_group(), t = lane_in_group();
+    LanePlaces at;
+#pragma unroll
+    for (int m = 0; m < 2; ++m) at.source[m] = (row + lane % 16) * stage_depth + term_place(lane % 16, lane / 16 * 4 + 8 * m);
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+      at.weight[m] = by_column ? t * stage_columns + column_place(t, column + 8 * m) + g
+                               : (column + g) * stage_depth + term_place(g, t + 4 * m);
+    }
+    return at;
+  }
+
+  template <bool split>
+  __device__ static __forceinline__ void load(SourceFragment& high, SourceFragment& low, const float* stage,
+                                              const LanePlaces& at, int i, int step) {
+    ldmatrix_x4(high, stage + at.source[step] + 16 * i * stage_depth);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const float v = __uint_as_float(high[e]);
-      high[e] = tf32_rna(v);
-      if (low != nullptr) (*low)[e] = tf32_rna(v - __uint_as_float(high[e]));
+      if constexpr (!split) {
+        high[e] = tf32_rna(v);
+      } else {
+        // Rounded as tf32_rna does, but for a NaN, which may become a zero here: the rest, NaN too, brings it along. The
+        // rest has a sign of its own, so that cutting it off (at most its last bit) shifts no sum to one side.
+        high[e] = (high[e] + 0x1000u) & 0xffffe000u;
+        low[e] = __float_as_uint(v - __uint_as_float(high[e])) & 0xffffe000u;
+      }
     }
   }
 
-  // weight(term, column) is an element of the tile.
-  template <class Weight>
-  __device__ static __forceinline__ void load(WeightFragment& to, const Weight& weight) {
+  template <bool by_column>
+  __device__ static __forceinline__ void load(WeightFragment& to, const float* stage, const LanePlaces& at, int j, int step) {
 #pragma unroll
-    for (int e = 0; e < 2; ++e) to[e] = tf32_rna(weight(lane_in_group() + 4 * e, lane_group()));
+    for (int e = 0; e < 2; ++e) {
+      // By column, 4 terms on the other half of the groups of columns change places.
+      const float* from = by_column ? stage + at.weight[j ^ 2 * e] + (8 * step + 4 * e) * stage_columns
+                                    : stage + at.weight[2 * step + e] + 8 * j * stage_depth;
+      to[e] = tf32_rna(*from);
+    }
   }
 
   __device__ static __forceinline__ void multiply(float (&sum)[4], const SourceFragment& a, const WeightFragment& b) {
@@ -50,25 +94,45 @@ struct Tf32 {
 struct Bf16 {
   static constexpr int terms = 16;
 
-  __device__ static __forceinline__ void load(SourceFragment& high, SourceFragment* low, const float* from, int stride) {
+  template <bool by_column>
+  __device__ static __forceinline__ LanePlaces places(int row, int column) {
+    const int g = lane_group(), t = 2 * lane_in_group();
+    LanePlaces at;
+#pragma unroll
+    for (int m = 0; m < 2; ++m) at.source[m] = (row + g) * stage_depth + term_place(g, t + 8 * m);
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+      at.weight[m] = by_column ? t * stage_columns + column_place(t, column + 8 * m) + g
+                               : (column + g) * stage_depth + term_place(g, t + 8 * (m % 2));
+    }
+    return at;
+  }
+
+  template <bool split>
+  __device__ static __forceinline__ void load(SourceFragment& high, SourceFragment& low, const float* stage,
+                                              const LanePlaces& at, int i, int) {
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const float* pair = from + (lane_group() + e % 2 * 8) * stride + lane_in_group() * 2 + e / 2 * 8;
-      const float2 v = *reinterpret_cast<const float2*>(pair);
-      high[e] = bf16x2_rn(v.x, v.y);
-      if (low != nullptr) {
+      const Vec<2> v = vec_at<2>(stage + at.source[e / 2] + (16 * i + e % 2 * 8) * stage_depth);
+      high[e] = bf16x2_rn(v.at[0], v.at[1]);
+      if constexpr (split) {
         const float x = __uint_as_float(high[e] << 16), y = __uint_as_float(high[e] & 0xffff0000u);
-        (*low)[e] = bf16x2_rn(v.x - x, v.y - y);
+        low[e] = bf16x2_rn(v.at[0] - x, v.at[1] - y);
       }
     }
   }
 
-  template <class Weight>
-  __device__ static __forceinline__ void load(WeightFragment& to, const Weight& weight) {
+  template <bool by_column>
+  __device__ static __forceinline__ void load(WeightFragment& to, const float* stage, const LanePlaces& at, int j, int) {
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      const int term = lane_in_group() * 2 + 8 * e;
-      to[e] = bf16x2_rn(weight(term, lane_group()), weight(term + 1, lane_group()));
+      if constexpr (by_column) {  // of neighboring terms, the halves of the groups of columns have changed places
+        const float* from = stage + 8 * e * stage_columns;
+        to[e] = bf16x2_rn(from[at.weight[j]], from[at.weight[j ^ 2] + stage_columns]);
+      } else {
+        const Vec<2> v = vec_at<2>(stage + at.weight[e] + 8 * j * stage_depth);
+        to[e] = bf16x2_rn(v.at[0], v.at[1]);
+      }
     }
   }
 

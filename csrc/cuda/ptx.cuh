@@ -62,6 +62,9 @@ __device__ __forceinline__ std::uint32_t tf32_rna(float v) {
   return bits & 0xffffe000u;
 }
 
+// Keeps the compiler from working a value out at every use of it, which it does to save the register.
+__device__ __forceinline__ void keep_in_register(int& value) { asm volatile("" : "+r"(value)); }
+
 // Two bf16 next to each other, rounded to nearest, ties to even.
 __device__ __forceinline__ std::uint32_t bf16x2_rn(float low, float high) {
   std::uint32_t bits = 0;

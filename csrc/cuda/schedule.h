@@ -32,7 +32,8 @@ inline const char* simt_refuses(const Contraction& d) {
   if (int64_t(d.groups) * phases(d) * most_splits > 65535) return "more groups and phases of strides than a grid holds";
   if ((d.targets + 63) / 64 > 65535) return "more channels than a grid holds";
   const int64_t weights = d.targets * d.weight.n + d.sources * d.weight.c + d.h.taps * d.weight.h + d.w.taps * d.weight.w;
-  const int64_t image = d.h.source * d.source.h + d.w.source * d.source.w + d.sources * d.source.c;
+  const auto reach = [](const AxisMap& a) { return a.source + int64_t(a.taps) * (a.step < 0 ? -a.step : a.step); };
+  const int64_t image = reach(d.h) * d.source.h + reach(d.w) * d.source.w + d.sources * d.source.c;
   if (weights > INT32_MAX || image > INT32_MAX) return "an image or a group of weights of more than 2^31 - 1 elements";
   return nullptr;
 }

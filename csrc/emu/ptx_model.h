@@ -57,6 +57,8 @@ inline void mma_bf16_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], const 
   emu::multiply_bf16(d, a, b, {"mma_bf16_m16n8k16", file, line});
 }
 
+inline void keep_in_register(int&) {}
+
 inline std::uint32_t tf32_rna(float v) { return emu::tf32_nearest(v); }
 inline std::uint32_t bf16x2_rn(float low, float high) {
   return std::uint32_t(emu::bf16_nearest(high)) << 16 | emu::bf16_nearest(low);
