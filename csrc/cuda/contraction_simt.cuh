@@ -134,6 +134,17 @@ __device__ __forceinline__ void multiply(const SimtStage<Tile, sums>& from, int 
   }
 }
 
+// How many blocks a processor holds at least. With two sums nvcc wants one register more for 10.0 and 12.0 than three
+// blocks leave to a thread, and would spill it; two blocks leave enough.
+template <class Tile, int sums>
+constexpr int resident_blocks() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+  return sums > 1 ? 2 : Tile::blocks;
+#else
+  return Tile::blocks;
+#endif
+}
+
 // One run of rows of every thread, a quarter of a warp's rows side by side.
 template <class Tile, int sums>
 using SimtSumTile = SumTile<sums, Tile::row_step, Tile::columns, 4>;
@@ -156,7 +167,8 @@ __device__ __forceinline__ void bring(SimtSumTile<Tile, sums>& to, int row, int 
 }
 
 template <class Tile, int sums, Loads loads>
-__global__ void __launch_bounds__(Tile::threads, Tile::blocks) contraction_simt_kernel(Contraction d, TileArgs args) {
+__global__ void __launch_bounds__(Tile::threads, resident_blocks<Tile, sums>())
+    contraction_simt_kernel(Contraction d, TileArgs args) {
   const BlockTile tile = block_tile(d, args, Tile::rows, Tile::columns);
   if (tile.first_row >= tile.part.rows) return;  // the grid is as long as the phase with the most rows
   auto& stages = shared_memory<SimtStages<Tile, sums>>();
