@@ -48,6 +48,10 @@ test-torch-ops: $(VENV)/.test
 
 lint: $(VENV)/.lint
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	@git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'tools/*.cu' | \
+		xargs $(VENV)/bin/clang-format --dry-run -Werror
+	@git ls-files | grep -E '\.(py|md|cpp|h|cu|cuh|toml|yml)$$' | xargs $(PY) -m codespell_lib
 	$(PY) -m mypy ebp_cuda
 
 # Registers, machine code and PTX of the kernels, held against tools/kernel_budgets.json.

@@ -13,6 +13,7 @@
 extern "C" __attribute__((visibility("default"))) const char* ebp_cuda_build_info() {
   static const std::string info = std::string("{\"cuda\": ") + (EBP_ARCHS[0] != '\0' ? "true" : "false") +
                                   ", \"archs\": \"" EBP_ARCHS "\", \"nvcc\": \"" EBP_NVCC "\", \"torch\": \"" EBP_TORCH
-                                  "\", \"cpu_isa\": \"" + ebp::cpu_isa() + "\"}";
+                                  "\", \"cpu_isa\": \"" +
+                                  ebp::cpu_isa() + "\"}";
   return info.c_str();
 }

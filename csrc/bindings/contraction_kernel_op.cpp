@@ -1,5 +1,5 @@
-// contraction_kernel: which kernel a convolution would run on, why on no faster one, and what it would launch. Asked without
-// a GPU, of tensors of any device: shapes, strides, dtype and offset are read, values are not.
+// contraction_kernel: which kernel a convolution would run on, why on no faster one, and what it would launch. Asked
+// without a GPU, of tensors of any device: shapes, strides, dtype and offset are read, values are not.
 #include <torch/csrc/stable/library.h>
 
 #include <optional>
@@ -13,10 +13,14 @@ namespace {
 
 const char* name_of(const Schedule& how) {
   switch (how.method) {
-    case Method::mma: return "mma";
-    case Method::depthwise: return "depthwise";
-    case Method::naive: return "naive";
-    case Method::simt: break;
+    case Method::mma:
+      return "mma";
+    case Method::depthwise:
+      return "depthwise";
+    case Method::naive:
+      return "naive";
+    case Method::simt:
+      break;
   }
   if (how.loads == Loads::single) return "simt, element by element";
   return how.large ? "simt, large tiles" : "simt, small tiles";

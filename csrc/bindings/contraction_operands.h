@@ -13,8 +13,8 @@ inline Strides strides_of(const Tensor& t) { return {t.stride(0), t.stride(1), t
 inline Precision precision_of(const Operand& x, const std::string& name) {
   for (const Precision p : {Precision::fp32, Precision::tf32, Precision::bf16}) {
     if (name != name_of(p)) continue;
-    EBP_REQUIRE(p == Precision::fp32 || x.tensor.scalar_type() == torch::headeronly::ScalarType::Float, "ebp_cuda::", x.op,
-                ": precision='", name, "' is one of float32 tensors, got ", x.name, " of ",
+    EBP_REQUIRE(p == Precision::fp32 || x.tensor.scalar_type() == torch::headeronly::ScalarType::Float,
+                "ebp_cuda::", x.op, ": precision='", name, "' is one of float32 tensors, got ", x.name, " of ",
                 torch::headeronly::toString(x.tensor.scalar_type()));
     return p;
   }

@@ -45,20 +45,20 @@ TileCut cut_for(const TileConvolution& d, int64_t threads) {
 }
 
 Axis axis_of(const Tensor& x, const Ints& kernel, const Ints& padding, const Ints& out_size, int i) {
-  EBP_REQUIRE(kernel.size() == 2 && padding.size() == 2 && out_size.size() == 2,
-              op, "kernel, padding and out_size need 2 entries each");
+  EBP_REQUIRE(kernel.size() == 2 && padding.size() == 2 && out_size.size() == 2, op,
+              "kernel, padding and out_size need 2 entries each");
   const Axis axis{int(x.size(2 + i)), int(out_size[i]), int(kernel[i]), 1, int(padding[i]), 1};
   const bool fits = kernel[i] >= 1 && kernel[i] <= 255 && padding[i] >= 0 && padding[i] < kernel[i] &&
                     out_size[i] >= 1 && out_size[i] <= x.size(2 + i) + padding[i] && padding_after(axis) < kernel[i];
-  EBP_REQUIRE(fits, op, "a kernel of ", kernel[i], " with padding ", padding[i], " gives no ",
-              out_size[i], " outputs of ", x.size(2 + i), " inputs");
+  EBP_REQUIRE(fits, op, "a kernel of ", kernel[i], " with padding ", padding[i], " gives no ", out_size[i],
+              " outputs of ", x.size(2 + i), " inputs");
   return axis;
 }
 
 // [N, C, H, W] with neighboring channels and pixels at even distances: channels_last, or a slice of its channels.
 Distances distances_of(const char* name, const Tensor& t, const Ints& shape) {
-  EBP_REQUIRE(t.is_cpu() && t.scalar_type() == ScalarType::Float && shape_of(t) == shape,
-              op, name, " is of another shape or type than x and the weight ask for");
+  EBP_REQUIRE(t.is_cpu() && t.scalar_type() == ScalarType::Float && shape_of(t) == shape, op, name,
+              " is of another shape or type than x and the weight ask for");
   const int64_t rows = t.size(2), cols = t.size(3);
   const int64_t run = cols > 1 ? t.stride(3) : rows > 1 ? t.stride(2) : t.size(1);
   const bool even = (t.size(1) == 1 || t.stride(1) == 1) && (rows == 1 || t.stride(2) == run * cols);
@@ -126,9 +126,8 @@ void run(TileConvolution& d, const std::vector<TileSource>& sources) {
   if (d.images == 0) return;
   const TileCut cut = cut_for(d, torch::stable::get_num_threads());
   const int64_t bytes = strip_pixels(d, (total_rows(d) + cut.strips - 1) / cut.strips) * pixel_bytes(d);
-  torch::stable::parallel_for(0, cut.strips * cut.groups, 1, [&](int64_t begin, int64_t end) {
-    tile_kernel()(d, cut, scratch(bytes), begin, end);
-  });
+  torch::stable::parallel_for(0, cut.strips * cut.groups, 1,
+                              [&](int64_t begin, int64_t end) { tile_kernel()(d, cut, scratch(bytes), begin, end); });
 }
 
 }  // namespace

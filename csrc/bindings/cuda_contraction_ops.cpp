@@ -1,5 +1,5 @@
-// The convolutions on CUDA: parameters, the choice of a kernel, an output and partial sums from torch's allocator, and the
-// launches on torch's current stream.
+// The convolutions on CUDA: parameters, the choice of a kernel, an output and partial sums from torch's allocator, and
+// the launches on torch's current stream.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -30,8 +30,10 @@ Tensor rounded_to(const Operand& x, Precision precision) {
   Tensor y = empty_as(x.tensor);
   on_device(x, y, [&](auto zero, void* stream) -> const char* {
     using T = decltype(zero);
-    if constexpr (!std::is_same_v<T, float>) return "tf32 and bf16 are of float32";
-    else return launch_round(y.numel(), data<T>(x.tensor), precision, mutable_data<T>(y), stream);
+    if constexpr (!std::is_same_v<T, float>)
+      return "tf32 and bf16 are of float32";
+    else
+      return launch_round(y.numel(), data<T>(x.tensor), precision, mutable_data<T>(y), stream);
   });
   return y;
 }
@@ -105,8 +107,8 @@ const char* sweep_naively(const Conv2d& d, const Tensor& r, const Tensor& w, con
 }
 
 void check_channels(const Operand& x, const Conv2d& d, const char* weight) {
-  EBP_REQUIRE(x.tensor.size(1) == d.in_channels, "ebp_cuda::", x.op, ": x has ", x.tensor.size(1), " channels, ", weight,
-              " wants ", d.in_channels);
+  EBP_REQUIRE(x.tensor.size(1) == d.in_channels, "ebp_cuda::", x.op, ": x has ", x.tensor.size(1), " channels, ",
+              weight, " wants ", d.in_channels);
 }
 
 }  // namespace

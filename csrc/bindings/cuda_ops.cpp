@@ -1,5 +1,5 @@
-// The CUDA side of the ops but the convolutions (cuda_contraction_ops.cpp): parameters, an output from torch's allocator, and
-// one launch on torch's current stream.
+// The CUDA side of the ops but the convolutions (cuda_contraction_ops.cpp): parameters, an output from torch's
+// allocator, and one launch on torch's current stream.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 

@@ -1,5 +1,5 @@
-// Where the CUDA side of an op runs: on the tensor's device and torch's current stream there. In the emulator's build the
-// same ops run on CPU tensors, under the key that EBP_CUDA_KEY names.
+// Where the CUDA side of an op runs: on the tensor's device and torch's current stream there. In the emulator's build
+// the same ops run on CPU tensors, under the key that EBP_CUDA_KEY names.
 #pragma once
 
 #include "operands.h"
@@ -39,7 +39,8 @@ inline void* current_stream(const Tensor& t) {
     return library == nullptr ? nullptr
                               : reinterpret_cast<Getter>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
   }();
-  EBP_REQUIRE(getter != nullptr, "ebp_cuda: this torch has no aoti_torch_get_current_cuda_stream; torch 2.10 or later "
+  EBP_REQUIRE(getter != nullptr,
+              "ebp_cuda: this torch has no aoti_torch_get_current_cuda_stream; torch 2.10 or later "
               "with CUDA is needed");
   void* stream = nullptr;
   EBP_REQUIRE(getter(t.get_device_index(), &stream) == 0, "ebp_cuda: torch names no current CUDA stream");

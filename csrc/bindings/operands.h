@@ -46,7 +46,8 @@ bool is_channels_last(const Tensor& t);
 Tensor empty_as(const Tensor& like);
 Tensor empty_as(const Tensor& like, const Ints& shape);
 Tensor empty_as(const Tensor& like, const Ints& shape, torch::headeronly::ScalarType dtype);
-Tensor empty_as(const Tensor& like, const Ints& shape, torch::headeronly::ScalarType dtype, torch::stable::Device device);
+Tensor empty_as(const Tensor& like, const Ints& shape, torch::headeronly::ScalarType dtype,
+                torch::stable::Device device);
 
 // Whether the windows of a pool need int32 winner codes (uint8 holds 0..254, and 255 for none).
 bool wide_winners(const Ints& kernel);

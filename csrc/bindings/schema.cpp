@@ -27,7 +27,8 @@ STABLE_TORCH_LIBRARY(ebp_cuda, m) {
       "conv2d_sweep(Tensor r, Tensor w_plus, int[2] in_size, int[2] stride, int[4] padding, int[2] dilation, "
       "int groups, Tensor? gate=None, str precision='fp32', Tensor? addend=None) -> Tensor");
   m.def(
-      "conv2d_excitation(Tensor x, Tensor w, Tensor w_plus, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
+      "conv2d_excitation(Tensor x, Tensor w, Tensor w_plus, Tensor? bias, int[2] stride, int[4] padding, int[2] "
+      "dilation, "
       "int groups, bool relu, bool as_gate) -> (Tensor y, Tensor side)");
   m.def(
       "contraction_kernel(Tensor source, Tensor weight, int[2] stride, int[4] padding, int[2] dilation, int groups, "

@@ -21,8 +21,8 @@
 
 namespace ebp {
 
-// One spatial axis: by a tap, target position q reads source position (q * scale + offset + tap * step) / divisor, where
-// that is a whole number inside the source.
+// One spatial axis: by a tap, target position q reads source position (q * scale + offset + tap * step) / divisor,
+// where that is a whole number inside the source.
 //
 // Up, that is the convolution itself: q * stride - padding + tap * dilation. Down, the same equation is solved for the
 // output: q = input reads output (q + padding - tap * dilation) / stride.
@@ -46,7 +46,8 @@ struct TapLine {
 EBP_HD TapLine tap_line_of(const AxisMap& a, int phase) {
   if (a.divisor == 1) return {a.target, a.taps, 0, a.offset, a.step};  // the same, without the divisions
   const int count = phase < a.target ? (a.target - phase + a.divisor - 1) / a.divisor : 0;
-  // The first tap whose source position is whole. With a dilation that shares a factor with the stride there may be none.
+  // The first tap whose source position is whole. With a dilation that shares a factor with the stride there may be
+  // none.
   int first = 0;
   while (first < a.spacing && (phase + a.offset + first * a.step) % a.divisor != 0) ++first;
   const bool met = first < a.spacing && first < a.taps;
@@ -70,18 +71,30 @@ inline Strides without_unit_axes(const Strides& s, int64_t n, int64_t c, int64_t
 // `weight` are the strides of the tensor [out_channels, in_channels / groups, h.kernel, w.kernel].
 inline Contraction contraction_up(const Conv2d& d, const Strides& weight) {
   const int below = d.in_channels / d.groups, above = d.out_channels / d.groups;
-  return {d.batch, d.groups, below, above, axis_map_up(d.h), axis_map_up(d.w),
+  return {d.batch,
+          d.groups,
+          below,
+          above,
+          axis_map_up(d.h),
+          axis_map_up(d.w),
           without_unit_axes(d.lower, d.batch, d.in_channels, d.h.in, d.w.in),
           without_unit_axes(d.upper, d.batch, d.out_channels, d.h.out, d.w.out),
-          without_unit_axes(weight, above, below, d.h.kernel, d.w.kernel), above * weight.n};
+          without_unit_axes(weight, above, below, d.h.kernel, d.w.kernel),
+          above * weight.n};
 }
 inline Contraction contraction_down(const Conv2d& d, const Strides& weight) {
   const int below = d.in_channels / d.groups, above = d.out_channels / d.groups;
   const Strides turned{weight.c, weight.n, weight.h, weight.w};
-  return {d.batch, d.groups, above, below, axis_map_down(d.h), axis_map_down(d.w),
+  return {d.batch,
+          d.groups,
+          above,
+          below,
+          axis_map_down(d.h),
+          axis_map_down(d.w),
           without_unit_axes(d.upper, d.batch, d.out_channels, d.h.out, d.w.out),
           without_unit_axes(d.lower, d.batch, d.in_channels, d.h.in, d.w.in),
-          without_unit_axes(turned, below, above, d.h.kernel, d.w.kernel), above * weight.n};
+          without_unit_axes(turned, below, above, d.h.kernel, d.w.kernel),
+          above * weight.n};
 }
 
 EBP_HD int phases(const Contraction& d) { return d.h.divisor * d.w.divisor; }

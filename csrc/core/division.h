@@ -8,8 +8,8 @@
 namespace ebp {
 
 // n / divisor as a multiplication and a shift, for 0 <= n < 2^31 (Granlund and Montgomery, 1994): with
-// 2^(shift - 1) < divisor <= 2^shift the multiplier, 2^(31 + shift) / divisor rounded up, fits into 32 bits, and what it is
-// too large by adds less than 1 / divisor to the quotient.
+// 2^(shift - 1) < divisor <= 2^shift the multiplier, 2^(31 + shift) / divisor rounded up, fits into 32 bits, and what
+// it is too large by adds less than 1 / divisor to the quotient.
 struct Divider {
   int divisor;
   std::uint32_t multiplier;

@@ -1,7 +1,7 @@
 // What a kernel needs to know of its tensors. Plain numbers, nothing of torch.
 //
-// Batches of relevance carry K columns per image, image-major: row n * K + k belongs to image n. Activations, normalizers
-// and winners have one row per image.
+// Batches of relevance carry K columns per image, image-major: row n * K + k belongs to image n. Activations,
+// normalizers and winners have one row per image.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ struct Distances {
   int64_t row, run;
 };
 
-// A tensor of `total` elements in rows of `row` elements, beside one of which each row serves `columns` rows of the first.
-// Both may have gaps, as a slice of channels has: a row consists of runs of `run` elements.
+// A tensor of `total` elements in rows of `row` elements, beside one of which each row serves `columns` rows of the
+// first. Both may have gaps, as a slice of channels has: a row consists of runs of `run` elements.
 struct Rows {
   int64_t total, row, columns, run;
   Distances column, shared;

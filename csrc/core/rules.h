@@ -83,7 +83,7 @@ EBP_HD bool later_input_wins(T v, T best) {
 enum class LrnPower { three_quarters, half, one, any };
 
 EBP_HD LrnPower lrn_power(double beta) {
-  return beta == 0.75 ? LrnPower::three_quarters
+  return beta == 0.75  ? LrnPower::three_quarters
          : beta == 0.5 ? LrnPower::half
          : beta == 1.0 ? LrnPower::one
                        : LrnPower::any;

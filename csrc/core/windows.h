@@ -58,7 +58,8 @@ EBP_HD V max_in_window(const Pool2d& d, const T* x, Taps rows, Taps cols, int no
   }
   // The pointers step from tap to tap: a GPU multiplies 64-bit numbers slowly.
   const int64_t step = d.w.dilation * d.inner, row_step = int64_t(d.h.dilation) * d.w.in * d.inner;
-  const int64_t first = int64_t(rows.start + rows.first * d.h.dilation) * d.w.in + cols.start + cols.first * d.w.dilation;
+  const int64_t first =
+      int64_t(rows.start + rows.first * d.h.dilation) * d.w.in + cols.start + cols.first * d.w.dilation;
   const T* row = x + first * d.inner;
   V best = load<V>(row);
   Code code = Code{} + (rows.first * d.w.kernel + cols.first);

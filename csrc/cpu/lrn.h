@@ -59,10 +59,18 @@ template <class T>
 void lrn(const Lrn& d, const T* x, T* y, int64_t begin, int64_t end) {
   T* const scratch = new T[2 * (d.channels + d.size) + lrn_strip_length]();
   switch (lrn_power(d.beta)) {
-    case LrnPower::three_quarters: lrn_units<LrnPower::three_quarters>(d, x, y, scratch, begin, end); break;
-    case LrnPower::half: lrn_units<LrnPower::half>(d, x, y, scratch, begin, end); break;
-    case LrnPower::one: lrn_units<LrnPower::one>(d, x, y, scratch, begin, end); break;
-    case LrnPower::any: lrn_units<LrnPower::any>(d, x, y, scratch, begin, end); break;
+    case LrnPower::three_quarters:
+      lrn_units<LrnPower::three_quarters>(d, x, y, scratch, begin, end);
+      break;
+    case LrnPower::half:
+      lrn_units<LrnPower::half>(d, x, y, scratch, begin, end);
+      break;
+    case LrnPower::one:
+      lrn_units<LrnPower::one>(d, x, y, scratch, begin, end);
+      break;
+    case LrnPower::any:
+      lrn_units<LrnPower::any>(d, x, y, scratch, begin, end);
+      break;
   }
   delete[] scratch;
 }

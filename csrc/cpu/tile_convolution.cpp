@@ -4,14 +4,15 @@
 // A unit of work is a strip of output rows times a group of output channels. Its thread splits the strip's input into
 // parts once, padding included, and keeps it in scratch memory, three times (once per part) as
 //
-//     block of 32 channels:   pixel 0   pixel 1   pixel 2  ...          a row of the image, its padding, the next row ...
+//     block of 32 channels:   pixel 0   pixel 1   pixel 2  ...          a row of the image, its padding, the next row
+//     ...
 //                            [32 bf16] [32 bf16] [32 bf16]
 //                             <------ 16 pixels: a tile ------>         wherever it begins: a tap (i, j) of the kernel
 //                                                                       is an offset of i * width + j pixels
 //
-// A block of outputs is 32 pixels x 32 channels: four tiles of sums, which stay in registers (sum_block) while blocks of
-// channels, taps and parts go by, in one order however the work was cut. Where the block's pixels are neighbors in y they
-// are summed there (convolve_direct), else by way of a copy that leaves out the padding (convolve_gathered).
+// A block of outputs is 32 pixels x 32 channels: four tiles of sums, which stay in registers (sum_block) while blocks
+// of channels, taps and parts go by, in one order however the work was cut. Where the block's pixels are neighbors in y
+// they are summed there (convolve_direct), else by way of a copy that leaves out the padding (convolve_gathered).
 #include "tiles.h"
 
 namespace ebp {
@@ -105,11 +106,11 @@ void split_segment(const Strip& strip, const Segment& segment) {
 
 using Weight = const Bfloat16* TileSource::*;
 
-// The sums of 16 * Pixels pixels and 16 * Channels channels, from what they start at on (nothing: 0). Pixels lie `row` floats
-// apart in sums, and `initial_row` in initial.
+// The sums of 16 * Pixels pixels and 16 * Channels channels, from what they start at on (nothing: 0). Pixels lie `row`
+// floats apart in sums, and `initial_row` in initial.
 template <int Pixels, int Channels>
-void sum_block(const Strip& strip, int64_t pixel, int out_block, Weight which, const float* initial, int64_t initial_row,
-               float* sums, int64_t row) {
+void sum_block(const Strip& strip, int64_t pixel, int out_block, Weight which, const float* initial,
+               int64_t initial_row, float* sums, int64_t row) {
   const TileConvolution& d = strip.d;
   const int64_t width = padded_width(d.w), distance = strip.part();
   TileSums<Pixels, Channels> tiles;
@@ -130,7 +131,8 @@ void sum_block(const Strip& strip, int64_t pixel, int out_block, Weight which, c
   tiles.store(sums, row);
 }
 
-// Calls body(offset in the block, row and column of the output) for the pixels [from, end) of a segment that are outputs.
+// Calls body(offset in the block, row and column of the output) for the pixels [from, end) of a segment that are
+// outputs.
 template <class Body>
 EBP_HD void for_outputs(const TileConvolution& d, const Segment& segment, int64_t from, int64_t end, const Body& body) {
   const int64_t width = padded_width(d.w);

@@ -19,8 +19,8 @@ struct TileSource {
   Distances x_at, gate_at;
 };
 
-// A convolution of stride 1, channels_last: y [images, h.out, w.out, out_channels] = bias + addend + the sum of W (x * gate)
-// over the sources. `columns` images of an x share one of its gate.
+// A convolution of stride 1, channels_last: y [images, h.out, w.out, out_channels] = bias + addend + the sum of W (x *
+// gate) over the sources. `columns` images of an x share one of its gate.
 struct TileConvolution {
   int64_t images, columns;
   int out_channels;
@@ -46,8 +46,8 @@ struct TileCut {
 
 EBP_HD int64_t total_rows(const TileConvolution& d) { return d.images * d.h.out; }
 
-// Padded pixels of `segments` runs of rows, `rows` rows of outputs in all: the rows that the kernel reaches above and below
-// each run, plus one block of pixels and one kernel width of slack each, which the last block may read.
+// Padded pixels of `segments` runs of rows, `rows` rows of outputs in all: the rows that the kernel reaches above and
+// below each run, plus one block of pixels and one kernel width of slack each, which the last block may read.
 EBP_HD int64_t segment_pixels(const TileConvolution& d, int64_t rows, int64_t segments) {
   return (rows + segments * (d.h.kernel - 1)) * padded_width(d.w) + segments * (tile_block + d.w.kernel + d.w.padding);
 }

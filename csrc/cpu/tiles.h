@@ -1,5 +1,5 @@
-// Products of float32 matrices by tiles of bfloat16: a float32 is the sum of three bfloat16, exactly, and six of the nine
-// products of such parts hold all but the last bit of theirs. Sums are float32.
+// Products of float32 matrices by tiles of bfloat16: a float32 is the sum of three bfloat16, exactly, and six of the
+// nine products of such parts hold all but the last bit of theirs. Sums are float32.
 //
 // Where the compiler is told of AMX these are its instructions, 16 rows of 32 numbers against 32 rows of 16 at a time;
 // elsewhere a plain model of them, which tests run.
@@ -21,9 +21,9 @@ namespace EBP_ISA {
 using std::int64_t;
 using Bfloat16 = std::uint16_t;
 
-constexpr int tile_rows = 16;                          // of outputs: pixels of the left factor, channels of the right
-constexpr int tile_depth = tile_block;                 // numbers of each row that one instruction multiplies
-constexpr int tile_numbers = tile_rows * tile_depth;   // of a tile of parts, 1 KiB
+constexpr int tile_rows = 16;                         // of outputs: pixels of the left factor, channels of the right
+constexpr int tile_depth = tile_block;                // numbers of each row that one instruction multiplies
+constexpr int tile_numbers = tile_rows * tile_depth;  // of a tile of parts, 1 KiB
 
 #if defined(__AMX_BF16__)
 
@@ -48,8 +48,8 @@ class TileRegisters {
   alignas(64) char before_[64];
 };
 
-// Sums of Pixels x Channels tiles, 16 x 16 each. Registers 0 to 3 hold the sums, 4 and 5 tiles of the left factor, 6 and
-// 7 of the right.
+// Sums of Pixels x Channels tiles, 16 x 16 each. Registers 0 to 3 hold the sums, 4 and 5 tiles of the left factor, 6
+// and 7 of the right.
 template <int Pixels, int Channels>
 struct TileSums {
   EBP_HD void clear() {
@@ -132,8 +132,8 @@ struct TileSums {
 
 #endif
 
-// sums += left * right, 32 deep: the parts of left lie `distance` apart, those of right follow one another. Every part is
-// loaded once, but for the first of left, which multiplies the smallest and the largest of right.
+// sums += left * right, 32 deep: the parts of left lie `distance` apart, those of right follow one another. Every part
+// is loaded once, but for the first of left, which multiplies the smallest and the largest of right.
 template <class Sums>
 EBP_HD void multiply_parts(Sums& sums, const Bfloat16* left, int64_t distance, const Bfloat16* right) {
   constexpr int next = 2 * tile_numbers;

@@ -9,7 +9,8 @@ const char* launch_format(const Contraction& d, const TileArgs& args, void* stre
   static_assert(MmaTile::depth == tile_depth && bytes <= 48 * 1024, "two blocks a processor of 100 KB");
   static_assert(sizeof(MmaSumTile) <= bytes, "sums take the place of the stages");
   const dim3 blocks = grid_of(d, MmaTile::rows, MmaTile::columns, args.split.count);
-  return launch(contraction_mma_kernel<Format, split_source, loads>, {blocks, MmaTile::threads, bytes}, stream, d, args);
+  return launch(contraction_mma_kernel<Format, split_source, loads>, {blocks, MmaTile::threads, bytes}, stream, d,
+                args);
 }
 
 // The two combinations that occur: weights [O, I / groups, kh, kw] lie along the terms going up and along the columns

@@ -1,7 +1,8 @@
 // The contraction on tensor cores.
 //
 //                      columns (64)
-//                   +---------+---------+  weight      A block of four warps computes 128 x 64 of the target, 16 terms a
+//                   +---------+---------+  weight      A block of four warps computes 128 x 64 of the target, 16 terms
+//                   a
 //        depth (16) |         |         |  (shared)    step; a warp computes 64 x 32 of that in instructions of 16 x 8:
 //                   +---------+---------+
 //   source          32        32                           4 x 4 instructions a warp, `sum` is 64 registers a thread
@@ -13,9 +14,9 @@
 //  |       |      |         |         |                    row g + 8  sum[2], sum[3]
 //  +-------+      +---------+---------+
 //
-// Pipeline: three stages of shared memory. While step k is multiplied, the copies (cp.async) of step k + 1 are under way
-// or done, and those of step k + 2 begin, into the stage that step k - 1 has left. One barrier a step suffices: behind it
-// everyone's copies of step k have landed, and everyone has finished reading step k - 1.
+// Pipeline: three stages of shared memory. While step k is multiplied, the copies (cp.async) of step k + 1 are under
+// way or done, and those of step k + 2 begin, into the stage that step k - 1 has left. One barrier a step suffices:
+// behind it everyone's copies of step k have landed, and everyone has finished reading step k - 1.
 #pragma once
 
 #include "epilogue.cuh"

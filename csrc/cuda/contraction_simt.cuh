@@ -85,8 +85,10 @@ class Fetcher {
     for (int s = 0; s < sums; ++s) {
 #pragma unroll
       for (int i = 0; i < Read::column_count; ++i) {
-        if constexpr (Read::by_column) store4(&to.weight[s][Read::weight_line()][Read::column(i)], weight_[s][i]);
-        else store_turned(to.weight[s], Read::quad(), Read::column(i), weight_[s][i]);
+        if constexpr (Read::by_column)
+          store4(&to.weight[s][Read::weight_line()][Read::column(i)], weight_[s][i]);
+        else
+          store_turned(to.weight[s], Read::quad(), Read::column(i), weight_[s][i]);
       }
     }
   }

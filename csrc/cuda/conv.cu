@@ -15,8 +15,8 @@ const char* launch_conv_sweep(const Conv2d& d, const T* r, const T* w_plus, T* b
   return launch_elements(conv_sweep_kernel<T>, {total, "conv_sweep: below is empty"}, stream, d, r, w_plus, below);
 }
 
-#define EBP_INSTANTIATE(T)                                                                          \
-  template const char* launch_conv_normalizer<T>(const Conv2d&, const T*, const T*, T*, void*);     \
+#define EBP_INSTANTIATE(T)                                                                      \
+  template const char* launch_conv_normalizer<T>(const Conv2d&, const T*, const T*, T*, void*); \
   template const char* launch_conv_sweep<T>(const Conv2d&, const T*, const T*, T*, void*);
 EBP_INSTANTIATE(float)
 EBP_INSTANTIATE(double)

@@ -15,7 +15,8 @@ __global__ void depthwise_kernel(Contraction d, TileArgs args) {
   const int64_t line = i / d.groups / d.w.target;
   const Pixel pixel{int(line / d.h.target), int(line % d.h.target), w, 0, 0};
   const TapLine rows = tap_line_of(d.h, pixel.h % d.h.divisor), columns = tap_line_of(d.w, w % d.w.divisor);
-  const int first_h = pixel.h / d.h.divisor * d.h.scale + rows.base, first_w = w / d.w.divisor * d.w.scale + columns.base;
+  const int first_h = pixel.h / d.h.divisor * d.h.scale + rows.base,
+            first_w = w / d.w.divisor * d.w.scale + columns.base;
   Vec<1> sum[sums] = {};
   for (int a = 0; a < rows.taps; ++a) {
     for (int b = 0; b < columns.taps; ++b) {

@@ -1,8 +1,8 @@
 // What becomes of the sums of a contraction (struct Epilogue), and how the partial sums of a split-k are added up.
 //
-// Tiled kernels bring their sums to shared memory, rows of 64 columns. From there a thread takes four neighboring columns
-// of one row after another: so one loop serves all kernels, a row's address and divisions are worked out once, and what
-// is read and written in device memory is contiguous.
+// Tiled kernels bring their sums to shared memory, rows of 64 columns. From there a thread takes four neighboring
+// columns of one row after another: so one loop serves all kernels, a row's address and divisions are worked out once,
+// and what is read and written in device memory is contiguous.
 #pragma once
 
 #include "launch_args.h"
@@ -15,8 +15,8 @@ struct Place {
   int64_t to, gate;
 };
 
-__device__ __forceinline__ Place place_of(const Contraction& d, const Epilogue& e, const Divider& columns, const Pixel& p,
-                                          int channel) {
+__device__ __forceinline__ Place place_of(const Contraction& d, const Epilogue& e, const Divider& columns,
+                                          const Pixel& p, int channel) {
   const int64_t to = at(d.target, p.image, channel, p.h, p.w);
   return {to, e.gate == nullptr ? 0 : at(e.gate_at, p.image / columns, channel, p.h, p.w)};
 }
@@ -107,8 +107,8 @@ struct SumTile {
 
 // Writes a tile's sums, whose first row is the part's row `first_row`.
 template <int threads, class Sums>
-__device__ __forceinline__ void store_sums(const Contraction& d, const TileArgs& args, const BlockTile& tile, const Sums& from,
-                                           int first_row) {
+__device__ __forceinline__ void store_sums(const Contraction& d, const TileArgs& args, const BlockTile& tile,
+                                           const Sums& from, int first_row) {
   constexpr int quads = Sums::columns / 4;
   const int column = int(threadIdx.x) % quads * 4, left = d.targets - tile.first_column - column;
   const int channel = tile.part.group * d.targets + tile.first_column + column;
@@ -119,8 +119,10 @@ __device__ __forceinline__ void store_sums(const Contraction& d, const TileArgs&
     Vec<4> sum[Sums::sums];
 #pragma unroll
     for (int s = 0; s < Sums::sums; ++s) sum[s] = vec_at<4>(&from.at[s][row][column]);
-    if (args.split.count > 1) store_partial(d, args, tile.split_part, pixel, channel, left, sum);
-    else finish_quad(d, args, pixel, channel, left, sum);
+    if (args.split.count > 1)
+      store_partial(d, args, tile.split_part, pixel, channel, left, sum);
+    else
+      finish_quad(d, args, pixel, channel, left, sum);
   }
 }
 

@@ -20,8 +20,9 @@ __device__ __forceinline__ float4 load4_or_zero(const Neighbors& from) {
   return v;
 }
 
-// The source pixel under the first tap of a row, and where the group's first channel of it lies, or would lie if it were
-// inside. A row behind the last gets an h so far outside that no tap reaches the source: no second test is needed for it.
+// The source pixel under the first tap of a row, and where the group's first channel of it lies, or would lie if it
+// were inside. A row behind the last gets an h so far outside that no tap reaches the source: no second test is needed
+// for it.
 struct SourceRow {
   const float* first;
   int h, w;
@@ -35,9 +36,9 @@ __device__ __forceinline__ SourceRow source_row(const Contraction& d, const Tile
   return {source + at(d.source, p.image, int64_t(part.group) * d.sources, h, w), h, w};
 }
 
-// What all rows and columns share at a term: how far its tap is from the first one, in pixels of the source, and how far
-// its operands lie from the first tap's and first channel's in memory: 32 bits suffice where simt_refuses does not refuse.
-// A term behind the part's last reaches nothing.
+// What all rows and columns share at a term: how far its tap is from the first one, in pixels of the source, and how
+// far its operands lie from the first tap's and first channel's in memory: 32 bits suffice where simt_refuses does not
+// refuse. A term behind the part's last reaches nothing.
 struct TermStep {
   bool within;
   int h, w, source, weight;
@@ -46,13 +47,16 @@ struct TermStep {
 __device__ __forceinline__ TermStep step_to(const Contraction& d, const Part& part, const Term& term) {
   const int h = term.i * part.h.step, w = term.j * part.w.step;
   const int weight_h = part.h.first + term.i * d.h.spacing, weight_w = part.w.first + term.j * d.w.spacing;
-  const auto offset = [&](const Strides& s, int h, int w) { return term.channel * int(s.c) + h * int(s.h) + w * int(s.w); };
+  const auto offset = [&](const Strides& s, int h, int w) {
+    return term.channel * int(s.c) + h * int(s.h) + w * int(s.w);
+  };
   return {within(part, term), h, w, offset(d.source, h, w), offset(d.weight, weight_h, weight_w)};
 }
 
 __device__ __forceinline__ Neighbors source_at(const Contraction& d, const SourceRow& row, const TermStep& step) {
   // as unsigned, a negative position is a large one: one comparison tests both borders
-  const bool inside = unsigned(row.h + step.h) < unsigned(d.h.source) && unsigned(row.w + step.w) < unsigned(d.w.source);
+  const bool inside =
+      unsigned(row.h + step.h) < unsigned(d.h.source) && unsigned(row.w + step.w) < unsigned(d.w.source);
   return {row.first + step.source, step.within && inside};
 }
 

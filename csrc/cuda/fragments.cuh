@@ -1,5 +1,5 @@
-// What the lanes of a warp hold of the operands of one mma: rows x terms of the source, terms x 8 columns of the weights,
-// read from fp32 tiles in shared memory and rounded on the way. The layouts are the PTX ISA's; lane = 4 g + t:
+// What the lanes of a warp hold of the operands of one mma: rows x terms of the source, terms x 8 columns of the
+// weights, read from fp32 tiles in shared memory and rounded on the way. The layouts are the PTX ISA's; lane = 4 g + t:
 //
 //                   source a[0]       a[1]          a[2]            a[3]            weight b[0]        b[1]
 //   tf32 m16n8k8    (g, t)            (g + 8, t)    (g, t + 4)      (g + 8, t + 4)  (t, g)             (t + 4, g)
@@ -22,8 +22,8 @@ __device__ __forceinline__ int lane_group() { return int(threadIdx.x) % 32 / 4; 
 __device__ __forceinline__ int lane_in_group() { return int(threadIdx.x) % 4; }
 
 // How a tile's stage lies in shared memory. Source: [row][16 terms]. Weights: [column][16 terms], or by column
-// [term][64 columns]. Lanes that read together would meet the same banks, so within a row (line) neighbors change places:
-// quads of terms by the row's number, groups of 8 columns by the term's number.
+// [term][64 columns]. Lanes that read together would meet the same banks, so within a row (line) neighbors change
+// places: quads of terms by the row's number, groups of 8 columns by the term's number.
 constexpr int stage_depth = 16, stage_columns = 64;
 
 __device__ __forceinline__ int term_place(int row, int term) { return term ^ ((row & 2) << 2 | (row & 4)); }
@@ -31,15 +31,15 @@ __device__ __forceinline__ int column_place(int term, int column) {
   return column ^ ((term >> 1 ^ (term & 1) << 1) & 3) << 3;
 }
 
-// Where a lane's elements lie in a stage, worked out once: in the loop only constants are added. `source[m]` and `weight[m]`
-// stand for what differs between lanes; what each m is for, and the constants, the formats below know.
+// Where a lane's elements lie in a stage, worked out once: in the loop only constants are added. `source[m]` and
+// `weight[m]` stand for what differs between lanes; what each m is for, and the constants, the formats below know.
 struct LanePlaces {
   int source[2], weight[4];
 };
 
 // The formats. places<by_column>(row, column) are a lane's places in the part of the tile that begins there;
-// load<split>(high, low, stage, places, i, step) reads the fragment of rows 16 i of the source at term `terms * step`, and
-// load<by_column>(to, stage, places, j, step) that of columns 8 j of the weights.
+// load<split>(high, low, stage, places, i, step) reads the fragment of rows 16 i of the source at term `terms * step`,
+// and load<by_column>(to, stage, places, j, step) that of columns 8 j of the weights.
 struct Tf32 {
   static constexpr int terms = 8;
 
@@ -48,7 +48,8 @@ struct Tf32 {
     const int lane = int(threadIdx.x) % 32, g = lane_group(), t = lane_in_group();
     LanePlaces at;
 #pragma unroll
-    for (int m = 0; m < 2; ++m) at.source[m] = (row + lane % 16) * stage_depth + term_place(lane % 16, lane / 16 * 4 + 8 * m);
+    for (int m = 0; m < 2; ++m)
+      at.source[m] = (row + lane % 16) * stage_depth + term_place(lane % 16, lane / 16 * 4 + 8 * m);
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
       at.weight[m] = by_column ? t * stage_columns + column_place(t, column + 8 * m) + g
@@ -67,8 +68,8 @@ struct Tf32 {
       if constexpr (!split) {
         high[e] = tf32_rna(v);
       } else {
-        // Rounded as tf32_rna does, but for a NaN, which may become a zero here: the rest, NaN too, brings it along. The
-        // rest has a sign of its own, so that cutting it off (at most its last bit) shifts no sum to one side.
+        // Rounded as tf32_rna does, but for a NaN, which may become a zero here: the rest, NaN too, brings it along.
+        // The rest has a sign of its own, so that cutting it off (at most its last bit) shifts no sum to one side.
         high[e] = (high[e] + 0x1000u) & 0xffffe000u;
         low[e] = __float_as_uint(v - __uint_as_float(high[e])) & 0xffffe000u;
       }
@@ -76,7 +77,8 @@ struct Tf32 {
   }
 
   template <bool by_column>
-  __device__ static __forceinline__ void load(WeightFragment& to, const float* stage, const LanePlaces& at, int j, int step) {
+  __device__ static __forceinline__ void load(WeightFragment& to, const float* stage, const LanePlaces& at, int j,
+                                              int step) {
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       // By column, 4 terms on the other half of the groups of columns change places.
@@ -123,7 +125,8 @@ struct Bf16 {
   }
 
   template <bool by_column>
-  __device__ static __forceinline__ void load(WeightFragment& to, const float* stage, const LanePlaces& at, int j, int) {
+  __device__ static __forceinline__ void load(WeightFragment& to, const float* stage, const LanePlaces& at, int j,
+                                              int) {
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       if constexpr (by_column) {  // of neighboring terms, the halves of the groups of columns have changed places

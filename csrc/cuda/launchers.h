@@ -1,6 +1,6 @@
 // The CUDA kernels as the bindings see them: plain functions, one per op, that launch on a stream and return at once.
-// Pointers are to device memory. They return nullptr, or what went wrong: what CUDA says, or that a tensor is empty, for
-// which there is nothing to launch. `T` is float or double.
+// Pointers are to device memory. They return nullptr, or what went wrong: what CUDA says, or that a tensor is empty,
+// for which there is nothing to launch. `T` is float or double.
 #pragma once
 
 #include "../core/contraction.h"
@@ -87,7 +87,8 @@ struct Epilogue {
   const float* bias = nullptr;  // one number per channel
   float* side = nullptr;        // in the layout of `to`
   bool relu = false, side_is_gate = false;
-  bool wide = false;  // set by the launcher: four channels at a time, in whole and aligned quads, can be read and written
+  bool wide =
+      false;  // set by the launcher: four channels at a time, in whole and aligned quads, can be read and written
 };
 
 struct LaunchArgs {

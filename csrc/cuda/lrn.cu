@@ -1,9 +1,8 @@
-#include "lrn.cuh"
-
 #include <climits>
 #include <type_traits>
 
 #include "launchers.h"
+#include "lrn.cuh"
 
 namespace ebp {
 namespace {
@@ -13,7 +12,8 @@ const char* launch_power(const Lrn& d, const T* x, T* y, void* stream) {
   const int64_t total = d.outer * d.channels * d.inner;
   const Threads threads{total, "lrn: y is empty"};
   if constexpr (std::is_same_v<T, float>) {
-    const bool quads = d.inner == 1 && d.channels % 4 == 0 && total <= INT_MAX && aligned_to(x, 16) && aligned_to(y, 16);
+    const bool quads =
+        d.inner == 1 && d.channels % 4 == 0 && total <= INT_MAX && aligned_to(x, 16) && aligned_to(y, 16);
     if (quads && d.size == lrn_quads_size && total > 0) {
       const LrnQuads four{int(total / 4), divider_of(int(d.channels / 4)), float(d.alpha_over_size), float(d.beta),
                           float(d.k)};
@@ -29,10 +29,14 @@ const char* launch_power(const Lrn& d, const T* x, T* y, void* stream) {
 template <class T>
 const char* launch_lrn(const Lrn& d, const T* x, T* y, void* stream) {
   switch (lrn_power(d.beta)) {
-    case LrnPower::three_quarters: return launch_power<LrnPower::three_quarters>(d, x, y, stream);
-    case LrnPower::half: return launch_power<LrnPower::half>(d, x, y, stream);
-    case LrnPower::one: return launch_power<LrnPower::one>(d, x, y, stream);
-    default: return launch_power<LrnPower::any>(d, x, y, stream);
+    case LrnPower::three_quarters:
+      return launch_power<LrnPower::three_quarters>(d, x, y, stream);
+    case LrnPower::half:
+      return launch_power<LrnPower::half>(d, x, y, stream);
+    case LrnPower::one:
+      return launch_power<LrnPower::one>(d, x, y, stream);
+    default:
+      return launch_power<LrnPower::any>(d, x, y, stream);
   }
 }
 

@@ -1,5 +1,5 @@
-// Local response normalization: one thread per element, or (quads) one per four neighboring channels. The window's squares
-// are summed from the first channel to the last.
+// Local response normalization: one thread per element, or (quads) one per four neighboring channels. The window's
+// squares are summed from the first channel to the last.
 #pragma once
 
 #include "../core/division.h"

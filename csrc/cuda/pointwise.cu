@@ -1,16 +1,14 @@
-#include "pointwise.cuh"
-
 #include <climits>
 #include <initializer_list>
 #include <type_traits>
+
+#include "pointwise.cuh"
 
 namespace ebp {
 namespace {
 
 // Whether rows and their runs follow one another without gaps.
-bool is_dense(const Rows& d, const Distances& at) {
-  return at.row == d.row && (d.run == d.row || at.run == d.run);
-}
+bool is_dense(const Rows& d, const Distances& at) { return at.row == d.row && (d.run == d.row || at.run == d.run); }
 
 // Whether rows consist of quads that can be counted in 32 bits.
 bool has_quads(const Rows& d) {
@@ -50,7 +48,8 @@ const char* combine(void (*kernel)(Rows, const T*, const T*, T*), const Rows& d,
       const bool gaps = !is_dense(d, d.column) || !is_dense(d, d.shared);
       const auto fast = gaps ? combine_quads_kernel<Formula, true> : combine_quads_kernel<Formula, false>;
       const auto *left = reinterpret_cast<const Quad*>(a), *right = reinterpret_cast<const Quad*>(b);
-      return launch_elements(fast, {quads.total, if_empty}, stream, quads, left, right, reinterpret_cast<Quad*>(result));
+      return launch_elements(fast, {quads.total, if_empty}, stream, quads, left, right,
+                             reinterpret_cast<Quad*>(result));
     }
   }
   return launch_elements(kernel, {d.total, if_empty}, stream, d, a, b, result);
@@ -81,9 +80,12 @@ const char* launch_gate(const Rows& d, const T* s, const T* x, T* y, void* strea
 
 const char* launch_round(int64_t total, const float* x, Precision precision, float* y, void* stream) {
   switch (precision) {
-    case Precision::tf32: return round_to<Precision::tf32>(total, x, y, stream);
-    case Precision::bf16: return round_to<Precision::bf16>(total, x, y, stream);
-    default: return "round: wanted tf32 or bf16";
+    case Precision::tf32:
+      return round_to<Precision::tf32>(total, x, y, stream);
+    case Precision::bf16:
+      return round_to<Precision::bf16>(total, x, y, stream);
+    default:
+      return "round: wanted tf32 or bf16";
   }
 }
 
@@ -105,10 +107,10 @@ const char* launch_max_winner(int64_t total, const Pointers<T>& xs, std::uint8_t
   return launch_elements(max_winner_kernel<T>, {total, "max_winner: winner is empty"}, stream, total, xs, winner);
 }
 
-#define EBP_INSTANTIATE(T)                                                                     \
-  template const char* launch_share<T>(const Rows&, const T*, const T*, T*, void*);            \
-  template const char* launch_gate<T>(const Rows&, const T*, const T*, T*, void*);             \
-  template const char* launch_add<T>(int64_t, const T*, const T*, T*, void*);                  \
+#define EBP_INSTANTIATE(T)                                                          \
+  template const char* launch_share<T>(const Rows&, const T*, const T*, T*, void*); \
+  template const char* launch_gate<T>(const Rows&, const T*, const T*, T*, void*);  \
+  template const char* launch_add<T>(int64_t, const T*, const T*, T*, void*);       \
   template const char* launch_max_winner<T>(int64_t, const Pointers<T>&, std::uint8_t*, void*);
 EBP_INSTANTIATE(float)
 EBP_INSTANTIATE(double)

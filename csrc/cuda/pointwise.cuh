@@ -29,8 +29,8 @@ struct RowQuads {
   } column, shared;
 };
 
-// Where a quad lies in the first tensor, and the one of the shared tensor that it meets. Without gaps a row is one run, and
-// the first tensor's offset the quad's own number.
+// Where a quad lies in the first tensor, and the one of the shared tensor that it meets. Without gaps a row is one run,
+// and the first tensor's offset the quad's own number.
 struct QuadPair {
   int column, shared;
 };
@@ -62,8 +62,8 @@ __global__ void combine_quads_kernel(RowQuads d, const Quad* a, const Quad* b, Q
   result[quad] = each<4, float>([&](int i) { return Formula()(left.at[i], right.at[i]); });
 }
 
-// The nearest tf32, ties away from zero, or the nearest bf16, ties to even: what fragments.cuh makes of an operand, here
-// for kernels that multiply in fp32 and for the factors of a result.
+// The nearest tf32, ties away from zero, or the nearest bf16, ties to even: what fragments.cuh makes of an operand,
+// here for kernels that multiply in fp32 and for the factors of a result.
 template <Precision precision>
 __device__ __forceinline__ float rounded(float v) {
   if (v != v) return v;

@@ -1,16 +1,15 @@
-#include "pool.cuh"
-
 #include <climits>
 #include <initializer_list>
 #include <type_traits>
 
 #include "launchers.h"
+#include "pool.cuh"
 
 namespace ebp {
 namespace {
 
-// Whether the kernels of four channels a thread can be asked: channels_last in whole, aligned quads, offsets of 32 bits, and
-// no dilation.
+// Whether the kernels of four channels a thread can be asked: channels_last in whole, aligned quads, offsets of 32
+// bits, and no dilation.
 bool takes_quads(const Pool2d& d, std::initializer_list<const void*> floats, const void* bytes = nullptr) {
   if (d.planes != 1 || d.inner % 4 != 0 || d.h.dilation != 1 || d.w.dilation != 1) return false;
   if (input_total(d) > INT_MAX || output_total(d) > INT_MAX || d.columns > INT_MAX) return false;
@@ -23,14 +22,21 @@ bool takes_quads(const Pool2d& d, std::initializer_list<const void*> floats, con
 // A thread for every quad of planes of `rows` x `cols` pixels.
 PoolQuads quads_of(const Pool2d& d, int rows, int cols) {
   const int quads = int(d.inner / 4), total = int(d.batch) * rows * cols * quads;
-  return {d, total, divider_of(quads), divider_of(cols), divider_of(rows), divider_of(int(d.columns)),
-          divider_of(d.h.stride), divider_of(d.w.stride)};
+  return {d,
+          total,
+          divider_of(quads),
+          divider_of(cols),
+          divider_of(rows),
+          divider_of(int(d.columns)),
+          divider_of(d.h.stride),
+          divider_of(d.w.stride)};
 }
 PoolQuads input_quads(const Pool2d& d) { return quads_of(d, d.h.in, d.w.in); }
 PoolQuads output_quads(const Pool2d& d) { return quads_of(d, d.h.out, d.w.out); }
 
 template <class... Parameters, class... Arguments>
-const char* launch_quads(void (*kernel)(Parameters...), const PoolQuads& d, void* stream, const Arguments&... arguments) {
+const char* launch_quads(void (*kernel)(Parameters...), const PoolQuads& d, void* stream,
+                         const Arguments&... arguments) {
   return launch_elements(kernel, {d.total, ""}, stream, d, arguments...);
 }
 
@@ -47,7 +53,8 @@ const char* launch_max_pool(const Pool2d& d, const T* x, T* y, void* winner, boo
     }
   }
   if (wide) {
-    return launch_elements(max_pool_kernel<T, std::int32_t>, threads, stream, d, x, y, static_cast<std::int32_t*>(winner));
+    return launch_elements(max_pool_kernel<T, std::int32_t>, threads, stream, d, x, y,
+                           static_cast<std::int32_t*>(winner));
   }
   return launch_elements(max_pool_kernel<T, std::uint8_t>, threads, stream, d, x, y, codes);
 }
@@ -84,7 +91,8 @@ const char* launch_window_spread(const Pool2d& d, const T* r, T* below, void* st
   const Threads threads{input_total(d), "window_spread: below is empty"};
   if (threads.total <= 0) return threads.if_empty;
   if constexpr (std::is_same_v<T, float>) {
-    if (takes_quads(d, {r, below})) return launch_quads(window_spread_quads_kernel<T>, input_quads(d), stream, r, below);
+    if (takes_quads(d, {r, below}))
+      return launch_quads(window_spread_quads_kernel<T>, input_quads(d), stream, r, below);
   }
   return launch_elements(window_spread_kernel<T>, threads, stream, d, r, below);
 }

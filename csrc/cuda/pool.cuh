@@ -50,7 +50,8 @@ __global__ void window_sum_kernel(Pool2d d, Divisor kind, const T* x, T* y) {
   const int64_t to = thread_element();
   if (to >= output_total(d)) return;
   const Place at = place_of(to, d.h.out, d.w.out, d.inner);
-  const T sum = sum_in_window<T>(d, x + at.plane * input_plane(d) + at.inner, taps_of(d.h, at.row), taps_of(d.w, at.col));
+  const T sum =
+      sum_in_window<T>(d, x + at.plane * input_plane(d) + at.inner, taps_of(d.h, at.row), taps_of(d.w, at.col));
   y[to] = kind == Divisor::none ? sum : sum / T(divisor_of(d, kind, at.row, at.col));
 }
 
@@ -59,11 +60,12 @@ __global__ void window_spread_kernel(Pool2d d, const T* r, T* below) {
   const int64_t to = thread_element();
   if (to >= input_total(d)) return;
   const Place at = place_of(to, d.h.in, d.w.in, d.inner);
-  below[to] = sum_over_cover<T>(d, r + at.plane * output_plane(d) + at.inner, cover_of(d.h, at.row), cover_of(d.w, at.col));
+  below[to] =
+      sum_over_cover<T>(d, r + at.plane * output_plane(d) + at.inner, cover_of(d.h, at.row), cover_of(d.w, at.col));
 }
 
-// The same four for float32, channels_last, without dilation: a thread has four neighboring channels, its offsets are of 32
-// bits, and it divides by multiplying.
+// The same four for float32, channels_last, without dilation: a thread has four neighboring channels, its offsets are
+// of 32 bits, and it divides by multiplying.
 struct PoolQuads {
   Pool2d pool;
   int total;                  // quads of the tensor that has a thread for each
@@ -85,13 +87,18 @@ struct QuadPlace {
 };
 
 EBP_HD QuadPlace place_of(const PoolQuads& d, int quad) {
-  const Division pixel = divide(quad, d.quads), line = divide(pixel.quotient, d.cols), image = divide(line.quotient, d.rows);
+  const Division pixel = divide(quad, d.quads), line = divide(pixel.quotient, d.cols),
+                 image = divide(line.quotient, d.rows);
   return {4 * quad, 4 * pixel.remainder, image.quotient, image.remainder, line.remainder};
 }
 
 // The place of a channel in the plane of an image.
-EBP_HD int input_offset(const PoolQuads& d, const QuadPlace& at) { return at.image * int(input_plane(d.pool)) + at.channel; }
-EBP_HD int output_offset(const PoolQuads& d, const QuadPlace& at) { return at.image * int(output_plane(d.pool)) + at.channel; }
+EBP_HD int input_offset(const PoolQuads& d, const QuadPlace& at) {
+  return at.image * int(input_plane(d.pool)) + at.channel;
+}
+EBP_HD int output_offset(const PoolQuads& d, const QuadPlace& at) {
+  return at.image * int(output_plane(d.pool)) + at.channel;
+}
 
 template <class W>
 __global__ void max_pool_quads_kernel(PoolQuads d, const float* x, float* y, W* winner) {

@@ -31,7 +31,8 @@ inline const char* simt_refuses(const Contraction& d) {
   if (int64_t(d.batch) * d.h.target * d.w.target > INT32_MAX) return "more than 2^31 - 1 pixels";
   if (int64_t(d.groups) * phases(d) * most_splits > 65535) return "more groups and phases of strides than a grid holds";
   if ((d.targets + 63) / 64 > 65535) return "more channels than a grid holds";
-  const int64_t weights = d.targets * d.weight.n + d.sources * d.weight.c + d.h.taps * d.weight.h + d.w.taps * d.weight.w;
+  const int64_t weights =
+      d.targets * d.weight.n + d.sources * d.weight.c + d.h.taps * d.weight.h + d.w.taps * d.weight.w;
   const auto reach = [](const AxisMap& a) { return a.source + int64_t(a.taps) * (a.step < 0 ? -a.step : a.step); };
   const int64_t image = reach(d.h) * d.source.h + reach(d.w) * d.source.w + d.sources * d.source.c;
   if (weights > INT32_MAX || image > INT32_MAX) return "an image or a group of weights of more than 2^31 - 1 elements";
@@ -39,7 +40,8 @@ inline const char* simt_refuses(const Contraction& d) {
 }
 
 // Whether quads of neighbors can be read, `along` the terms or the columns of the weights.
-inline const char* quads_refused(const Contraction& d, Loads along, const float* source, const float* const (&weight)[2]) {
+inline const char* quads_refused(const Contraction& d, Loads along, const float* source,
+                                 const float* const (&weight)[2]) {
   const auto fours = [](int64_t a, int64_t b, int64_t c) { return a % 4 == 0 && b % 4 == 0 && c % 4 == 0; };
   const auto aligned = [](const float* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
   if (d.sources % 4 != 0) return "the channels of a group are no multiple of 4";
@@ -70,7 +72,8 @@ inline int64_t tiles_of(const Contraction& d, int rows, int columns) {
 // sums are the same bits on every device.
 inline int splits_of(const Contraction& d, int64_t tiles) {
   const int64_t chunks = (most_terms(d) + tile_depth - 1) / tile_depth;
-  const int64_t wanted = tiles > 0 ? enough_blocks / tiles : 1, most = chunks / 4 < most_splits ? chunks / 4 : most_splits;
+  const int64_t wanted = tiles > 0 ? enough_blocks / tiles : 1,
+                most = chunks / 4 < most_splits ? chunks / 4 : most_splits;
   const int64_t splits = wanted < most ? wanted : most;
   return splits > 1 ? int(splits) : 1;
 }

@@ -1,7 +1,8 @@
 // From a launcher to a Python function: numpy arrays stand for device memory, the stream is left out.
 //
 // const T* takes an array to read (None for null). T* takes an array whose content is overwritten: the kernel sees it
-// poisoned, as memory fresh from an allocator. void pointers take arrays of any dtype. Structs and numbers are themselves.
+// poisoned, as memory fresh from an allocator. void pointers take arrays of any dtype. Structs and numbers are
+// themselves.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -64,8 +65,10 @@ struct FromPython {
       using Element = std::remove_pointer_t<P>;
       if (value.is_none()) return nullptr;
       check_dtype<std::remove_const_t<Element>>(value);
-      if constexpr (std::is_const_v<Element>) return static_cast<P>(memory.input(value));
-      else return static_cast<P>(memory.output(value));
+      if constexpr (std::is_const_v<Element>)
+        return static_cast<P>(memory.input(value));
+      else
+        return static_cast<P>(memory.output(value));
     }
   }
 

@@ -35,9 +35,12 @@ struct FromPython<ebp::LaunchArgs> {
  private:
   static bool set(CallMemory& memory, ebp::LaunchArgs& args, const std::string& name, const py::handle& value) {
     ebp::Epilogue& e = args.epilogue;
-    const std::pair<const char*, const float**> inputs[] = {
-        {"source", &args.from.source}, {"weight", &args.from.weight[0]}, {"weight_plus", &args.from.weight[1]},
-        {"addend", &e.addend},         {"gate", &e.gate},                {"bias", &e.bias}};
+    const std::pair<const char*, const float**> inputs[] = {{"source", &args.from.source},
+                                                            {"weight", &args.from.weight[0]},
+                                                            {"weight_plus", &args.from.weight[1]},
+                                                            {"addend", &e.addend},
+                                                            {"gate", &e.gate},
+                                                            {"bias", &e.bias}};
     for (const auto& [input, to] : inputs) {
       if (name == input) return *to = FromPython<const float*>::convert(memory, value), true;
     }

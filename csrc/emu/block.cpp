@@ -13,7 +13,8 @@ std::uint32_t blocks_begun = 0, epochs_begun = 0;
 
 std::string text(const Site& site) {
   const char* name = std::strrchr(site.file, '/');
-  return std::string(site.call) + " (" + (name != nullptr ? name + 1 : site.file) + ":" + std::to_string(site.line) + ")";
+  return std::string(site.call) + " (" + (name != nullptr ? name + 1 : site.file) + ":" + std::to_string(site.line) +
+         ")";
 }
 
 bool same(const Site& a, const Site& b) {
@@ -105,7 +106,8 @@ void Block::release_block_barrier() {
     return t->state == Thread::State::at_block_barrier && same(t->site, site);
   });
   if (!all) {
-    fault_ = launch_.kernel + ": block " + text(index_) + ": threads wait for others that do not come: " + whereabouts();
+    fault_ =
+        launch_.kernel + ": block " + text(index_) + ": threads wait for others that do not come: " + whereabouts();
     return;
   }
   moment_.epoch = ++epochs_begun;

@@ -20,7 +20,9 @@
 constexpr int warpSize = emu::warp_lanes;
 
 inline void __syncthreads(EMU_SITE()) { emu::block_barrier({"__syncthreads", file, line}); }
-inline void __syncwarp(unsigned mask = emu::full_mask, EMU_SITE()) { emu::warp_barrier(mask, {"__syncwarp", file, line}); }
+inline void __syncwarp(unsigned mask = emu::full_mask, EMU_SITE()) {
+  emu::warp_barrier(mask, {"__syncwarp", file, line});
+}
 
 #include "shuffle.h"
 

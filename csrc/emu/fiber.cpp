@@ -56,9 +56,7 @@ void Fiber::abandon() {
   ended_ = true;
 }
 
-void Fiber::enter(unsigned high, unsigned low) {
-  reinterpret_cast<Fiber*>(std::uintptr_t{high} << 32 | low)->loop();
-}
+void Fiber::enter(unsigned high, unsigned low) { reinterpret_cast<Fiber*>(std::uintptr_t{high} << 32 | low)->loop(); }
 
 void Fiber::loop() {
   for (;;) {

@@ -28,10 +28,10 @@ void undefined(const Place* at, const char* what) {
 
 }  // namespace
 
-#define EMU_ACCESS(bytes)                                                                                            \
-  extern "C" void __tsan_read##bytes(void* at) { emu::check_access(at, bytes, emu::Access::read); }                  \
-  extern "C" void __tsan_write##bytes(void* at) { emu::check_access(at, bytes, emu::Access::write); }                \
-  extern "C" void __tsan_unaligned_read##bytes(void* at) { emu::check_access(at, bytes, emu::Access::read); }        \
+#define EMU_ACCESS(bytes)                                                                                     \
+  extern "C" void __tsan_read##bytes(void* at) { emu::check_access(at, bytes, emu::Access::read); }           \
+  extern "C" void __tsan_write##bytes(void* at) { emu::check_access(at, bytes, emu::Access::write); }         \
+  extern "C" void __tsan_unaligned_read##bytes(void* at) { emu::check_access(at, bytes, emu::Access::read); } \
   extern "C" void __tsan_unaligned_write##bytes(void* at) { emu::check_access(at, bytes, emu::Access::write); }
 EMU_ACCESS(1)
 EMU_ACCESS(2)

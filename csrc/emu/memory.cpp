@@ -75,8 +75,8 @@ void check_heap(const unsigned char* address, std::size_t bytes, Access kind, co
     if (offset < 0 || std::size_t(offset) + bytes > b->size()) fail(describe() + ": out of bounds");
     if (kind == Access::write && !b->writable()) fail(describe() + ": it is an input");
     if (b->shadow() == nullptr) return;
-    const char* wrong = b->shadow()->access(std::size_t(offset), bytes, kind, *now, first_block_of_launch,
-                                            b->poisoned() ? 1 : 0);
+    const char* wrong =
+        b->shadow()->access(std::size_t(offset), bytes, kind, *now, first_block_of_launch, b->poisoned() ? 1 : 0);
     if (wrong != nullptr) fail(describe() + ": " + wrong);
     return;
   }

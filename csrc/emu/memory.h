@@ -10,8 +10,8 @@
 
 namespace emu {
 
-// Where a thread stands in the order of things. Blocks are numbered through all launches; `epoch` counts block barriers,
-// `tick` warp barriers. Block 0 is nobody.
+// Where a thread stands in the order of things. Blocks are numbered through all launches; `epoch` counts block
+// barriers, `tick` warp barriers. Block 0 is nobody.
 struct Moment {
   std::uint32_t block = 0, epoch = 0, tick = 0;
   std::int16_t thread = 0, warp = 0;
@@ -19,7 +19,8 @@ struct Moment {
 
 enum class Access { read, write };
 
-// What is known of some bytes. Where several threads read them, the last read has thread -1 (warp -1 for several warps).
+// What is known of some bytes. Where several threads read them, the last read has thread -1 (warp -1 for several
+// warps).
 struct History {
   Moment write, read;
   std::uint32_t in_flight = 0;  // the block in which an asynchronous copy to it has begun and not landed

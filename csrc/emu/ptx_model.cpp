@@ -40,8 +40,8 @@ void load_together(void* const* lanes) {
       std::uint32_t pair = 0;
       for (int half = 0; half < 2; ++half) {
         const int row = lane / 4, column = lane % 4 * 2 + half;
-        const std::uint16_t v = of(lane)->transposed ? element(of(8 * m + column)->row, row)
-                                                     : element(of(8 * m + row)->row, column);
+        const std::uint16_t v =
+            of(lane)->transposed ? element(of(8 * m + column)->row, row) : element(of(8 * m + row)->row, column);
         pair |= std::uint32_t(v) << (16 * half);
       }
       of(lane)->registers[m] = pair;

@@ -1,10 +1,9 @@
-#include "specimens.h"
-
 #include <cuda_runtime.h>
 
 #include "../cuda/launch.h"
 #include "../cuda/shared.cuh"
 #include "ptx_model.h"
+#include "specimens.h"
 
 namespace emu {
 

@@ -16,6 +16,7 @@ WORDS = [
     b"Squeeze", b"Reorg", b"BatchNorm", b"OwnLoss", b"MemoryData",
 ]  # fmt: skip
 
+
 def mutate_text(data: bytes, rng: random.Random, others: list[bytes]) -> bytes:
     for _ in range(rng.choice((1, 1, 2, 3, 6))):
         data = rng.choice(TEXT_MUTATIONS)(data, rng, others)

@@ -291,9 +291,7 @@ def test_maps_are_those_of_the_plain_way(contrast: str | None, together: int, mo
         net = ebp_cuda.from_torch(module, x)
         maps[on] = ebp_cuda.ExcitationBackprop(net, "stem", contrast, "caffe").attribute(x, "all")
         assert max(called, default=0) == (together if on else 0)
-    double = ebp_cuda.ExcitationBackprop(net, "stem", contrast, "caffe", "fp64").attribute(
-        x.double(), "all"
-    )
+    double = ebp_cuda.ExcitationBackprop(net, "stem", contrast, "caffe", "fp64").attribute(x.double(), "all")
     away = {on: float((found - double).abs().sum() / double.abs().sum()) for on, found in maps.items()}
     assert away[True] < 1e-4 and away[True] < 3 * away[False] + 1e-6
 
