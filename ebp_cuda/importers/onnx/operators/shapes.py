@@ -89,7 +89,8 @@ def unsqueeze(call: Call) -> list[Node]:
     if shapes := call.shapes():
         rank = len(shapes[0]) + len(axes)
         axes = tuple(sorted(call.axis(axis, rank) for axis in axes))
-        if axes and axes[0] == 0:  # then another axis holds the images
+        of_caffe = bool(call.model.types)  # its Scale gives a factor an axis in front, and no relevance goes there
+        if axes and axes[0] == 0 and not of_caffe:  # then another axis holds the images
             after = tuple(_with_ones(shape, axes) for shape in shapes)
             return reshaped(call, call.x, shapes, after)
     return [call.node("unsqueeze", {"axes": axes}, inputs=call.x)]
