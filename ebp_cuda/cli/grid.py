@@ -36,10 +36,11 @@ def grid(
     Mosaics are made of photos that scikit-image, scikit-learn and matplotlib install, or of yours. Writes
     DIR/part-*.parquet (every pair), summary.csv (mean and standard errors) and examples.png.
     """
-    from ..eval.grid_command import DIGITS, Drawing, grid_mosaics, method_list, open_network, run_grid
-    from ..eval.grid_run import grid_methods
+    from ..eval.grid_command import DIGITS, Drawing, grid_mosaics, open_network, run_grid
+    from ..eval.grid_run import METHODS, grid_methods
+    from ..eval.methods import method_names
 
-    names = method_list(method)
+    names = method_names(method, METHODS)
     side = tile if tile is not None else DIGIT_TILE if model == DIGITS else 224 // cells
     drawing = Drawing(model, cells, side, mosaics, confidence, seed, photos)
     network = open_network(drawing, weights)

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from ..batch.identity import graph_digest
-from ..errors import InputError, nearest_names
+from ..errors import InputError
 from ..images.maps import Panel, figure, overlay, save_figure
 from ..images.preprocess import Preprocess
 from ..net import Net, from_torch, load
 from .grid import Mosaic, draw_mosaics
 from .grid_photos import cut_tiles, prepared, read_photos, shipped_photos
-from .grid_run import METHODS, GridMethod, grid_summary, play_grid
+from .grid_run import GridMethod, grid_summary, play_grid
 from .records import Records, Row, write_csv
 from .report import print_table
 
@@ -100,17 +100,6 @@ def grid_mosaics(network: GridNetwork, drawing: Drawing) -> list[Mosaic]:
             photos, network.tile, network.how, drawing.tile, confidence=drawing.confidence, seed=drawing.seed
         )
     return list(draw_mosaics(tiles, drawing.cells, drawing.mosaics, drawing.seed))
-
-
-def method_list(text: str) -> list[str]:
-    """The methods of a comma-separated list; "all" is every one. Raises InputError for an unknown one."""
-    if text == "all":
-        return list(METHODS)
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in METHODS:
-            raise InputError(f"--method '{name}'{nearest_names(name, METHODS)} (known: {', '.join(METHODS)}, all)")
-    return list(dict.fromkeys(names))
 
 
 def run_grid(

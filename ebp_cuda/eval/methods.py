@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -47,14 +47,15 @@ class Method:
     smooths: bool = False
 
 
-def method_names(text: str) -> list[str]:
-    """The methods of a comma-separated list; "all" is every one. Raises InputError for an unknown one."""
+def method_names(text: str, known: Sequence[str] = METHODS) -> list[str]:
+    """The methods of a comma-separated list; "all" is every known one. Raises InputError for an unknown one."""
     if text == "all":
-        return list(METHODS)
-    names = [ALIASES.get(name.strip(), name.strip()) for name in text.split(",")]
+        return list(known)
+    asked = [name.strip() for name in text.split(",")]
+    names = [name if name in known else ALIASES.get(name, name) for name in asked]
     for name in names:
-        if name not in METHODS:
-            raise InputError(f"--method '{name}'{nearest_names(name, METHODS)} (known: {', '.join(METHODS)}, all)")
+        if name not in known:
+            raise InputError(f"--method '{name}'{nearest_names(name, known)} (known: {', '.join(known)}, all)")
     return list(dict.fromkeys(names))
 
 
