@@ -220,29 +220,6 @@ def addmm(c: Call) -> Result:
     return c.emit("linear", c.activation("mat1").value, params={"weight": weight.t(), "bias": bias * c["beta"]})
 
 
-OF_TWO = "multiplies two matrices that are both computed from the input"
-
-
-@converts("mm", "matmul", "mv", "bmm", "einsum", "baddbmm")
-def matmul(c: Call) -> Result:
-    if c.op in ("bmm", "einsum", "baddbmm"):
-        raise Refusal(OF_TWO)
-    name = {"mm": "mat2", "mv": "vec"}.get(c.op, "other")
-    x, other = c["self"], c[name]
-    if isinstance(x, Activation) and isinstance(other, Activation):
-        raise Refusal(OF_TWO)
-    if isinstance(x, torch.Tensor):  # a constant matrix times the columns of the activation
-        if x.dim() != 2 or len(other.shape) < 3:
-            raise Refusal("its 'self' is no matrix of parameters, or mixes the images of a batch")
-        return c.emit("weighted_sum", other.value, axis=len(other.shape) - 2, params={"weight": x})
-    if other.dim() == 1:
-        value = c.emit("linear", x.value, params={"weight": other.reshape(1, -1)})
-        return c.reshape(Activation(value, (*x.shape[:-1], 1), x.dtype), c.out.shape)
-    if other.dim() != 2:
-        raise Refusal(f"its '{name}' is no matrix of parameters")
-    return c.emit("linear", x.value, params={"weight": other.t()})
-
-
 @converts("batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "native_batch_norm")
 def batch_norm(c: Call) -> Result:
     if c.args.get("training"):

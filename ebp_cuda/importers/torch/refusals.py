@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from torch import fx
 
-from .aten import OF_TWO
+from .products import OF_TWO
 
 ATTENTION = (
     "attention multiplies activations with one another, and no rule shares that; in vision transformers c-MWP stays "

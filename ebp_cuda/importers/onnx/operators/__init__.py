@@ -1,6 +1,19 @@
 """Converters of ONNX operators, by kind; each enters itself in `call.CONVERTERS`."""
 
-from . import activations, arithmetic, caffe, layers, logic, norms, picking, pooling, reductions, resizing, shapes
+from . import (
+    activations,
+    arithmetic,
+    caffe,
+    layers,
+    logic,
+    norms,
+    picking,
+    pooling,
+    products,
+    reductions,
+    resizing,
+    shapes,
+)
 
 __all__ = [
     "activations",
@@ -11,6 +24,7 @@ __all__ = [
     "norms",
     "picking",
     "pooling",
+    "products",
     "reductions",
     "resizing",
     "shapes",

@@ -154,15 +154,9 @@ def gemm(call: Call) -> list[Node]:
     return [*steps, *affine(call, steps[-1].outputs[0], after, shift=added)]
 
 
-@converter("MatMul", "caffe.InnerProduct")
-def matmul(call: Call) -> list[Node]:
-    """By a constant matrix or vector."""
-    params = _weights(call) if call.proto.domain else {"weight": call.required(1, "second factor")}
-    weight = params["weight"]
-    if weight.ndim == 1:
-        product = call.step("linear", call.x, "product", {"weight": weight.reshape(1, -1)})
-        return [product, call.node("squeeze", {"axes": (-1,)}, inputs=product.outputs)]
-    if weight.ndim != 2:
-        raise call.refusal(f"its second factor has shape {list(weight.shape)}", "one or two axes")
-    params["weight"] = weight.T
-    return [call.node("linear", params=params, inputs=call.x)]
+@converter("caffe.InnerProduct")
+def inner_product(call: Call) -> Node:
+    """By a constant matrix."""
+    params = _weights(call)
+    params["weight"] = params["weight"].T
+    return call.node("linear", params=params, inputs=call.x)
