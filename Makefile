@@ -35,7 +35,7 @@ test-ptx: $(VENV)/.base
 
 # The onnx package's own tests, whole; `make test` takes a sample of them.
 test-onnx: $(VENV)/.test
-	$(PY) -m pytest tests/importers/test_onnx_suite.py $(ARGS)
+	$(PY) -m pytest tests/importers/test_onnx_suite.py -m "whole or not whole" $(ARGS)
 
 # Files from strangers, for SECONDS in all; what is found lies in findings/.
 SECONDS ?= 3600

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from support import importable_torchvision  # noqa: F401 - before any test imports torchvision
+
+from ebp_cuda.importers.onnx.call import CONVERTERS
+from ebp_cuda.rules.registry import OPERATIONS
+from ebp_cuda.vocabulary import SIGNATURES
 
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(min(2, os.cpu_count() or 1))
@@ -33,3 +38,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = [report for report in reports if "gpu" in getattr(report, "keywords", ())]
     reason = "no CUDA device" if not torch.cuda.is_available() else "see the reasons above"
     terminalreporter.write_line(f"GPU tests skipped: {len(skipped)} ({reason})" if skipped else "GPU tests skipped: 0")
+
+
+@pytest.fixture
+def tables_as_before() -> Iterator[None]:
+    """Takes back what a test registers: operations, their signatures and rules, ONNX converters."""
+    converters = {name: list(entries) for name, entries in CONVERTERS.items()}
+    operations = dict(OPERATIONS)
+    signatures = dict(SIGNATURES)
+    rules = {name: dict(entry.rules) for name, entry in OPERATIONS.items()}
+    yield
+    SIGNATURES.clear()
+    SIGNATURES.update(signatures)
+    CONVERTERS.clear()
+    CONVERTERS.update(converters)
+    OPERATIONS.clear()
+    OPERATIONS.update(operations)
+    for name, entry in OPERATIONS.items():
+        entry.rules = rules[name]

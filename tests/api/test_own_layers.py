@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx
 import pytest
 import torch
@@ -12,7 +10,7 @@ from torch import nn
 
 import ebp_cuda
 from ebp_cuda.importers.onnx import load_onnx
-from ebp_cuda.rules import OPERATIONS, RULE_SETS
+from ebp_cuda.rules import RULE_SETS
 
 NAME = "ebp_tests::power_gate"
 
@@ -28,7 +26,7 @@ def _(x: torch.Tensor, gain: torch.Tensor, exponent: int) -> torch.Tensor:
 
 
 @pytest.fixture
-def registered() -> Iterator[None]:
+def registered(tables_as_before: None) -> None:
     @ebp_cuda.register_operation(NAME, keeps_non_negative=True)
     def forward(node, params, inputs, saved):
         gain = next(iter(params.values()))
@@ -37,9 +35,6 @@ def registered() -> Iterator[None]:
     @ebp_cuda.register_rule(NAME, "pass", needs="")
     def hand_on(step, above):
         return above
-
-    yield
-    del OPERATIONS[NAME]
 
 
 class Net(nn.Module):

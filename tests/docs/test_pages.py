@@ -42,6 +42,7 @@ def blocks(name: str) -> list[tuple[str | None, str, int]]:
     return [(m["reason"], m["code"], text.count("\n", 0, m.start("code")) + 1) for m in BLOCK.finditer(text)]
 
 
+@pytest.mark.usefixtures("tables_as_before")
 @pytest.mark.parametrize("name", [name for name in NAMES if any(reason is None for reason, _, _ in blocks(name))])
 def test_the_blocks_of_a_page_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -78,15 +78,14 @@ def test_a_forward_for_an_operation_that_is_not_there_is_refused() -> None:
 
 
 @pytest.fixture
-def own_operation() -> Iterator[str]:
+def own_operation(tables_as_before: None) -> str:
     name = "ebp_tests::scaled"
 
     @ebp_cuda.register_operation(name, attributes=[Attribute("k", INT, 2)], parameters=[Parameter("gain", ("C",))])
     def forward(node, params, inputs, saved):
         return [inputs[0] * params["gain"] * node.attrs["k"]]
 
-    yield name
-    del OPERATIONS[name], SIGNATURES[name]
+    return name
 
 
 def test_a_users_operation_is_checked_by_what_it_declares(own_operation: str) -> None:

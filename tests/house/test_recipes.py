@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
 from typing import Any
 
 import onnx
@@ -19,9 +18,11 @@ from ebp_cuda.importers.onnx import load_onnx
 from ebp_cuda.importers.onnx.call import CONVERTERS
 from ebp_cuda.linear import LinearMap
 from ebp_cuda.net import Net
-from ebp_cuda.rules.registry import OPERATIONS
 
-pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="needs the repository")
+pytestmark = [
+    pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="needs the repository"),
+    pytest.mark.usefixtures("tables_as_before"),
+]
 
 
 def done(recipe: str) -> dict[str, Any]:
@@ -31,20 +32,6 @@ def done(recipe: str) -> dict[str, Any]:
     namespace: dict[str, Any] = {}
     exec(textwrap.dedent(code), namespace)
     return namespace
-
-
-@pytest.fixture(autouse=True)
-def tables_as_before() -> Iterator[None]:
-    converters = {name: list(entries) for name, entries in CONVERTERS.items()}
-    operations = dict(OPERATIONS)
-    rules = {name: dict(entry.rules) for name, entry in OPERATIONS.items()}
-    yield
-    CONVERTERS.clear()
-    CONVERTERS.update(converters)
-    OPERATIONS.clear()
-    OPERATIONS.update(operations)
-    for name, entry in OPERATIONS.items():
-        entry.rules = rules[name]
 
 
 def net_of(*nodes: Node, shape: tuple[int | None, ...]) -> Net:

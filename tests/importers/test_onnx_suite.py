@@ -1,6 +1,6 @@
 """The onnx package's own tests: what is imported computes the specification's values, and all else is refused by name.
 
-A sample by a fixed seed is part of every run; `make test-onnx` runs the whole.
+A sample by a fixed seed is part of every run; `make test-onnx` runs the whole (tests marked "whole").
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def test_a_sample_is_right_or_refused_by_name(cases: list[Case]) -> None:
     assert counts["equal"] >= 0.9 * SAMPLE * LEAST_EQUAL / len(cases)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_whole_is_right_or_refused_by_name(cases: list[Case]) -> None:
     counts, bad = _bad(cases)
     assert not bad
@@ -65,6 +65,10 @@ def test_the_table_in_the_docs_is_that_of_the_converters() -> None:
     assert onnx_table.table() in onnx_table.PAGE.read_text()
 
 
+CHANGED_IN_13 = {"Softmax", "LogSoftmax", "Hardmax"}
+"""Until opset 12 they flatten; the converter hands them down as they are, so today's values are not the older ones'.
+Their own older values stand in test_onnx_opsets.py."""
+
 OLDER = (6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21)
 
 
@@ -72,6 +76,8 @@ def _in_older_opsets(case: Case) -> Iterator[Case]:
     """The case as the oldest opset of the same operators has it, and converted to older ones."""
     model, xs, ys = case.read()
     if len(model.opset_import) != 1 or model.opset_import[0].domain or "_expanded" in case.name:
+        return
+    if CHANGED_IN_13 & case.operators:
         return
     now = model.opset_import[0].version
     try:
@@ -90,7 +96,7 @@ def _in_older_opsets(case: Case) -> Iterator[Case]:
         yield replace(case, name=name, read=lambda older=older: (older, xs, ys))
 
 
-@pytest.mark.parametrize("share", [60, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [60, pytest.param(None, marks=pytest.mark.whole)])
 def test_older_opsets_are_right_or_refused_by_name(cases: list[Case], share: int | None) -> None:
     chosen = cases if share is None else random.Random(SEED).sample(cases, share)
     counts, bad = _bad([older for case in chosen for older in _in_older_opsets(case)])
@@ -98,11 +104,20 @@ def test_older_opsets_are_right_or_refused_by_name(cases: list[Case], share: int
     assert counts["equal"] > len(chosen) / 4
 
 
+LARGEST_MATRIX = 50_000_000
+"""Elements: the oracle writes a linear layer as one matrix, inputs times outputs."""
+
+
 def _relevance_agrees(graph: Graph, inputs: dict[str, np.ndarray]) -> bool:
-    """Whether "conserving" gives the oracle's relevance; False where some layer has no rule."""
+    """Whether "conserving" gives the oracle's relevance.
+
+    False where nothing is compared: a layer has no rule, the matrix is too large, or there is no batch axis.
+    """
     if not all(rule_of(item, "conserving") for item in graph.nodes):
         return False
     images = {name: np.asarray(x, np.float64) for name, x in inputs.items()}
+    if max(x.size for x in images.values()) ** 2 > LARGEST_MATRIX or min(x.ndim for x in images.values()) < 2:
+        return False
     values = oracle.forward(graph, images)
     rng = np.random.default_rng(SEED)
     seeds = {value: rng.random(values[value].shape) for value in graph.outputs}
@@ -116,7 +131,7 @@ def _relevance_agrees(graph: Graph, inputs: dict[str, np.ndarray]) -> bool:
     return bool(reached)
 
 
-@pytest.mark.parametrize("share", [80, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [80, pytest.param(None, marks=pytest.mark.whole)])
 def test_relevance_is_the_oracles_at_these_attributes(cases: list[Case], share: int | None) -> None:
     chosen = cases if share is None else random.Random(SEED).sample(cases, share)
     compared, different = 0, []
@@ -135,7 +150,7 @@ def test_relevance_is_the_oracles_at_these_attributes(cases: list[Case], share: 
 LIGHT = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data" / "light").glob("*.onnx"))
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("path", LIGHT, ids=lambda path: path.stem)
 def test_models_of_the_zoo_agree_with_onnxruntime(path: Path) -> None:
     net = ebp_cuda.load(path)

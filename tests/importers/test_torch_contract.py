@@ -104,8 +104,8 @@ def test_labels_and_preprocess_are_kept() -> None:
 
 
 def test_all_unsupported_calls_are_listed_with_their_modules() -> None:
-    shared = nn.Softshrink()
-    norms = nn.Sequential(nn.LPPool2d(2, 2), nn.Softsign())
+    shared = Fn(lambda m, x: x.lgamma())
+    norms = nn.Sequential(Fn(lambda m, x: x.erfinv()), nn.Softsign())
     module = Fn(
         lambda m, x: m.norms(m.relu(m.shared(m.shared(m.conv(x))))),
         conv=nn.Conv2d(3, 4, 1),
@@ -116,8 +116,21 @@ def test_all_unsupported_calls_are_listed_with_their_modules() -> None:
     with pytest.raises(UnsupportedError) as caught:
         from_module(module, torch.rand(1, 3, 6, 6))
     text = str(caught.value)
-    assert "aten.softshrink.default in 'shared' (2 times): no counterpart" in text
-    assert "aten.sign.default in 'norms.0': no counterpart" in text
+    assert "aten.lgamma.default in 'shared' (2 times): no counterpart" in text
+    assert "aten.erfinv.default in 'norms.0': no counterpart" in text
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [
+        lambda x: F.scaled_dot_product_attention(x, x, x),
+        lambda x: (x @ x.transpose(2, 3)).softmax(-1) @ x,
+        lambda x: (F.dropout((x @ x.transpose(2, 3)).softmax(-1), 0.1, False).flatten(0, 1) @ x.flatten(0, 1)),
+    ],
+)
+def test_attention_is_refused_by_its_name(attention: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    with pytest.raises(UnsupportedError, match="attention multiplies activations with one another"):
+        from_module(Fn(lambda m, x: attention(x)), torch.rand(2, 3, 6, 6))
 
 
 def test_refusals_say_why() -> None:

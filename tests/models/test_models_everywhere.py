@@ -77,7 +77,7 @@ def test_mypy_sees_the_package_and_its_modules(tmp_path: Path) -> None:
     environment = {**os.environ, "MYPYPATH": str(LIBRARY.parents[1])}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert 'Revealed type is "str"' in done.stdout, done.stdout + done.stderr
-    assert "ebp_cuda.compat.pycaffe.net.Net" in done.stdout
+    assert "ebp_cuda.compat.pycaffe.net.PycaffeNet" in done.stdout
     assert done.stdout.count("error:") == 1 and "user.py:6: error: Incompatible types" in done.stdout
 
 

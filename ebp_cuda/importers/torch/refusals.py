@@ -20,6 +20,7 @@ class Refusals:
     def __init__(self) -> None:
         self._paths: dict[tuple[str, str], list[str]] = defaultdict(list)
         """(operator, reason) -> the module path of every such call."""
+        self._attends = False
 
     def __bool__(self) -> bool:
         return bool(self._paths)
@@ -29,13 +30,13 @@ class Refusals:
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         path = stack[-1][0] if stack and stack[-1][0] else "the module itself"
         self._paths[str(node.target), reason].append(path)
+        self._attends |= "attention" in str(node.target) or (reason is OF_TWO and _weighs_by_softmax(node))
 
     def message(self, origin: str) -> str:
         """Every reason once, with the modules that it was met in; for a transformer, only why it is refused."""
         count = sum(map(len, self._paths.values()))
         calls = "1 ATen call" if count == 1 else f"{count} ATen calls"
-        attends = any("attention" in target or reason is OF_TWO for target, reason in self._paths)
-        if attends:
+        if self._attends:
             return f"{origin}: {ATTENTION}"
         lines = [f"{origin}: no counterpart for {calls}"]
         for (target, reason), paths in self._paths.items():
@@ -44,3 +45,13 @@ class Refusals:
             more = f" and {others} more module{'s' if others > 1 else ''}" if others else ""
             lines.append(f"{target} in '{paths[0]}'{more}{times}: {reason}")
         return "\n  ".join(lines)
+
+
+def _weighs_by_softmax(product: fx.Node) -> bool:
+    """Whether a factor of a product is a softmax, moved or reshaped on its way: attention written out by hand."""
+    for factor in product.all_input_nodes:
+        while "softmax" not in str(factor.target) and len(factor.all_input_nodes) == 1:
+            (factor,) = factor.all_input_nodes
+        if "softmax" in str(factor.target):
+            return True
+    return False
