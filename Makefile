@@ -23,7 +23,7 @@ demo: $(VENV)/.demo
 	$(PY) -m ebp_cuda demo $(ARGS)
 
 test: $(VENV)/.test
-	$(PY) -m pytest tests $(ARGS)
+	$(PY) -m pytest tests -n logical --dist loadfile $(ARGS)
 
 # The CUDA kernels on the CPU, by the emulator in csrc/emu; part of `make test` too.
 test-emu: $(VENV)/.test

@@ -42,5 +42,5 @@ def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:
     """The part of an error message that suggests names: "; nearest: a, b" or an empty string."""
     # the search is quadratic in the length of the names and linear in their number: hostile files have long ones
     likely = [text for text in islice(known, 5000) if len(text) <= 100]
-    found = difflib.get_close_matches(name[:100], likely, n=count, cutoff=0.4)
-    return f"; nearest: {', '.join(found)}" if found else ""
+    nearest = difflib.get_close_matches(name[:100], likely, n=count, cutoff=0.4)
+    return f"; nearest: {', '.join(nearest)}" if nearest else ""

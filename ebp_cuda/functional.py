@@ -75,10 +75,10 @@ def _on_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
         with exact(tensors[0].device):
             result = function(*(t.detach() for t in tensors), *args[count:], **options)
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            wanted = [t for t in tensors if t.requires_grad]
+            differentiable = [t for t in tensors if t.requires_grad]
             if isinstance(result, tuple):
-                return tuple(_WithoutGradient.apply(part, *wanted) for part in result)
-            return _WithoutGradient.apply(result, *wanted)
+                return tuple(_WithoutGradient.apply(part, *differentiable) for part in result)
+            return _WithoutGradient.apply(result, *differentiable)
         if isinstance(result, tuple):
             return tuple(like(p, part) for part in result)
         return like(p, result)
@@ -175,10 +175,10 @@ def add(p: Array, *xs: Array) -> tuple[Array, ...]:
     return tuple(ops.gate(r, x) for x in xs)
 
 
-def _pair(function: str, name: str, given: Pair) -> tuple[int, int]:
-    pair = (given, given) if isinstance(given, int) else tuple(given)
+def _pair(function: str, name: str, value: Pair) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(pair) != 2:
-        raise ShapeError(f"{function}: got {name}={given!r}, wanted a number, or one for each of two axes")
+        raise ShapeError(f"{function}: got {name}={value!r}, wanted a number, or one for each of two axes")
     return pair[0], pair[1]
 
 
@@ -202,8 +202,8 @@ def _windows(
 def _fitting(function: str, p: Tensor, y: Tensor) -> Tensor:
     """p, if it is relevance of something shaped like y."""
     if p.shape[1:] != y.shape[1:] or p.shape[0] % max(y.shape[0], 1):
-        wanted = f"[{y.shape[0]} * K, {', '.join(str(n) for n in y.shape[1:])}]"
+        layout = f"[{y.shape[0]} * K, {', '.join(str(n) for n in y.shape[1:])}]"
         raise ShapeError(
-            f"{function}: p is {list(p.shape)}, wanted {wanted}, the layer's output for K classes an image"
+            f"{function}: p is {list(p.shape)}, wanted {layout}, the layer's output for K classes an image"
         )
     return p

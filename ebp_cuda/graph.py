@@ -130,21 +130,21 @@ class Graph:
 
     def ancestors(self, values: Iterable[str]) -> set[int]:
         """Indices of the nodes that the given values depend on, their producers included."""
-        found: set[int] = set()
+        indices: set[int] = set()
         queue = [self.producer[v] for v in values if v in self.producer]
         while queue:
             index = queue.pop()
-            if index not in found:
-                found.add(index)
+            if index not in indices:
+                indices.add(index)
                 queue.extend(self.producer[v] for v in self.nodes[index].inputs if v in self.producer)
-        return found
+        return indices
 
     def descendants(self, values: Iterable[str]) -> set[int]:
         """Indices of the nodes that depend on any of the given values."""
         reached = set(values)
-        found: set[int] = set()
+        indices: set[int] = set()
         for index, node in enumerate(self.nodes):
             if reached.intersection(node.inputs):
-                found.add(index)
+                indices.add(index)
                 reached.update(node.outputs)
-        return found
+        return indices

@@ -72,15 +72,15 @@ class ElementwiseRule:
         if any(not tensor.is_cuda for tensor in tensors):
             raise ShapeError(f"{self.name}: got tensors on the CPU; wanted them on one GPU")
         with self._stream(tensors):
-            given = [self._cupy.from_dlpack(t.detach()) for t in tensors] if tensors else arrays
+            inputs = [self._cupy.from_dlpack(t.detach()) for t in tensors] if tensors else arrays
             try:
-                found = self._kernel(*given)
+                outputs = self._kernel(*inputs)
             except self._cupy.cuda.compiler.CompileException as error:
                 raise InputError(f"{self.name} does not compile: {error}") from error
             if not tensors:
-                return found
-            several = isinstance(found, tuple)
-            results = tuple(torch.from_dlpack(part) for part in (found if several else (found,)))
+                return outputs
+            several = isinstance(outputs, tuple)
+            results = tuple(torch.from_dlpack(part) for part in (outputs if several else (outputs,)))
             return results if several else results[0]
 
     def _stream(self, tensors: Sequence[torch.Tensor]) -> AbstractContextManager[Any]:

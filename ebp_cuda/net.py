@@ -128,23 +128,23 @@ class Net:
         """
         if self.graph.weights is not None:
             self.graph.weights.update(check_weights or self.check_weights)
-        wanted = self.graph.inputs
+        declared = self.graph.inputs
         if isinstance(x, (str, os.PathLike)):
             raise InputError(f"{self.graph.origin}: x is a path; wanted an array (ebp_cuda.explain takes a photo)")
-        if isinstance(x, (tuple, list)) and len(wanted) > 1 and len(x) == len(wanted):
-            x = dict(zip(wanted, x, strict=True))
+        if isinstance(x, (tuple, list)) and len(declared) > 1 and len(x) == len(declared):
+            x = dict(zip(declared, x, strict=True))
         if not isinstance(x, Mapping):
-            if len(wanted) != 1:
-                names = ", ".join(wanted)
+            if len(declared) != 1:
+                names = ", ".join(declared)
                 raise InputError(f"{self.graph.origin} has inputs {names}: give a tuple of them, or a dict by name")
-            x = {next(iter(wanted)): x}
+            x = {next(iter(declared)): x}
         for name in x:
-            if name not in wanted:
-                raise InputError(f"{self.graph.origin}: no input '{name}'{nearest_names(name, wanted)}")
-        for name in wanted:
+            if name not in declared:
+                raise InputError(f"{self.graph.origin}: no input '{name}'{nearest_names(name, declared)}")
+        for name in declared:
             if name not in x:
                 raise InputError(f"{self.graph.origin}: input '{name}' was not given")
-        inputs = {name: self._checked(name, x[name]) for name in wanted}
+        inputs = {name: self._checked(name, x[name]) for name in declared}
         shapes = {name: tensor.shape for name, tensor in inputs.items()}
         for condition in self.graph.meta.get("size_conditions", ()):
             if not condition.holds(shapes):
@@ -260,8 +260,8 @@ def load(path: str | Path, weights: str | Path | None = None, **options: Any) ->
     path = Path(path)
     if path.suffix == ".onnx":
         if weights is not None or options:
-            given = ", ".join([*(["weights"] if weights is not None else []), *options])
-            raise InputError(f"{path} is complete in itself; {given} was given as well")
+            options_text = ", ".join([*(["weights"] if weights is not None else []), *options])
+            raise InputError(f"{path} is complete in itself; {options_text} was given as well")
         return Net(load_onnx(path))
     if path.suffix in (".prototxt", ".pt", ".txt") or weights is not None:
         from .importers.caffe import ImportOptions, import_net

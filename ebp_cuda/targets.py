@@ -67,17 +67,17 @@ def choice_of(target: Target, images: int, labels: Sequence[str] | None = None) 
     elif isinstance(target, (list, tuple)) and any(isinstance(name, str) for name in target):
         target = _indices_of(target, labels)
     try:
-        found = to_tensor(target) if hasattr(target, "__dlpack__") else torch.as_tensor(target)
+        indices = to_tensor(target) if hasattr(target, "__dlpack__") else torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError, BufferError):
         raise InputError(f"target={target!r}: wanted class indices") from None
-    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
-        raise InputError(f"target has dtype {found.dtype}, wanted integers")
-    if found.dim() == 0:
-        found = found.expand(images)
-    if found.dim() > 2 or found.shape[0] != images or found.numel() == 0:
-        raise InputError(f"target has shape {list(found.shape)}, wanted a class, [{images}] or [{images}, K]")
-    found = found.to(torch.int64).reshape(images, -1)
-    return Choice("given", found.shape[1], found, *((minmax(found) if found.is_cpu else None) or (0, 0)))
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise InputError(f"target has dtype {indices.dtype}, wanted integers")
+    if indices.dim() == 0:
+        indices = indices.expand(images)
+    if indices.dim() > 2 or indices.shape[0] != images or indices.numel() == 0:
+        raise InputError(f"target has shape {list(indices.shape)}, wanted a class, [{images}] or [{images}, K]")
+    indices = indices.to(torch.int64).reshape(images, -1)
+    return Choice("given", indices.shape[1], indices, *((minmax(indices) if indices.is_cpu else None) or (0, 0)))
 
 
 def _indices_of(names: Sequence[Any], labels: Sequence[str] | None) -> list[int]:
@@ -143,8 +143,8 @@ def parse_targets(text: str, labels: Sequence[str] | None, classes: int) -> list
         return [_by_name(text, labels)]
     tokens = [token.strip() for token in text.split(",")]
     if not all(tokens):
-        wanted = "such as 281, 281,282, top5, all or a class name"
-        raise InputError(f"target '{_shown(text)}': an empty entry; wanted {wanted}")
+        examples = "such as 281, 281,282, top5, all or a class name"
+        raise InputError(f"target '{_shown(text)}': an empty entry; wanted {examples}")
     return [_index(token, labels, classes) for token in tokens]
 
 
@@ -164,20 +164,20 @@ def _index(token: str, labels: Sequence[str] | None, classes: int) -> int:
             raise InputError(f"target {_shown(token)}: the model has classes 0 to {classes - 1}")
         return int(token)
     if not labels:
-        wanted = f"an index from 0 to {classes - 1}"
-        raise InputError(f"target '{_shown(token)}': the model has no class names; give {wanted}")
+        range_text = f"an index from 0 to {classes - 1}"
+        raise InputError(f"target '{_shown(token)}': the model has no class names; give {range_text}")
     return _by_name(token, labels)
 
 
 def _by_name(name: str, labels: Sequence[str]) -> int:
-    wanted = name.casefold()
-    found = [i for i, label in enumerate(labels) if label.casefold() == wanted]
-    if not found:
+    folded = name.casefold()
+    matches = [i for i, label in enumerate(labels) if label.casefold() == folded]
+    if not matches:
         synonyms = [[part.strip().casefold() for part in label.split(",")] for label in labels]
-        found = [i for i, names in enumerate(synonyms) if wanted in names]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"target '{name}' names several classes; give an index: {', '.join(map(str, found))}")
+        matches = [i for i, names in enumerate(synonyms) if folded in names]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise InputError(f"target '{name}' names several classes; give an index: {', '.join(map(str, matches))}")
     known = {part.strip().casefold(): part.strip() for label in labels for part in label.split(",")}
-    raise InputError(f"target '{_shown(name)}': no such class{nearest_names(wanted, known)}")
+    raise InputError(f"target '{_shown(name)}': no such class{nearest_names(folded, known)}")

@@ -15,7 +15,10 @@ from ebp_cuda.importers.onnx.call import CONVERTERS
 from ebp_cuda.rules.registry import OPERATIONS
 from ebp_cuda.vocabulary import SIGNATURES
 
-if "OMP_NUM_THREADS" not in os.environ:
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker, and for what it starts
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+elif "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 

@@ -126,16 +126,16 @@ class Bench:
         """What is timed, by name."""
         x, classes = photo(row.images), list(range(row.classes))
         wide_x = x.contiguous(memory_format=torch.channels_last)
-        found: dict[str, Case] = {"ours": partial(self.method().attribute, x, [classes] * row.images)}
+        cases: dict[str, Case] = {"ours": partial(self.method().attribute, x, [classes] * row.images)}
         if peer:
-            found["TorchRay"] = partial(self._theirs, self.module, x, row)
+            cases["TorchRay"] = partial(self._theirs, self.module, x, row)
         if peer and row.images * row.classes <= COPIES and row.network == GOOGLENET:
-            found["TorchRay channels_last"] = partial(self._theirs, self.wide(), wide_x, row)
-        found["forward, ours"] = partial(self.net.forward, x, [self.top])
-        found["forward, eager"] = partial(_forward, self.module, x)
+            cases["TorchRay channels_last"] = partial(self._theirs, self.wide(), wide_x, row)
+        cases["forward, ours"] = partial(self.net.forward, x, [self.top])
+        cases["forward, eager"] = partial(_forward, self.module, x)
         if self.compiled is not None:
-            found["forward, compiled"] = partial(_forward, self.compiled, wide_x)
-        return found
+            cases["forward, compiled"] = partial(_forward, self.compiled, wide_x)
+        return cases
 
     def _theirs(self, module: GraphModule, x: torch.Tensor, row: Row) -> None:
         each = list(range(row.classes)) if row.images == 1 else [0] * row.images
@@ -179,17 +179,17 @@ def report(console: Console, row: Row, times: dict[str, list[float]], peaks: dic
         table.add_row(name, *(f"{ms:.1f}" for ms in (middle, min(values), max(values))), f"{mine / middle:.3f}", size)
     console.print(table)
     if "TorchRay" in times:
-        found = mine / statistics.median(times["TorchRay"])
-        console.print(f"goal {row.goal}: {'reached' if found <= row.goal else 'MISSED'} with {found:.3f}\n")
+        ratio = mine / statistics.median(times["TorchRay"])
+        console.print(f"goal {row.goal}: {'reached' if ratio <= row.goal else 'MISSED'} with {ratio:.3f}\n")
 
 
 def compare(console: Console, bench: Bench, network: str) -> dict[str, float]:
     """Distance of our maps from TorchRay's by dtype, printed."""
     classes = [0, 1, 2] if network == GOOGLENET else [0]
-    found = {dtype: bench.agreement(dtype, classes) for dtype in ("fp64", "fp32")}
-    both = f"{found['fp64']:.1e} in float64, {found['fp32']:.1e} in float32"
+    distance = {dtype: bench.agreement(dtype, classes) for dtype in ("fp64", "fp32")}
+    both = f"{distance['fp64']:.1e} in float64, {distance['fp32']:.1e} in float32"
     console.print(f"{network}: distance from TorchRay's maps (relative L1): {both}")
-    return found
+    return distance
 
 
 def parse_arguments() -> argparse.Namespace:

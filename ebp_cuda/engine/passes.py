@@ -109,8 +109,8 @@ def _named(plan: Plan, node: Node, shapes: Iterable[torch.Size], error: Exceptio
     """A layer's error with the layer, and what it was given, in it."""
     if isinstance(error, HostRead):
         return HostRead(error.call, node.name)
-    given = ", ".join(str(list(shape)) for shape in shapes)
-    layer = f"{plan.graph.origin}: layer '{node.name}' ({node.source or node.op}) on {given}"
+    shapes_text = ", ".join(str(list(shape)) for shape in shapes)
+    layer = f"{plan.graph.origin}: layer '{node.name}' ({node.source or node.op}) on {shapes_text}"
     reason = str(error).splitlines()[0]
     if is_out_of_memory(error):
         return UnsupportedError(f"{layer}: out of memory, try {shrink}: {reason}")

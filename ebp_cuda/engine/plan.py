@@ -186,7 +186,7 @@ class Plan:
         return self._classifiers[top]
 
     def _find_classifiers(self, top: str) -> frozenset[int]:
-        found: set[int] = set()
+        visited: set[int] = set()
         queue = [top]
         while queue:
             index = self.graph.producer.get(queue.pop())
@@ -194,10 +194,10 @@ class Plan:
                 continue
             node = self.graph.nodes[index]
             if operation_of(self.graph, node).is_contraction:
-                found.add(index)
+                visited.add(index)
             else:
                 queue.extend(node.inputs)
-        return frozenset(found)
+        return frozenset(visited)
 
     def stages(
         self, keep: Iterable[str], visited: Iterable[int], divided: Iterable[int] | None = None

@@ -30,8 +30,8 @@ def _for_each_class(explain: Callable[[torch.Tensor, torch.Tensor], torch.Tensor
         copies = x.repeat_interleave(classes.shape[1], 0).requires_grad_()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # captum's words on hooks it sets
-            found = explain(copies, classes.flatten()).detach()
-        return found.reshape(*classes.shape, *found.shape[-2:])
+            maps = explain(copies, classes.flatten()).detach()
+        return maps.reshape(*classes.shape, *maps.shape[-2:])
 
     return maps
 
@@ -112,7 +112,7 @@ def lrp(graph: Graph, top: str, rule: str, device: str = "cpu") -> Maps:
             weighted = [m for m in module.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
             for layer in weighted[1:]:
                 layer.rule = Alpha1_Beta0_Rule()
-        found: torch.Tensor = attr.LRP(module).attribute(x, target=target)
-        return found.sum(1)
+        relevance: torch.Tensor = attr.LRP(module).attribute(x, target=target)
+        return relevance.sum(1)
 
     return _for_each_class(explain)

@@ -63,13 +63,13 @@ def curves(
     sigma = _BLUR * max(x.shape[2:])
     blurred = torch.from_numpy(filters.gaussian_filter(x.numpy(), (0, 0, sigma, sigma)))
     empty = x.mean((2, 3), keepdim=True).expand_as(x)
-    found = []
+    pair = []
     for start, end in ((x, empty), (blurred, x)):
         stages = torch.stack(
             [_mixed(start[0], end[0], order[: round(len(order) * k / steps)]) for k in range(steps + 1)]
         )
-        found.append(score(stages)[:, target].double().numpy())
-    return found[0], found[1]
+        pair.append(score(stages)[:, target].double().numpy())
+    return pair[0], pair[1]
 
 
 def _mixed(start: torch.Tensor, end: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
@@ -130,10 +130,10 @@ def rank_correlation(one: torch.Tensor, other: torch.Tensor) -> float:
 def layers_by_size(net: Net, top: str) -> list[str]:
     """One plane of every size below the top, the last of its size, from the input up."""
     graph, shapes = net.graph, net.shapes()
-    found: dict[tuple[int, ...], str] = {}
+    values: dict[tuple[int, ...], str] = {}
     for index in sorted(graph.ancestors([top])):
         value = graph.nodes[index].outputs[0]
         shape = shapes.get(value, ())
         if len(shape) == 4 and min(shape[2:]) > 1 and value != top:
-            found[tuple(shape[2:])] = value
-    return list(found.values())
+            values[tuple(shape[2:])] = value
+    return list(values.values())

@@ -54,11 +54,11 @@ def pictures_in(folder: Path) -> list[Picture]:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not files:
         raise InputError(f"--images {folder}: no photo in it ({', '.join(SUFFIXES)})")
-    found = []
+    pictures = []
     for path in files:
         height, width = load_image(path, upright=False).shape[:2]
-        found.append(Picture(path.name, path, (height, width), ()))
-    return found
+        pictures.append(Picture(path.name, path, (height, width), ()))
+    return pictures
 
 
 class Measure:
@@ -85,7 +85,7 @@ class Measure:
 
     def _at_layers(self, names: Sequence[str], rules: str) -> dict[str, dict[str, Method]]:
         """Method name -> layer -> the method there, for the methods that have a layer to choose."""
-        net, found = self.subject.net, {}
+        net, curves = self.subject.net, {}
         for name in [name for name in names if name in ("mwp", "c-mwp")]:
             at: dict[str, Method] = {}
             for layer in self.settings.layers or layers_by_size(net, self.top):
@@ -97,8 +97,8 @@ class Measure:
                 except (InputError, UnsupportedError):
                     if self.settings.layers:  # one that was asked for by name
                         raise
-            found[name] = at
-        return found
+            curves[name] = at
+        return curves
 
     def rows(self, picture: Picture, target: int | None) -> list[Row]:
         """Every number of one picture; target None is the class of the highest score."""

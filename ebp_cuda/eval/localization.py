@@ -72,17 +72,17 @@ def localize(
         for group, x in read_ahead(groups, lambda picture: picture, subject.how, subject.net):
             x = x.to(device)
             targets = torch.tensor([[outputs[v] for v in picture.labels] for picture in group], device=device)
-            found = {method.name: method.maps(x, targets).cpu() for method in methods}
-            judging.submit(lambda *told: records.add(_judge(*told)), group, found, resize, classes)
+            maps_by_method = {method.name: method.maps(x, targets).cpu() for method in methods}
+            judging.submit(lambda *row: records.add(_judge(*row)), group, maps_by_method, resize, classes)
             done(len(group))
 
 
 def _judge(
-    group: Sequence[Picture], found: Mapping[str, torch.Tensor], resize: str, classes: Sequence[str]
+    group: Sequence[Picture], maps_by_method: Mapping[str, torch.Tensor], resize: str, classes: Sequence[str]
 ) -> list[Row]:  # fmt: skip
     rows: list[Row] = []
     for index, picture in enumerate(group):
-        for name, maps in found.items():
+        for name, maps in maps_by_method.items():
             rows += _rows(picture, name, resize_maps(maps[index].float(), picture.size, resize), classes)
     return rows
 
@@ -91,8 +91,8 @@ def _rows(picture: Picture, method: str, maps: torch.Tensor, classes: Sequence[s
     rows = []
     for label, attribution in zip(picture.labels, maps.numpy(), strict=True):
         truth = np.array([instance.box for instance in picture.of(label)])
-        found = [box_of(attribution, alpha) for alpha in ALPHAS]
-        best = [0.0 if box is None else float(overlaps(truth, box).max()) for box in found]
+        boxes = [box_of(attribution, alpha) for alpha in ALPHAS]
+        best = [0.0 if box is None else float(overlaps(truth, box).max()) for box in boxes]
         about = {"image": picture.name, "label": label, "class": classes[label], "method": method}
         rows.append({**about, "overlaps": best})
     return rows
@@ -156,8 +156,8 @@ def run_localization(
 
 def _sweep(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The error of every method for every alpha, over all pictures."""
-    found = []
+    table = []
     for method in dict.fromkeys(row["method"] for row in rows):
         errors = 100 * (np.array([row["overlaps"] for row in rows if row["method"] == method]) < RIGHT).mean(0)
-        found += [{"method": method, "alpha": a, "error": float(e)} for a, e in zip(ALPHAS, errors, strict=True)]
-    return found
+        table += [{"method": method, "alpha": a, "error": float(e)} for a, e in zip(ALPHAS, errors, strict=True)]
+    return table

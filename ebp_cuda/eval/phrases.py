@@ -68,14 +68,14 @@ def associate(
             boxes = grid(picture.size) if proposals is None else proposals[picture.name]
             named = [classes_of(phrase.text, words) for phrase in entry.phrases]
             classes = sorted({index for indices in named for index in indices})
-            found: dict[str, torch.Tensor] = {}
+            maps_by_method: dict[str, torch.Tensor] = {}
             if classes:
                 x, targets = read(picture, subject.how, subject.net), torch.tensor([classes])
-                found = {m.name: m.maps(x.to(device), targets.to(device))[0].cpu() for m in methods}
+                maps_by_method = {m.name: m.maps(x.to(device), targets.to(device))[0].cpu() for m in methods}
             rows: list[Row] = []
             for method in methods:
                 for phrase, indices in zip(entry.phrases, named, strict=True):
-                    planes = [found[method.name][classes.index(index)] for index in indices]
+                    planes = [maps_by_method[method.name][classes.index(index)] for index in indices]
                     rows.append({**_row(entry, phrase, planes, boxes, ranking), "method": method.name})
             records.add(rows)
             done(1)
@@ -86,11 +86,11 @@ def _row(
 ) -> dict[str, Any]:  # fmt: skip
     """One phrase by one method; planes: the maps of the classes that it names."""
     about = {"image": entry.picture.name, "phrase": phrase.text, "type": phrase.types[0], "known": bool(planes)}
-    found = bool((overlaps(boxes, phrase.box) >= RIGHT).any())
+    any_right = bool((overlaps(boxes, phrase.box) >= RIGHT).any())
     judged: dict[str, Any] = {"rank": 0, "hit": False}
     if planes:
         judged = _judged(torch.stack(list(planes)).sum(0), phrase, entry.picture.size, boxes, ranking)
-    return {**about, "found": found, **judged}
+    return {**about, "found": any_right, **judged}
 
 
 def _judged(

@@ -97,14 +97,14 @@ def play(
         for group, x in read_ahead(groups, lambda trial: trial.picture, how, net):
             x = x.to(device)
             targets = torch.tensor([[known[label] for label in trial.labels] for trial in group], device=device)
-            found = {method: method.maps(x, targets).cpu() for method in methods}
-            judging.submit(lambda *told: records.add(_judge(*told)), group, found, protocol, classes, listed)
+            maps_by_method = {method: method.maps(x, targets).cpu() for method in methods}
+            judging.submit(lambda *row: records.add(_judge(*row)), group, maps_by_method, protocol, classes, listed)
             done(len(group))
 
 
 def _judge(
     group: Sequence[Trial],
-    found: Mapping[Method, torch.Tensor],
+    maps_by_method: Mapping[Method, torch.Tensor],
     protocol: Protocol,
     classes: Sequence[str],
     listed: Mapping[str, Sequence[bool]] | None,
@@ -114,7 +114,7 @@ def _judge(
         for column, label in enumerate(trial.labels):
             truth = trial.picture.mask_of(label)
             about = _about(trial.picture, label, truth, classes, listed)
-            for method, maps in found.items():
+            for method, maps in maps_by_method.items():
                 point = protocol.point(maps[index, column], trial.picture.size, method.smooths)
                 rows.append({**about, "method": method.name, **_judged(point, truth, protocol)})
     return rows

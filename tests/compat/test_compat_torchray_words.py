@@ -25,7 +25,11 @@ def test_a_probe_is_what_debug_gives_and_attaches_to_nothing() -> None:
     assert probe.data[0].grad.shape == probe.data[0].shape
 
 
-@pytest.mark.parametrize("target", ["cat", None, 1.5, [0.5], {"class": 1}, [[1], [1, 2]], True, object()], ids=str)
+@pytest.mark.parametrize(
+    "target",
+    ["cat", None, 1.5, [0.5], {"class": 1}, [[1], [1, 2]], True, object()],
+    ids=lambda target: type(target).__name__,
+)
 def test_a_target_of_another_type_is_refused_in_words(target) -> None:
     with pytest.raises(InputError, match=r"target.*wanted one class, or one for each image"):
         ours.excitation_backprop(plain_net(), images(1), target, saliency_layer="1")

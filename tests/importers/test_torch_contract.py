@@ -125,7 +125,7 @@ def test_all_unsupported_calls_are_listed_with_their_modules() -> None:
     [
         lambda x: F.scaled_dot_product_attention(x, x, x),
         lambda x: (x @ x.transpose(2, 3)).softmax(-1) @ x,
-        lambda x: (F.dropout((x @ x.transpose(2, 3)).softmax(-1), 0.1, False).flatten(0, 1) @ x.flatten(0, 1)),
+        lambda x: F.dropout((x @ x.transpose(2, 3)).softmax(-1), 0.1, False).flatten(0, 1) @ x.flatten(0, 1),
     ],
 )
 def test_attention_is_refused_by_its_name(attention: Callable[[torch.Tensor], torch.Tensor]) -> None:

@@ -57,12 +57,12 @@ def read_flickr30k(root: Path, split: str = "test") -> list[Captioned]:
     """The pictures of a split with their phrases. Raises InputError for what is missing or broken."""
     annotations, sentences = (need_folder(root / name, WHAT) for name in ("Annotations", "Sentences"))
     images = first_existing(root, ("flickr30k-images", "flickr30k_images", "images"), WHAT)
-    found = []
+    entries = []
     for name in read_names(root / f"{split}.txt", WHAT):
         size, boxes = _boxes(annotations / f"{name}.xml")
-        found.append(Captioned(Picture(name, images / f"{name}.jpg", size, ()), _phrases(sentences, name, boxes)))
-    need_images((entry.picture for entry in found), WHAT)
-    return found
+        entries.append(Captioned(Picture(name, images / f"{name}.jpg", size, ()), _phrases(sentences, name, boxes)))
+    need_images((entry.picture for entry in entries), WHAT)
+    return entries
 
 
 def _boxes(path: Path) -> tuple[tuple[int, int], dict[str, list[Box]]]:

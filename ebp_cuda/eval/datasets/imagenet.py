@@ -47,9 +47,9 @@ def read_imagenet(root: Path, synsets: Path | None = None) -> tuple[list[Picture
 
 
 def _read(images: Path, path: Path, known: dict[str, int]) -> Picture:
-    found = read_xml(path, WHAT)
+    annotation = read_xml(path, WHAT)
     instances = []
-    for element in found.iter("object"):
+    for element in annotation.iter("object"):
         xmin, ymin, xmax, ymax = corners_of(element, path)
         instances.append(Instance(label_index(text_of(element, "name", path), known, path), (xmin, ymin, xmax, ymax)))
-    return Picture(path.stem, images / f"{path.stem}.JPEG", size_of(found, path), tuple(instances))
+    return Picture(path.stem, images / f"{path.stem}.JPEG", size_of(annotation, path), tuple(instances))

@@ -47,14 +47,14 @@ def read_voc(root: Path, split: str = "test") -> tuple[list[Picture], list[str]]
 
 def _read(root: Path, name: str, known: dict[str, int]) -> Picture:
     path = root / "Annotations" / f"{name}.xml"
-    found = read_xml(path, WHAT)
+    annotation = read_xml(path, WHAT)
     instances = []
-    for element in found.iter("object"):
+    for element in annotation.iter("object"):
         xmin, ymin, xmax, ymax = corners_of(element, path)
         label = label_index(text_of(element, "name", path), known, path)
         difficult = element.findtext("difficult", "0").strip() == "1"
         instances.append(Instance(label, (xmin - 1, ymin - 1, xmax, ymax), difficult))
-    return Picture(name, root / "JPEGImages" / f"{name}.jpg", size_of(found, path), tuple(instances))
+    return Picture(name, root / "JPEGImages" / f"{name}.jpg", size_of(annotation, path), tuple(instances))
 
 
 def asked(picture: Picture) -> list[int]:

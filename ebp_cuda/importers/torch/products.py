@@ -92,6 +92,7 @@ def matmul(c: Call) -> Result:
             return c.emit("linear", x.value, params={"weight": other.t()})
     elif isinstance(x, torch.Tensor) and x.dim() == 2 and len(other.shape) >= 3:  # times the activation's columns
         return c.emit("weighted_sum", other.value, axis=len(other.shape) - 2, params={"weight": x})
-    ranks = [len(operand.shape) for operand in (x, other)]
     activation_first = isinstance(x, Activation)
-    return _lowered(c, einsum.of_matmul(*ranks[:: 1 if activation_first else -1], activation_first), [x, other])
+    activation, factor = (x, other) if activation_first else (other, x)
+    equation = einsum.of_matmul(len(activation.shape), len(factor.shape), activation_first)
+    return _lowered(c, equation, [x, other])

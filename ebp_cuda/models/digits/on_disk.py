@@ -133,12 +133,12 @@ def _coco_annotation(
 
 def row_polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
     """A mask as COCO polygons: one rectangle for every run of True in a row, [x, y, x, y, ...]."""
-    found = []
+    boxes = []
     for y in np.flatnonzero(mask.any(1)):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], mask[y].astype(np.int8), [0]])))
         for x0, x1 in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            found.append([float(v) for v in (x0, y, x1, y, x1, y + 1, x0, y + 1)])
-    return found
+            boxes.append([float(v) for v in (x0, y, x1, y, x1, y + 1, x0, y + 1)])
+    return boxes
 
 
 def _rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
