@@ -56,14 +56,22 @@ def integrated_gradients(module: GraphModule, steps: int = 32) -> Maps:
     )
 
 
+def _need_relu(module: GraphModule, method: str) -> None:
+    """Raises UnsupportedError where there is no ReLU: the method would be the gradient under another name."""
+    if not any(isinstance(layer, torch.nn.ReLU) for layer in module.modules()):
+        raise UnsupportedError(f"{method}: changes the gradient at ReLUs, and the network has none")
+
+
 def deconvolution(module: GraphModule) -> Maps:
     """Largest |signal| over the colours, ReLUs passing the positive signal (Zeiler and Fergus, 2014)."""
+    _need_relu(module, "deconvnet")
     deconv = captum_attr().Deconvolution(module)
     return _for_each_class(lambda x, target: deconv.attribute(x, target=target).abs().amax(1))
 
 
 def guided_backprop(module: GraphModule) -> Maps:
     """Largest |signal| over the colours, ReLUs passing what both they and deconvnet pass (Springenberg, 2015)."""
+    _need_relu(module, "guided")
     guided = captum_attr().GuidedBackprop(module)
     return _for_each_class(lambda x, target: guided.attribute(x, target=target).abs().amax(1))
 

@@ -154,6 +154,8 @@ def _module(node: Node, for_relevance: bool) -> nn.Module:
         return _with(nn.Linear(into, out, bias="bias" in node.params, device="meta"), node)
     if node.op == "relu":
         return nn.ReLU()
+    if node.op == "clip" and node.attrs["min"] == 0 and not for_relevance:  # ReLU6: captum hooks the ReLU in it
+        return nn.Sequential(nn.ReLU(), Forward(node))
     if node.op in ("max_pool", "avg_pool"):
         return _pool(node)
     if node.op == "lrn":

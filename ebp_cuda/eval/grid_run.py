@@ -62,8 +62,7 @@ def grid_methods(
             if name in ("c-mwp", "mwp"):
                 methods += _excitation(net, name, layers, contrast, rule_sets)
             elif name == "c-mwp-sum":
-                read = _excitation(net, "c-mwp", layers, contrast, rule_sets[:1])
-                methods.append(GridMethod(name, "+".join(layers), sum_of_layers([method.maps for method in read])))
+                methods += _sums(_excitation(net, "c-mwp", layers, contrast, rule_sets), "+".join(layers))
             else:
                 methods.append(_compared(net, name, layers[0], contrast))
         except UnsupportedError as error:
@@ -79,6 +78,14 @@ def _excitation(
         for layer in layers:
             eb = ExcitationBackprop(net, layer, contrast if name == "c-mwp" else None, rules=rules)
             yield GridMethod(shown, layer, eb.attribute)
+
+
+def _sums(methods: Iterable[GridMethod], layers: str) -> Iterable[GridMethod]:
+    by_rules: dict[str, list[Maps]] = {}
+    for method in methods:
+        by_rules.setdefault(method.name, []).append(method.maps)
+    for name, maps in by_rules.items():
+        yield GridMethod(name.replace("c-mwp", "c-mwp-sum"), layers, sum_of_layers(maps))
 
 
 def sum_of_layers(maps: Sequence[Maps]) -> Maps:

@@ -127,11 +127,12 @@ def test_gradient_and_deconvolution_are_those_of_the_pycaffe_face(method: str, m
         caffe.set_strict(True)
 
 
-def test_guided_backprop_passes_what_is_positive_both_ways() -> None:
+@pytest.mark.parametrize("rectifier", [nn.ReLU(), nn.ReLU6()], ids=["relu", "relu6"])
+def test_guided_backprop_passes_what_is_positive_both_ways(rectifier: nn.Module) -> None:
     """Two layers by hand: a signal through a ReLU survives where its input and itself are positive."""
     w1 = torch.tensor([[1.0, -1.0, 0.5], [2.0, 1.0, -3.0], [-1.0, 2.0, 1.0]])
     w2 = torch.tensor([[1.0, -2.0, 3.0], [-1.0, 1.0, 1.0]])
-    module = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.ReLU(), nn.Conv2d(3, 2, 1, bias=False))
+    module = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), rectifier, nn.Conv2d(3, 2, 1, bias=False))
     module[0].weight.data = w1[:, :, None, None]
     module[2].weight.data = w2[:, :, None, None]
     x = torch.tensor([2.0, 1.0, 0.5]).reshape(1, 3, 1, 1)
@@ -146,6 +147,14 @@ def test_guided_backprop_passes_what_is_positive_both_ways() -> None:
         ):
             wanted = ((w2[label] * gate) @ w1).abs().max()
             assert explain(twin)(x, torch.tensor([[label]])).item() == pytest.approx(wanted.item())
+
+
+def test_methods_that_change_relus_want_some() -> None:
+    x = torch.rand(1, 3, 4, 4)
+    graph = ebp_cuda.from_torch(nn.Sequential(nn.Conv2d(3, 2, 1), nn.SiLU()), x).graph
+    for method in (baselines.guided_backprop, baselines.deconvolution):
+        with pytest.raises(ebp_cuda.UnsupportedError, match="at ReLUs, and the network has none"):
+            method(GraphModule(graph, graph.outputs[0]))
 
 
 def test_cam_and_grad_cam_by_hand() -> None:
