@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # at run time `__getattr__` finds these, when they are first 
     from .attribution import Attribution
     from .compat import pycaffe as caffe  # noqa: F401
     from .engine.condition import PrecisionWarning, ShareWarning
+    from .explanation import Explanation, explain
     from .graph import Graph, Node
     from .net import Net, from_torch, load
     from .places import RulesNotice
@@ -32,6 +33,7 @@ aliases.install()
 _HOMES = {
     "api": ("ExcitationBackprop", "contrastive_excitation_backprop", "excitation_backprop"),
     "attribution": ("Attribution",),
+    "explanation": ("Explanation", "explain"),
     "engine.condition": ("PrecisionWarning", "ShareWarning"),
     "graph": ("Graph", "Node"),
     "net": ("Net", "from_torch", "load"),
@@ -43,7 +45,7 @@ _HOMES = {
 is asked for: `ebp-cuda --help` must not."""
 
 _ROOMS = {
-    *("batch", "catalogue", "cli", "compat", "eval", "functional"),
+    *("batch", "catalogue", "cli", "compat", "eval", "explanation", "functional"),
     *("images", "importers", "jit", "models", "ops", "rules"),
 }
 
@@ -67,6 +69,7 @@ __all__ = [
     "Attribution",
     "EBPError",
     "ExcitationBackprop",
+    "Explanation",
     "Graph",
     "InputError",
     "ModelError",
@@ -81,6 +84,7 @@ __all__ = [
     "UnsupportedError",
     "contrastive_excitation_backprop",
     "excitation_backprop",
+    "explain",
     "from_torch",
     "functional",
     "jit",

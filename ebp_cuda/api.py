@@ -122,8 +122,7 @@ class ExcitationBackprop:
         if self._net is not None:  # what was chosen stays chosen
             layer = list(self.places.layers) if self._several else self.places.layers[0]
             contrast_layer, rules = self.places.contrast_layer, self.plan.rules
-        net = self._module if self._net is None else self._net
-        arguments = net, layer, contrast_layer, rules, dtype, device, self.top, graphs, self.max_memory
+        arguments = self.network, layer, contrast_layer, rules, dtype, device, self.top, graphs, self.max_memory
         return partial(type(self), labels=self.labels), (*arguments, self.check_weights)
 
     def _read(self, x: Input) -> Net:
@@ -140,6 +139,11 @@ class ExcitationBackprop:
             kind = type(self._module).__name__
             raise InputError(f"{kind} has not been read yet: call `attribute` first, or give an example= of its input")
         return self._net
+
+    @property
+    def network(self) -> Net | torch.nn.Module:
+        """The network, or the torch module that has not been read yet."""
+        return self._module if self._net is None else self._net
 
     @property
     def plan(self) -> Plan:

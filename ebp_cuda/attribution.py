@@ -15,6 +15,15 @@ class Setting:
     contrast_layer: str | None
     rules: str
 
+    def __str__(self) -> str:
+        layer = self.layer if isinstance(self.layer, str) else ", ".join(self.layer)
+        return f"layer {layer}, contrast {self.contrast_layer or 'none'}, rules {self.rules}"
+
+    def words(self) -> dict[str, str]:
+        """What files that hold results say of it: by "layer", "contrast_layer" and "rules"."""
+        layer = self.layer if isinstance(self.layer, str) else ",".join(self.layer)
+        return {"layer": layer, "contrast_layer": self.contrast_layer or "", "rules": self.rules}
+
 
 @dataclass(frozen=True, repr=False)
 class Attribution:

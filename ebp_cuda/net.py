@@ -248,21 +248,28 @@ def _dim_text(axis: int, length: int | None) -> str:
 
 
 def load(path: str | Path, weights: str | Path | None = None, **options: Any) -> Net:
-    """A network from `net.onnx`, or from `deploy.prototxt` and its `weights.caffemodel`.
+    """A network from `net.onnx`, from `deploy.prototxt` and its `weights.caffemodel`, or from `program.pt2`.
+
+    An archive of torch.export (.pt2) is read so that nothing in it can run. `ebp_cuda.models.open_model` takes names
+    of networks besides.
 
     options: for a prototxt, the fields of `ebp_cuda.importers.caffe.ImportOptions`: phase, input_shapes, labels,
     preprocess, outputs, ignore_unknown, allow_missing, stored_statistics, seed.
     Raises ModelError where a file is missing, malformed or does not fit, UnsupportedError that lists every layer
-    without an importer, InputError for options of a .onnx file.
+    without an importer, InputError for options of a .onnx or .pt2 file.
     """
     from .importers.onnx import load_onnx
 
     path = Path(path)
-    if path.suffix == ".onnx":
+    if path.suffix in (".onnx", ".pt2"):
         if weights is not None or options:
             options_text = ", ".join([*(["weights"] if weights is not None else []), *options])
             raise InputError(f"{path} is complete in itself; {options_text} was given as well")
-        return Net(load_onnx(path))
+        if path.suffix == ".onnx":
+            return Net(load_onnx(path))
+        from .importers.torch import from_archive
+
+        return Net(from_archive(path))
     if path.suffix in (".prototxt", ".pt", ".txt") or weights is not None:
         from .importers.caffe import ImportOptions, import_net
 
@@ -270,7 +277,7 @@ def load(path: str | Path, weights: str | Path | None = None, **options: Any) ->
         graph = load_onnx(imported.model, imported.tensors)
         graph.meta["origin"] = str(path)
         return Net(graph)
-    raise ModelError(f"{path}: wanted a .onnx file, or a .prototxt with its .caffemodel")
+    raise ModelError(f"{path}: wanted a .onnx file, a .pt2 archive, or a .prototxt with its .caffemodel")
 
 
 def from_torch(

@@ -1,4 +1,4 @@
-"""The work behind `ebp-cuda attribute`: files in, maps.npz and overlays out, batch by batch."""
+"""The work behind `ebp-cuda attribute`: files in, maps.npz and pictures out, batch by batch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 
 from ..api import ExcitationBackprop
+from ..attribution import Setting
 from ..errors import InputError, ShapeError
 from ..files import atomic_path, cut_name
-from ..images.maps import overlay, save_image
+from ..images.maps import draw, save_image
 from ..images.photo import EXACT, Decoding, open_photo
 from ..images.preprocess import Preprocess, load_array, prepare
 from ..net import Net
@@ -35,10 +36,10 @@ class Inputs:
     """A batch read from files."""
 
     x: torch.Tensor
-    """float32 [N, C, H, W]."""
+    """float32 [N, C, H, W]; [N, C, L] for a network of sequences, [N, C, T, H, W] for one of volumes."""
     pictures: list[Picture]
     """N images for overlays, [H, W, 3], uint8 or float in 0..1: photos as they are, at most 1024 pixels wide or high,
-    and what arrays look like."""
+    and what arrays look like. Of sequences the signals [C, L], of volumes the frames [T, H, W, 3]."""
     names: list[str]
     """N names, unique, fit for file names."""
 
@@ -47,14 +48,20 @@ class Inputs:
 class Result:
     """The arrays of maps.npz."""
 
-    maps: npt.NDArray[np.float32]
-    """[N, K, h, w], channel sums, unclipped."""
+    maps: npt.NDArray[np.float32] | dict[str, npt.NDArray[np.float32]]
+    """[N, K, h, w], channel sums, unclipped; of several layers by their names."""
     targets: npt.NDArray[np.int64]
     """[N, K]"""
     scores: npt.NDArray[np.float32]
     """[N, classes]"""
-    mass_left: npt.NDArray[np.float32] | None = None
-    """[N, K], as in Attribution; not written."""
+    mass_left: npt.NDArray[np.float32] | dict[str, npt.NDArray[np.float32]]
+    """[N, K], as in Attribution."""
+    setting: Setting
+
+    @property
+    def by_layer(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The maps by their layer, also where there is one."""
+        return self.maps if isinstance(self.maps, dict) else {str(self.setting.layer): self.maps}
 
 
 def preprocess_of(net: Net, changes: Mapping[str, Any]) -> Preprocess:
@@ -66,8 +73,15 @@ def preprocess_of(net: Net, changes: Mapping[str, Any]) -> Preprocess:
     return how
 
 
-def read_inputs(paths: Sequence[Path], how: Preprocess, decoding: Decoding = EXACT) -> Inputs:
+def spatial_axes(net: Net) -> int:
+    """Axes behind the channels of the network's first input: 1 for sequences, 2 for photos, 3 for volumes."""
+    return max(1, len(next(iter(net.graph.inputs.values()))) - 2)
+
+
+def read_inputs(paths: Sequence[Path], how: Preprocess, decoding: Decoding = EXACT, axes: int = 2) -> Inputs:
     """Reads photos (through `how`) and .npy arrays (as they are: preprocessed already) into one batch.
+
+    axes: of `spatial_axes`.
 
     Raises:
         InputError: a file cannot be read.
@@ -77,7 +91,7 @@ def read_inputs(paths: Sequence[Path], how: Preprocess, decoding: Decoding = EXA
     names: list[str] = []
     pictures: list[Picture] = []
     for path in paths:
-        one = read_input(path, how, decoding=decoding)
+        one = read_input(path, how, decoding=decoding, axes=axes)
         x = one.x
         if batches and x.shape[1:] != batches[0].shape[1:]:
             raise ShapeError(
@@ -107,7 +121,9 @@ def attribute(
 
     `target` is what `targets.parse_targets` takes. Raises InputError for it, and whatever the engine refuses.
     """
-    classes = method.run(inputs.x[:1], 0).scores.shape[1]
+    fixed = next(iter(method.net.graph.inputs.values()))[0]
+    batch = fixed or batch
+    classes = method.run(inputs.x[:batch], 0).scores.shape[1]
     if labels and len(labels) != classes:
         raise InputError(f"labels: {len(labels)} names for a model of {classes} classes")
     chosen = parse_targets(target, labels, classes)
@@ -116,14 +132,13 @@ def attribute(
     for start in range(0, len(inputs.x), batch):
         x = inputs.x[start : start + batch]
         parts.append(attribute_batch(method, x, chosen, lambda maps: done(maps / total)))
-    maps, targets, scores, left = (torch.cat(group).cpu() for group in zip(*parts, strict=True))
-    arrays = maps.float().numpy(), targets.numpy().astype(np.int64), scores.float().numpy(), left.float().numpy()
-    return Result(*arrays)
+    maps, targets, scores, left = (_joined(group, 0) for group in zip(*parts, strict=True))
+    return Result(_floats(maps), targets.cpu().numpy().astype(np.int64), _floats(scores), _floats(left), method.setting)
 
 
 def attribute_batch(
     method: ExcitationBackprop, x: torch.Tensor, chosen: list[int] | torch.Tensor | str, done: Callable[[int], None]
-) -> tuple[torch.Tensor, ...]:
+) -> tuple[Any, ...]:
     """Maps, targets, scores and mass left of one batch, as in Attribution.
 
     chosen: "topN", or class indices: for all images, or int64 [N, K]; many classes go in the parts that the method's
@@ -141,32 +156,73 @@ def attribute_batch(
             done(runs[-1].targets.numel())
     method.check()  # what is wrong with these images is not to be told of later ones
     maps, targets, left = (
-        torch.cat(parts, 1) for parts in zip(*[(r.maps, r.targets, r.mass_left) for r in runs], strict=True)
+        _joined(parts, 1) for parts in zip(*[(r.maps, r.targets, r.mass_left) for r in runs], strict=True)
     )
     return maps, targets, runs[0].scores, left
 
 
+def _joined(parts: Sequence[Any], axis: int) -> Any:
+    """Tensors one behind the other; of several layers, each layer's."""
+    if isinstance(parts[0], dict):
+        return {layer: torch.cat([part[layer] for part in parts], axis) for layer in parts[0]}
+    return torch.cat(list(parts), axis)
+
+
+def _floats(tensors: Any) -> Any:
+    if isinstance(tensors, dict):
+        return {layer: _floats(tensor) for layer, tensor in tensors.items()}
+    return tensors.float().cpu().numpy()
+
+
 def write_npz(result: Result, path: Path) -> None:
-    """maps.npz, whole or not at all: maps float32 [N, K, h, w], targets int64 [N, K], scores float32 [N, classes]."""
+    """maps.npz, whole or not at all.
+
+    maps float32 [N, K, h, w], targets int64 [N, K], scores float32 [N, classes], mass_left float32 [N, K], and the
+    texts layer, contrast_layer and rules. Of several layers maps/LAYER and mass_left/LAYER for each, and their names
+    as `layers` in place of `layer`.
+    """
+    arrays: dict[str, Any] = {"targets": result.targets, "scores": result.scores}
+    for name, group in (("maps", result.maps), ("mass_left", result.mass_left)):
+        arrays |= {f"{name}/{layer}": one for layer, one in group.items()} if isinstance(group, dict) else {name: group}
+    words: dict[str, Any] = result.setting.words()
+    if isinstance(result.maps, dict):
+        del words["layer"]
+        words["layers"] = list(result.maps)
+    arrays |= {key: np.array(text) for key, text in words.items()}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, maps=result.maps, targets=result.targets, scores=result.scores)
+        np.savez(file, **arrays)
 
 
-def write_overlays(result: Result, inputs: Inputs, labels: Sequence[str] | None, folder: Path) -> list[Path]:
-    """One PNG per image and class, FOLDER/NAME_INDEX_CLASS.png; makes the folder. Raises InputError where it cannot."""
+def write_overlays(
+    result: Result, inputs: Inputs, labels: Sequence[str] | None, folder: Path, *, smooth: float = 0.0
+) -> list[Path]:
+    """One PNG per image, class and layer, whose text fields say by what it was computed.
+
+    FOLDER/NAME_INDEX_CLASS.png, of several layers FOLDER/NAME_INDEX_CLASS_LAYER.png; makes the folder.
+
+    Raises:
+        InputError: where it cannot.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--overlay {folder}: the folder cannot be made: {error.strerror}") from error
     written = []
-    for picture, name, maps, targets in zip(inputs.pictures, inputs.names, result.maps, result.targets, strict=True):
-        for attribution, index in zip(maps, targets, strict=True):
-            title = class_name(int(index), labels) if labels else ""
-            title = cut_name(re.sub(r"[^\w.-]+", "-", title), _NAME_BYTES)
-            parts = [name, str(index), title]
-            path = folder / ("_".join(part for part in parts if part) + ".png")
-            written.append(save_image(overlay(picture, attribution), path))
+    for layer, layer_maps in result.by_layer.items():
+        words = {**result.setting.words(), "layer": layer}
+        suffix = layer if isinstance(result.maps, dict) else ""
+        for picture, name, maps, targets in zip(inputs.pictures, inputs.names, layer_maps, result.targets, strict=True):
+            for attribution, index in zip(maps, targets, strict=True):
+                title = class_name(int(index), labels) if labels else ""
+                parts = [name, str(index), _for_a_file(title), _for_a_file(suffix)]
+                path = folder / ("_".join(part for part in parts if part) + ".png")
+                image = draw(picture, attribution, smooth=smooth)
+                written.append(save_image(image, path, {**words, "class": f"{index} {title}".strip()}))
     return written
+
+
+def _for_a_file(title: str) -> str:
+    return cut_name(re.sub(r"[^\w.-]+", "-", title), _NAME_BYTES)
 
 
 @dataclass(frozen=True)
@@ -188,6 +244,7 @@ def read_input(
     data: bytes | None = None,
     pictures: bool = True,
     decoding: Decoding = EXACT,
+    axes: int = 2,
 ) -> FileInput:
     """The network inputs of one file: a photo, or a .npy array that is one already.
 
@@ -197,15 +254,19 @@ def read_input(
         data: the file's content, where it has been read already.
         pictures: whether pictures for overlays are wanted.
         decoding: how photos are decoded.
+        axes: of `spatial_axes`.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or is a photo for a network that takes none.
         ShapeError: an array of another shape.
     """
     if Path(path).suffix == ".npy":
-        array = load_array(path, data)
-        shown = [_picture(one, how) for one in array] if pictures else []
-        return FileInput(torch.from_numpy(array), shown, (array.shape[2], array.shape[3]))
+        array = load_array(path, data, axes)
+        shown = [picture_of_input(one, how) for one in array] if pictures else []
+        return FileInput(torch.from_numpy(array), shown, (array.shape[-2], array.shape[-1]))
+    if axes != 2:
+        kind = "sequences [C, L]" if axes == 1 else "volumes [C, T, H, W]"
+        raise InputError(f"{path}: the network takes {kind}; wanted a .npy array of such")
     photo = open_photo(path, data, decoding=decoding, size_wanted=how.size_of)
     return FileInput(prepare(photo, how), [photo.pixels(_shown_size(photo.size))] if pictures else [], photo.size)
 
@@ -223,8 +284,16 @@ def _shown_size(size: tuple[int, ...]) -> tuple[int, int]:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _picture(x: Array, how: Preprocess) -> Picture:
-    """What a network input looks like; inputs of another channel count than a photo's show their mean, min to max."""
+def picture_of_input(x: Array, how: Preprocess) -> Picture:
+    """What a network input [C, H, W] looks like; signals [C, L] are themselves, volumes [C, T, H, W] become frames.
+
+    Inputs of another channel count than a photo's show their mean, min to max.
+    """
+    if x.ndim == 2:
+        return x
+    if x.ndim == 4:
+        frames: Array = np.stack([picture_of_input(x[:, frame], how) for frame in range(x.shape[1])])
+        return frames
     if x.shape[0] == how.channels:
         return how.picture(x)
     grey = x.mean(axis=0)

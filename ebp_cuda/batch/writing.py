@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..attribution import Setting
 from ..errors import InputError
 from ..extras import require
 from ..files import atomic_path, cut_name
@@ -138,12 +139,15 @@ class ShardWriter:
             np.lib.format.write_array(member, np.ascontiguousarray(maps), allow_pickle=False)
 
     def _draw(self, group: Mapped) -> None:
-        assert group.maps is not None and group.targets is not None and group.scores is not None
+        assert group.maps is not None and group.targets is not None
+        assert group.scores is not None and group.mass_left is not None
         images = [image for image in group.images if image.picture is not None]
         names = [f"{image.row:06d}_{_stem(image.name)}" for image in images]
         inputs = Inputs(torch.empty(0), [image.picture for image in images if image.picture is not None], names)
-        result = Result(group.maps, group.targets, group.scores)
-        write_overlays(result, inputs, self._how.labels, self._output.overlay_folder(self._shard))
+        how = self._how
+        setting = Setting(how.layer, how.contrast_layer, how.rules)
+        result = Result(group.maps, group.targets, group.scores, group.mass_left, setting)
+        write_overlays(result, inputs, how.labels, self._output.overlay_folder(self._shard))
 
 
 def _sync(path: Path) -> None:

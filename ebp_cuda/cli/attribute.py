@@ -17,32 +17,38 @@ from .options import Decoding, Files, Photos, Sweep, option, warn_of_preprocess
 @grouped
 def attribute(
     files: Files,
-    inputs: Annotated[list[Path], option("--input", "FILE", "photo or .npy [C,H,W] or [N,C,H,W]; more may follow")],
     sweep: Sweep,
     photos: Photos,
     decoding: Decoding,
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(metavar="INPUT...", help="photos, or .npy [C,H,W] or [N,C,H,W]")
+    ] = None,
+    more: Annotated[list[Path] | None, option("--input", "FILE", "an input too")] = None,
     target: Annotated[str, option("--target", "CLASSES", "281 | 281,282 | top5 | all | class names")] = "top1",
-    more: Annotated[list[Path] | None, typer.Argument(metavar="MORE", help="more inputs")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time")] = 8,
     out: Annotated[Path | None, option("--out", "MAPS.npz", "the maps")] = None,
-    overlay: Annotated[Path | None, option("--overlay", "DIR", "PNGs go here")] = None,
+    overlay: Annotated[Path | None, option("--overlay", "DIR", "PNGs go here; without --out: this folder")] = None,
+    smooth: Annotated[float, option("--smooth", "PART", "blur pictures by this share of their side: 0.02")] = 0.0,
 ) -> None:
-    """Attribution maps of photos or arrays, written to MAPS.npz (maps, targets, scores) and as overlays."""
+    """Attribution maps of photos or arrays, as pictures and as MAPS.npz (maps, targets, scores, and the settings)."""
     from ..batch import photos as work
     from ..files import check_writable
     from ..images.photo import Decoding as How
 
+    paths = [*(more or []), *(inputs or [])]
+    if not paths:
+        raise InputError("attribute: no input; wanted a photo or a .npy file: ebp-cuda attribute PHOTO --model NET")
     if out is None and overlay is None:
-        raise InputError("attribute: nothing to write; give --out MAPS.npz, --overlay DIR, or both")
+        overlay = Path()
     if out is not None:
         check_writable(out)
     net = files.load()
     names = photos.names() or net.labels
     changes = photos.changes()
-    paths = [*inputs, *(more or [])]
-    if any(path.suffix != ".npy" for path in paths):
+    axes = work.spatial_axes(net)
+    if any(path.suffix != ".npy" for path in paths) and axes == 2:
         warn_of_preprocess(net, changes)
-    read = work.read_inputs(paths, work.preprocess_of(net, changes), How(*decoding.settings().values()))
+    read = work.read_inputs(paths, work.preprocess_of(net, changes), How(*decoding.settings().values()), axes)
     method = sweep.of(net)
     with progress_bar() as progress:
         task = progress.add_task("attributing", total=1.0)
@@ -50,12 +56,12 @@ def attribute(
         result = work.attribute(method, read, target, names, batch=batch, done=advance)
     if out is not None:
         work.write_npz(result, out)
-    written = work.write_overlays(result, read, names, overlay) if overlay is not None else []
+    written = work.write_overlays(result, read, names, overlay, smooth=smooth) if overlay is not None else []
     _print_scores(result, read.names, names)
     if out is not None:
-        typer.echo(f"{out}: maps {list(result.maps.shape)}")
+        typer.echo(f"{out}: maps {', '.join(str(list(maps.shape)) for maps in result.by_layer.values())}")
     if written:
-        typer.echo(f"{overlay}: {len(written)} pictures")
+        typer.echo(str(written[0]) if len(written) == 1 else f"{overlay}: {len(written)} pictures")
 
 
 def _print_scores(result: Any, names: list[str], labels: list[str] | None) -> None:
@@ -65,7 +71,9 @@ def _print_scores(result: Any, names: list[str], labels: list[str] | None) -> No
     from ..targets import class_name
 
     table = Table("input", "class", "name", "score", "mass left", box=None, pad_edge=False)
-    for name, targets, scores, left in zip(names, result.targets, result.scores, result.mass_left, strict=True):
+    lefts = result.mass_left
+    first = next(iter(lefts.values())) if isinstance(lefts, dict) else lefts
+    for name, targets, scores, left in zip(names, result.targets, result.scores, first, strict=True):
         for index, part in zip(targets[:20], left, strict=False):
             table.add_row(name, str(index), class_name(int(index), labels), f"{scores[index]:.4g}", f"{part:.2g}")
         if len(targets) > 20:

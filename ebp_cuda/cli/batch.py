@@ -79,6 +79,8 @@ def batch(
     from .. import batch as engine
     from ..batch import ray as distributed
 
+    if sweep.layer and len(sweep.layer) > 1:
+        raise InputError(f"--layer {' --layer '.join(sweep.layer)}: the shards of a run hold maps of one layer")
     cluster = machines.cluster()
     net, changes = files.load(), photos.changes()
     warn_of_preprocess(net, changes)

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from .app import app, progress_bar
-from .options import Weights, model_files, option, read_size
+from .options import Model, Weights, option, read_size
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def bench(
-    model: Annotated[
-        str, option("--model", "NET", "NET.onnx, DEPLOY.prototxt, or a known network: vgg16")
-    ] = "googlenet",
+    model: Model = "googlenet",
     weights: Weights = None,
     layer: Annotated[str | None, option("--layer", "NAME", "where the map is read")] = None,
     contrast_layer: Annotated[str | None, option("--contrast-layer", "NAME", "c-MWP: subtract here")] = None,
@@ -34,7 +32,7 @@ def bench(
     size: Annotated[
         str | None, option("--size", "HEIGHTxWIDTH", "of the input, where the model leaves it open")
     ] = None,
-    rules: Annotated[str, option("--rules", "NAME", "caffe | conserving")] = "caffe",
+    rules: Annotated[str, option("--rules", "NAME", "auto | caffe | conserving")] = "auto",
     device: Annotated[str, option("--device", "NAME", "cpu | cuda")] = "cpu",
     dtype: Annotated[str, option("--dtype", "NAME", "fp32 | tf32 | bf16 | fp64")] = "fp32",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="runs that are timed")] = 10,
@@ -45,21 +43,24 @@ def bench(
 
     EBP_PRINT_KERNELS=1 prints which kernel computes every convolution, and why none of the faster ones.
 
-    A known network has random weights unless --weights are given, and its own layers unless others are named.
+    A network of the catalogue or of a library has random weights unless --weights are given; layers are chosen unless
+    they are named.
     """
     import torch
 
     import ebp_cuda
 
+    from ..places import UNSET
     from .profile import profile as profile_of
 
     if threads is not None:
         torch.set_num_threads(threads)
-    layer, contrast_layer = _places(model, layer, contrast_layer)
     net = _network(model, weights)
     graphs = False if profile else "auto"
-    method = ebp_cuda.ExcitationBackprop(net, layer, contrast_layer, rules, dtype, device, graphs=graphs)
+    contrast = UNSET if contrast_layer is None else contrast_layer
+    method = ebp_cuda.ExcitationBackprop(net, layer, contrast, rules, dtype, device, graphs=graphs)
     x = _input(net, batch, size)
+    typer.echo(f"chosen: {method.setting}", err=True)
     with progress_bar() as progress:
         runs = progress.track(range(rounds), description="measuring")
         target = torch.arange(classes).expand(batch, classes)
@@ -67,17 +68,6 @@ def bench(
             _print_profile(profile_of(method, x, target, runs), batch * classes)
         else:
             _print_times(method, x, target, runs)
-
-
-def _places(model: str, layer: str | None, contrast_layer: str | None) -> tuple[str, str | None]:
-    """Where the map is read and where the contrast is: as given, or a known network's own."""
-    from ..models.catalogue import MODELS
-
-    if layer is not None:
-        return layer, contrast_layer
-    if model not in MODELS:
-        raise InputError(f"bench: give --layer NAME for {model} (`ebp-cuda layers {model}` lists all)")
-    return MODELS[model].layer, contrast_layer or MODELS[model].contrast_layer
 
 
 def _print_times(method: ExcitationBackprop, x: torch.Tensor, target: torch.Tensor, rounds: Iterable[int]) -> None:
@@ -101,16 +91,13 @@ def _print_times(method: ExcitationBackprop, x: torch.Tensor, target: torch.Tens
 
 
 def _network(model: str, weights: Path | None) -> Net:
-    import ebp_cuda
-
+    from ..models import open_model
     from ..models.catalogue import MODELS
     from .profile import known_network
 
-    if model in MODELS and not Path(model).is_file():
-        if weights is not None:
-            raise InputError("--weights belong to a DEPLOY.prototxt; a known network here has random ones")
+    if model in MODELS and weights is None and not Path(model).is_file():
         return known_network(model)
-    return ebp_cuda.load(*model_files(Path(model), weights))
+    return open_model(model, weights, random=True)
 
 
 def _input(net: Net, batch: int, size: str | None) -> Any:

@@ -13,7 +13,7 @@ import typer
 from ..errors import InputError
 from .app import app, progress_bar
 from .grouping import grouped
-from .options import Photos, Weights, check_weights, option
+from .options import Model, Photos, Weights, option
 
 if TYPE_CHECKING:
     from ..eval.methods import Method
@@ -33,16 +33,18 @@ Resize = Annotated[str, option("--resize", "HOW", "map to picture: bicubic | bil
 class Evaluated:
     """The network that is evaluated and the methods that are compared."""
 
-    model: Annotated[Path, option("--model", "FILE", "NET.onnx, DEPLOY.prototxt, or digits: the one that comes along")]
+    model: Model
     weights: Weights = None
     method: Annotated[str, option("--method", "NAMES", "c-mwp,mwp,gradient,deconv,guided,grad-cam,cam,lrp,...|all")] = (
         "c-mwp"
     )
-    layer: Annotated[str | None, option("--layer", "NAME", "where (c-)MWP maps are read; --like knows it")] = None
+    layer: Annotated[
+        str | None, option("--layer", "NAME", "where (c-)MWP maps are read; --like knows it, else chosen")
+    ] = None
     contrast_layer: Annotated[str | None, option("--contrast-layer", "NAME", "c-MWP: subtract here")] = None
     cam_layer: Annotated[str | None, option("--cam-layer", "NAME", "Grad-CAM's; default: the last plane")] = None
     top: Annotated[str | None, option("--top", "NAME", "the class scores, where the model's end is not")] = None
-    rules: Annotated[str, option("--rules", "NAME", "caffe | conserving")] = "caffe"
+    rules: Annotated[str, option("--rules", "NAME", "auto | caffe | conserving")] = "auto"
     device: Annotated[str, option("--device", "NAME", "cpu | cuda")] = "cpu"
     max_memory: Annotated[str, option("--max-memory", "SIZE", "of one pass of (c-)MWP, such as 500MB")] = "2GB"
 
@@ -52,13 +54,15 @@ class Evaluated:
         from ..eval.subject import open_subject
 
         layers = {"layer": self.layer, "contrast": self.contrast_layer, "cam": self.cam_layer, "top": self.top}
-        check_weights(self.model, self.weights)
         asked = method_names(self.method)
         changes = photos.changes() if changes is None else changes
-        subject = open_subject(self.model, self.weights, photos.like, layers, changes)
+        subject = open_subject(self.model, self.weights, photos.like, layers, changes, self.rules)
         methods, refused = build_methods(
-            subject.net, asked, subject.layers, rules=self.rules, device=self.device, max_memory=self.max_memory
+            subject.net, asked, subject.layers, rules=subject.rules, device=self.device, max_memory=self.max_memory
         )
+        if subject.chosen:
+            places = subject.layers
+            typer.echo(f"chosen: layer {places.layer}, contrast {places.contrast}, rules {subject.rules}", err=True)
         for name, reason in refused.items():
             if self.method != "all":
                 raise InputError(f"--method {name}: {reason}")
@@ -107,7 +111,7 @@ def pointing(
     trials, classes = pointing_trials(dataset, root, split, limit)
     listed = read_list(difficult, len(classes)) if difficult is not None else None
     settings = {"task": "pointing", "dataset": dataset, "root": str(root.resolve()), "split": split, "limit": limit}
-    settings |= {"difficult_list": str(difficult) if difficult else None, "rules": network.rules}
+    settings |= {"difficult_list": str(difficult) if difficult else None, "rules": subject.rules}
     with progress("pointing", len(trials)) as done:
         run_pointing(
             subject, methods, trials, classes, how, out, settings,
@@ -137,7 +141,7 @@ def localization(
 
     subject, methods = network.open(photos)
     pictures, wnids = read_imagenet(root, synsets)
-    settings = {"task": "localization", "root": str(root.resolve()), "limit": limit, "rules": network.rules}
+    settings = {"task": "localization", "root": str(root.resolve()), "limit": limit, "rules": subject.rules}
     with progress("localization", len(pictures[:limit])) as done:
         run_localization(
             subject, methods, pictures[:limit], wnids, out, settings,
@@ -173,7 +177,7 @@ def phrase(
     known = _words(subject, words, photos.names())
     boxes = read_proposals(proposals) if proposals is not None else None
     ranking = Ranking(gamma=gamma, resize=resize, tolerance=tolerance)
-    settings = {"task": "phrase", "root": str(root.resolve()), "split": split, "limit": limit, "rules": network.rules}
+    settings = {"task": "phrase", "root": str(root.resolve()), "split": split, "limit": limit, "rules": subject.rules}
     settings |= {"words": str(words) if words else None, "proposals": str(proposals) if proposals else None}
     with progress("phrase", len(captioned)) as done:
         run_phrases(

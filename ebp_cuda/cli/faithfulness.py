@@ -41,10 +41,10 @@ def faithfulness(
         raise InputError(f"--target {target}: top1 or one class was wanted")
     pictures = pictures_in(images)[:limit]
     names = tuple(name for name in (layers or "").split(",") if name)
-    asked = {"task": "faithfulness", "images": str(images.resolve()), "limit": limit, "rules": network.rules}
+    asked = {"task": "faithfulness", "images": str(images.resolve()), "limit": limit, "rules": subject.rules}
     with progress("faithfulness", len(pictures)) as done:
         run_faithfulness(
             subject, methods, pictures, out, asked, FaithfulnessSettings(steps, stages, names, seed),
             target=None if isinstance(chosen, str) else chosen[0],
-            rules=network.rules, device=network.device, done=done,
+            rules=subject.rules, device=network.device, done=done,
         )  # fmt: skip

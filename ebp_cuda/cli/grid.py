@@ -9,14 +9,14 @@ import typer
 
 from ..errors import InputError
 from .evaluate import Out, evaluate, progress
-from .options import Weights, option
+from .options import Model, Weights, option
 
 DIGIT_TILE = 56
 
 
 @evaluate.command("grid")
 def grid(
-    model: Annotated[str, option("--model", "NAME", "efficientnet_lite0, digits, NET.onnx or DEPLOY.prototxt")],
+    model: Model,
     weights: Weights = None,
     method: Annotated[str, option("--method", "NAMES", "c-mwp,mwp,gradient,input-x-gradient,...|all")] = "c-mwp",
     layers: Annotated[str | None, option("--layers", "NAMES", "where (c-)MWP maps are read, with commas")] = None,
@@ -36,9 +36,10 @@ def grid(
     Mosaics are made of photos that scikit-image, scikit-learn and matplotlib install, or of yours. Writes
     DIR/part-*.parquet (every pair), summary.csv (mean and standard errors) and examples.png.
     """
-    from ..eval.grid_command import DIGITS, Drawing, grid_mosaics, open_network, run_grid
+    from ..eval.grid_command import Drawing, grid_mosaics, open_network, run_grid
     from ..eval.grid_run import METHODS, grid_methods
     from ..eval.methods import method_names
+    from ..models.opening import DIGITS
 
     names = method_names(method, METHODS)
     side = tile if tile is not None else DIGIT_TILE if model == DIGITS else 224 // cells
@@ -47,7 +48,7 @@ def grid(
     where = [name.strip() for name in layers.split(",")] if layers else list(network.layers)
     contrast, rule_sets = contrast_layer or network.contrast, (rules or network.rules).split(",")
     if not where or not contrast or not all(rule_sets):
-        raise InputError(f"--model {model}: give --layers, --contrast-layer and --rules for a network of your own")
+        raise InputError(f"--model {model}: nothing to choose the contrast from; give --contrast-layer")
     methods, refused = grid_methods(network.mosaic, names, where, contrast, rule_sets)
     for name, reason in refused.items():
         if method != "all":

@@ -9,10 +9,11 @@ import typer
 
 from .app import app, progress_bar
 from .grouping import grouped
-from .options import InputShapes, Outputs, Photos, Weights, model_files, option, read_outputs, read_shapes
+from .options import InputShapes, Outputs, Photos, Weights, option, read_outputs, read_shapes
 
 if TYPE_CHECKING:
     from ..importers.caffe import ImportReport
+    from ..net import Net
 
 
 @app.command("import")
@@ -55,22 +56,53 @@ def import_model(
 
 @app.command()
 def layers(
-    net: Annotated[Path, typer.Argument(metavar="NET", help="NET.onnx or DEPLOY.prototxt")],
+    net: Annotated[str, typer.Argument(metavar="NET", help="what --model of the other commands takes")],
     weights: Weights = None,
+    candidates: Annotated[bool, typer.Option("--candidates", help="only the good places for a map, and why")] = False,
 ) -> None:
     """List a model's layers, the shapes they write, and the rule each one follows."""
-    import ebp_cuda
+    from ..models import open_model
 
-    typer.echo(ebp_cuda.load(*model_files(net, weights)).summary())
+    network = open_model(net, weights, random=True)
+    if candidates:
+        _print_candidates(network)
+    else:
+        typer.echo(network.summary())
+
+
+def _print_candidates(net: Net) -> None:
+    """The places with what speaks for or against them, and which of them would be taken."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..api import ExcitationBackprop
+
+    setting = ExcitationBackprop(net).setting
+    table = Table("", "layer", "plane", "channels", "depth", "why", box=None, pad_edge=False)
+    for place in net.candidates():
+        mark = "chosen" if place.layer == setting.layer else "good" if place.good else ""
+        plane = "x".join(map(str, place.plane))
+        table.add_row(mark, place.layer, plane, str(place.channels), f"{place.depth:.0%}", place.why)
+    Console(soft_wrap=True).print(table)
+    typer.echo(f"chosen: {setting}")
+
+
+_FETCHED = "googlenet, googlenet_coco, vgg16, vgg19, alexnet, caffenet, resnet50, torchvision:NAME or timm:NAME"
 
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="googlenet, vgg16, ...")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help=_FETCHED)],
     folder: Annotated[Path, option("--out", "DIR", "where the file goes")] = Path("."),
     url: Annotated[str | None, typer.Option("--url", help="another place that serves the same file")] = None,
 ) -> None:
     """Download the original weights of a known model; resumes, verifies, never leaves a half file."""
+    library, _, network = name.partition(":")
+    if library in ("torchvision", "timm"):
+        from ..models.libraries import fetch_library_model
+
+        typer.echo(str(fetch_library_model(library, network)))  # into the library's own cache
+        return
     from ..catalogue.fetch import fetch as fetch_model
 
     typer.echo(str(fetch_model(name, folder, url=url)))

@@ -20,24 +20,29 @@ def option(name: str, metavar: str, text: str) -> Any:
     return typer.Option(name, metavar=metavar, help=text)
 
 
-Weights = Annotated[Path | None, option("--weights", "FILE", "WEIGHTS.caffemodel of a prototxt model")]
+Model = Annotated[
+    str,
+    option(
+        "--model", "NET", "NET.onnx | DEPLOY.prototxt | .pt2 | torchvision:NAME | timm:NAME | efficientnet_lite0 | ..."
+    ),
+]
+Weights = Annotated[Path | None, option("--weights", "FILE", ".caffemodel; .pth or .safetensors of a torch network")]
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a model."""
+    """A model, by its files or its name."""
 
     PANEL: ClassVar[str] = "Model"
 
-    model: Annotated[Path, option("--model", "FILE", "NET.onnx or DEPLOY.prototxt")]
+    model: Model
     weights: Weights = None
 
     def load(self) -> Net:
-        """The network with its weights. Raises InputError where the two files do not belong together."""
-        import ebp_cuda
+        """The network with its weights; see `models.open_model`."""
+        from ..models import open_model
 
-        check_weights(self.model, self.weights)
-        return ebp_cuda.load(*model_files(self.model, self.weights))
+        return open_model(self.model, self.weights)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class Sweep:
     PANEL: ClassVar[str] = "Map"
 
     layer: Annotated[
-        str | None, option("--layer", "NAME", "where the map is read (`ebp-cuda layers` lists all); else chosen")
+        list[str] | None,
+        option("--layer", "NAME", "where the map is read (`ebp-cuda layers` lists all), once or more; else chosen"),
     ] = None
     contrast_layer: Annotated[
         str | None, option("--contrast-layer", "NAME", "c-MWP: subtract here; else chosen where the layer is")
@@ -62,10 +68,12 @@ class Sweep:
         """The method for a network."""
         import ebp_cuda
 
-        named = {key: value for key, value in vars(self).items() if value is not None}
+        named: dict[str, Any] = {key: value for key, value in vars(self).items() if value is not None and value != []}
+        if self.layer and len(self.layer) == 1:
+            named["layer"] = self.layer[0]
         method = ebp_cuda.ExcitationBackprop(net, **named)
-        if self.layer is None:
-            typer.echo(f"chosen: layer {method.layer}, contrast {method.contrast_layer}", err=True)
+        if not self.layer:
+            typer.echo(f"chosen: {method.setting}", err=True)
         return method
 
 
@@ -156,7 +164,8 @@ def warn_of_preprocess(net: Any, changes: dict[str, Any]) -> None:
     if net.preprocess is None and not changes:
         typer.echo(
             f"warning: {net.graph.origin} does not say how photos become its input; taking RGB in 0..1 "
-            "(see --mean, --std, --raw-scale, --channel-order)",
+            "(see --mean, --std, --raw-scale, --channel-order; many want ImageNet's "
+            "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225)",
             err=True,
         )
 
@@ -174,19 +183,6 @@ def read_labels(source: str | None) -> list[str] | None:
     from ..models import labels
 
     return list(labels(source))
-
-
-def check_weights(model: Path, weights: Path | None) -> None:
-    """Raises InputError for a prototxt alone: its parameters would be made up, and so would every result."""
-    if weights is None and model.suffix == ".prototxt":
-        raise InputError(f"--model {model} holds no weights; give --weights WEIGHTS.caffemodel")
-
-
-def model_files(model: Path, weights: Path | None) -> list[Path]:
-    """The arguments of `ebp_cuda.load`. Raises InputError for weights beside a model that carries its own."""
-    if weights is not None and model.suffix == ".onnx":
-        raise InputError(f"--weights {weights}: belongs to a DEPLOY.prototxt, and {model} carries its own")
-    return [model] if weights is None else [model, weights]
 
 
 def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:

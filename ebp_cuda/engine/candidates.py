@@ -76,13 +76,18 @@ def candidates(graph: Graph, shapes: Mapping[str, Sequence[int]], top: str) -> l
 
 def _against(graph: Graph, value: str, plane: tuple[int, ...], joined: Collection[tuple[int, ...]]) -> str:
     """Why the automatic choice would leave a place out, or ""."""
-    if min(plane) < SHORT_SIDE:
+    if _short_side(plane) < SHORT_SIDE:
         return f"a plane of less than {SHORT_SIDE} pixels"
     if _is_read_without_overlap(graph, value):
         return "the convolution behind it has a stride and no overlap: dots"
     if plane in joined and not _joins(graph, value):
         return "inside a block: branches join further up"
     return ""
+
+
+def _short_side(plane: Sequence[int]) -> int:
+    """Pixels along the short side of a frame: the time of a video, in front of it, is short in most."""
+    return min(plane[-2:])
 
 
 def _joins(graph: Graph, value: str) -> bool:
@@ -107,9 +112,9 @@ def choose_layer(plan: Plan, places: Sequence[Candidate], top: str, contrast: st
         UnsupportedError: a layer above each of them has no rule.
     """
     good = [place for place in places if place.good]
-    largest = max((min(place.plane) for place in places), default=0)
+    largest = max((_short_side(place.plane) for place in places), default=0)
     # a small input has no such plane behind its first block: then the largest ones count as good
-    good = good or [place for place in places if min(place.plane) == largest]
+    good = good or [place for place in places if _short_side(place.plane) == largest]
     planes = list(dict.fromkeys(place.plane for place in good))[::-1]
     order = [place for plane in planes for place in good if place.plane == plane]
     refused: EBPError | None = None

@@ -9,18 +9,19 @@ from typing import Any
 
 import torch
 
+from ..api import ExcitationBackprop
 from ..batch.identity import graph_digest
 from ..errors import InputError
 from ..images.maps import Panel, figure, overlay, save_figure
 from ..images.preprocess import Preprocess
-from ..net import Net, from_torch, load
+from ..models import digits, efficientnet_lite0, labels, open_model
+from ..models.opening import DIGITS, EFFICIENTNET
+from ..net import Net, from_torch
 from .grid import Mosaic, draw_mosaics
 from .grid_photos import cut_tiles, prepared, read_photos, shipped_photos
 from .grid_run import GridMethod, grid_summary, play_grid
 from .records import Records, Row, write_csv
 from .report import print_table
-
-EFFICIENTNET, DIGITS = "efficientnet_lite0", "digits"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class GridNetwork:
     mosaic: Net
     how: Preprocess
     layers: tuple[str, ...]
-    """Where MWP and c-MWP are read by default; empty for a network from a file, as are the next two."""
+    """Where MWP and c-MWP are read by default."""
     contrast: str
     rules: str
 
@@ -41,7 +42,7 @@ class Drawing:
     """What the mosaics of a run are made of."""
 
     model: str
-    """efficientnet_lite0, digits, or a file."""
+    """As `models.open_model` takes it."""
     cells: int
     """Tiles on a side."""
     tile: int
@@ -55,37 +56,34 @@ class Drawing:
 
 
 def open_network(drawing: Drawing, weights: Path | None) -> GridNetwork:
-    """The network by name or from a file, for mosaics of that size.
+    """The network, for mosaics of that size.
 
     Raises:
-        InputError: for a network from a file whose input has another size than the mosaics.
+        InputError: the input has another size than the mosaics.
     """
-    from ..models import digits, efficientnet_lite0, labels
-
     model, side = drawing.model, drawing.tile * drawing.cells
-    if model == EFFICIENTNET:
-        module = efficientnet_lite0.load()
+    if model == EFFICIENTNET:  # read twice, since a torch module is read for one size
+        module = efficientnet_lite0.load(weights)
         small, large = (
             from_torch(module, torch.zeros(1, 3, size, size), labels=labels("imagenet"))
             for size in (drawing.tile, side)
         )
         how = Preprocess.from_dict(efficientnet_lite0.PREPROCESS)
         return GridNetwork(small, large, how, ("blocks.5", "blocks.10", "blocks.15"), "pool", "conserving")
+    net = open_model(model, weights)
+    how = Preprocess.from_dict(net.preprocess)
     if model == DIGITS:
-        net = digits.load()
         if side != digits.scenes.SIZE:
             raise InputError(f"--model digits takes {digits.scenes.SIZE} x {digits.scenes.SIZE} pixels, not {side}")
-        how = Preprocess.from_dict(digits.PREPROCESS)
         return GridNetwork(net, net, how, (digits.LAYER, "pool2", "pool3"), digits.CONTRAST_LAYER, "caffe")
-    net = load(Path(model), weights)
     size = next(iter(net.graph.inputs.values()))[2:4]
     if any(pixels not in (None, side) for pixels in size):
         raise InputError(
             f"--model {model}: its input is {size[0]} x {size[1]} and a mosaic has {side} pixels on a side; "
             "wanted a network of free size, or another --tile"
         )
-    how = Preprocess.from_dict(net.preprocess)
-    return GridNetwork(net, net, how, (), "", "")
+    setting = ExcitationBackprop(net).setting
+    return GridNetwork(net, net, how, (str(setting.layer),), setting.contrast_layer or "", setting.rules)
 
 
 def grid_mosaics(network: GridNetwork, drawing: Drawing) -> list[Mosaic]:

@@ -7,14 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..api import ExcitationBackprop
 from ..batch.identity import graph_digest
 from ..errors import InputError
 from ..images.preprocess import Preprocess
-from ..net import Net, load
+from ..models import digits, open_model
+from ..models import model as known_model
+from ..models.opening import DIGITS
+from ..net import Net
+from ..places import UNSET
 from .methods import Layers
-
-DIGITS = "digits"
-"""`--model digits`: the trained network that comes with this package."""
 
 
 @dataclass(frozen=True)
@@ -26,37 +28,49 @@ class EvaluatedModel:
     layers: Layers
     network: str | None
     """Its name in the catalogue, by which published numbers are found; None where unknown."""
+    rules: str = "auto"
+    """The rule set of (c-)MWP."""
+    chosen: bool = False
+    """Whether nobody named the layer."""
 
 
 def open_subject(
-    model: Path, weights: Path | None, like: str | None, layers: Mapping[str, str | None], changes: Mapping[str, Any]
+    model: str,
+    weights: Path | None,
+    like: str | None,
+    layers: Mapping[str, str | None],
+    changes: Mapping[str, Any],
+    rules: str = "auto",
 ) -> EvaluatedModel:
-    """The network in `model` (and `weights`), or the digits network for "digits".
+    """The network that `models.open_model` gives, where the maps are read as the caller says or as it is chosen.
 
-    like: a network of the catalogue, whose layers and preprocessing are taken where nothing else is given. layers:
-    fields of `Layers`, None for what is not given. changes: preprocessing fields, as of the command line.
-    Raises InputError where the layer of the maps remains unknown, and whatever loading refuses.
+    Args:
+        model: as for `open_model`, as are the weights.
+        weights: of the network.
+        like: a network of the catalogue, whose layers and preprocessing are taken where nothing else is given.
+        layers: fields of `Layers`, None for what is not given.
+        changes: preprocessing fields, as of the command line.
+        rules: of `ExcitationBackprop`.
+
+    Raises:
+        InputError: no such layer, and whatever opening refuses.
     """
-    from ..models import digits
-    from ..models import model as known_model
-
+    net = open_model(model, weights)
     default: dict[str, str | None] = {}
-    if str(model) == DIGITS and not model.exists():
-        net = digits.load()
-        default = {"layer": digits.LAYER, "contrast": digits.CONTRAST_LAYER}
-    else:
-        net = load(model, weights)
     if like is not None:
         entry = known_model(like)
         default = {"layer": entry.layer, "contrast": entry.contrast_layer}
-    chosen = {**default, **{key: value for key, value in layers.items() if value is not None}}
-    if chosen.get("layer") is None:
-        raise InputError("--layer: where are the maps read? Name a layer (`ebp-cuda layers` lists all) or give --like")
-    for name in (value for value in chosen.values() if value is not None):
+    elif model == DIGITS and not Path(model).is_file():
+        default = {"layer": digits.LAYER, "contrast": digits.CONTRAST_LAYER}
+    named = {**default, **{key: value for key, value in layers.items() if value is not None}}
+    setting = ExcitationBackprop(
+        net, named.get("layer"), named.get("contrast") or UNSET, rules, top=named.get("top")
+    ).setting
+    for name in (value for value in named.values() if value is not None):
         net.graph.resolve(name)
     how = Preprocess.from_dict(net.preprocess).override(**changes)
-    where = Layers(str(chosen["layer"]), chosen.get("contrast"), chosen.get("top"), chosen.get("cam"))
-    return EvaluatedModel(net, how, where, like)
+    where = Layers(str(setting.layer), setting.contrast_layer, named.get("top"), named.get("cam"))
+    return EvaluatedModel(net, how, where, like, setting.rules, named.get("layer") is None)
 
 
 def output_count(subject: EvaluatedModel) -> int:

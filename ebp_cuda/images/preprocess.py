@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from PIL import Image
 
 from ..errors import InputError, ShapeError, nearest_names
 from ..files import open_regular, refused_unless_readable
+from .npy import PLACES, check_head
 from .photo import Photo, open_photo
 
 Array = npt.NDArray[np.float32]
@@ -86,6 +87,37 @@ class Preprocess:
             if key not in known:
                 raise InputError(f"preprocess: no field {key!r}{nearest_names(key, known)}")
         return cls(**{key: value for key, value in values.items() if value is not None})
+
+    @classmethod
+    def from_timm(cls, config: Any) -> Preprocess:
+        """What a timm model's data config says; the whole photo is resized to the input's size, where timm cuts a crop.
+
+        config: the model, its `pretrained_cfg`, or what `timm.data.resolve_model_data_config` gives. Raises InputError.
+        """
+        config = getattr(config, "pretrained_cfg", config)
+        if not isinstance(config, Mapping) or not {"input_size", "mean", "std"} <= set(config):
+            raise InputError(f"from_timm: got a {type(config).__name__}; wanted a timm model or its pretrained_cfg")
+        channels, *size = config["input_size"]
+        order = "GRAY" if channels == 1 else "RGB"
+        return cls(
+            tuple(size), channel_order=order, mean=tuple(config["mean"]), std=tuple(config["std"]),
+            interpolation=_known_filter(config.get("interpolation")),
+        )  # fmt: skip
+
+    @classmethod
+    def from_torchvision(cls, weights: Any) -> Preprocess:
+        """What torchvision's transforms say; the whole photo is resized to the crop's size, where they cut a crop.
+
+        weights: such as `ResNet50_Weights.DEFAULT`, or its `transforms()`. Raises InputError.
+        """
+        preset = weights.transforms() if callable(getattr(weights, "transforms", None)) else weights
+        mean, std = getattr(preset, "mean", None), getattr(preset, "std", None)
+        if mean is None or std is None:
+            raise InputError(f"from_torchvision: got a {type(preset).__name__}; wanted weights with mean and std")
+        size = [*(getattr(preset, "crop_size", None) or getattr(preset, "resize_size", None) or ())]
+        sides = (size[0], size[-1]) if size else None
+        method = getattr(getattr(preset, "interpolation", None), "value", None)
+        return cls(sides, mean=tuple(mean), std=tuple(std), interpolation=_known_filter(method))
 
     def to_dict(self) -> dict[str, Any]:
         """The metadata dict, made of JSON values only; mean and std have one entry per channel."""
@@ -164,6 +196,11 @@ class Preprocess:
         return np.clip(image, 0, 1).astype(np.float32)
 
 
+def _known_filter(name: object) -> str:
+    """The filter of that name; bilinear for those that are not used here."""
+    return str(name) if name in _FILTERS else "bilinear"
+
+
 def load_image(path: str | Path, data: bytes | None = None, *, upright: bool = True) -> Array:
     """The photo in a file as float32 [H, W, 3], RGB, 0..1: `open_photo`, as one array; of a grey photo a read-only one.
 
@@ -184,12 +221,13 @@ def load_image(path: str | Path, data: bytes | None = None, *, upright: bool = T
     return np.broadcast_to(_as_unit_float(pixels[..., :1]), pixels.shape)  # grey: one channel in memory
 
 
-def load_array(path: str | Path, data: bytes | None = None) -> Array:
+def load_array(path: str | Path, data: bytes | None = None, axes: int = 2) -> Array:
     """A network input from a .npy file: float32 [N, C, H, W]; [C, H, W] gains N = 1.
 
     Args:
         path: the file; where `data` is given, its name in errors.
         data: the file's content, where it has been read already.
+        axes: behind the channels: 1 for sequences [N, C, L], 3 for volumes [N, C, T, H, W].
 
     Raises:
         InputError: a missing, truncated or object file, NaN or infinity.
@@ -200,37 +238,13 @@ def load_array(path: str | Path, data: bytes | None = None) -> Array:
         open_regular(path) if data is None else io.BytesIO(data) as file,
         np.errstate(over="ignore"),  # what float32 cannot hold is infinite then, and refused below
     ):
-        _check_array_head(path, file)
+        check_head(path, file, axes)
         array = np.load(file, allow_pickle=False)
-        array = np.ascontiguousarray(array if array.ndim == 4 else array[None], dtype=np.float32)
+        array = np.ascontiguousarray(array if array.ndim == axes + 2 else array[None], dtype=np.float32)
     if not np.isfinite(array).all():
         place = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-        raise InputError(f"{path}: NaN or infinity at [n, c, y, x] = {place}; finite numbers were wanted")
+        raise InputError(f"{path}: NaN or infinity at [n, c, {PLACES[axes]}] = {place}; finite numbers were wanted")
     return array
-
-
-def _check_array_head(path: str | Path, file: IO[bytes]) -> None:
-    """Refuses by the head alone what is no array that a network could take, before memory is taken for it."""
-    version = np.lib.format.read_magic(file)
-    if version not in _NPY_HEADS:
-        raise InputError(f"{path}: a .npy file of version {version}; 1.0, 2.0 or 3.0 was wanted")
-    shape, _, dtype = _NPY_HEADS[version](file)
-    if dtype.kind not in "fiub":
-        raise InputError(f"{path}: a .npy array of real numbers was wanted, got {dtype}")
-    if len(shape) not in (3, 4) or 0 in shape:
-        raise ShapeError(f"{path}: an array [C, H, W] or [N, C, H, W] was wanted, got {str(list(shape))[:200]}")
-    head = file.tell()
-    held = file.seek(0, io.SEEK_END) - head
-    if math.prod(shape) * dtype.itemsize > held:
-        raise InputError(f"{path}: its head says {str(list(shape))[:200]} of {dtype}, and it holds {held} bytes")
-    file.seek(0)
-
-
-_NPY_HEADS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-    (3, 0): np.lib.format.read_array_header_2_0,  # the same but for the letters of field names, which are refused
-}
 
 
 def prepare(

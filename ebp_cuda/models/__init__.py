@@ -5,6 +5,7 @@ models.names()                      # ['googlenet', 'googlenet_coco', 'vgg16', .
 text = models.prototxt("vgg16")     # the original layer and blob names
 models.labels("imagenet")[285]      # 'Egyptian cat'
 models.model("vgg16").layer         # 'pool4'
+models.open_model("torchvision:resnet50", "weights.pth")   # a Net, from a file or by a name
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from ebp_cuda.errors import InputError, ShapeError, nearest_names
 
 from ._data import FOLDER
 from .catalogue import MODELS, Model, Weights
+from .opening import open_model
 
-__all__ = ["Model", "Weights", "labels", "model", "names", "preprocess", "prototxt", "recognize"]
+__all__ = ["Model", "Weights", "labels", "model", "names", "open_model", "preprocess", "prototxt", "recognize"]
 
 _LABELS = FOLDER / "labels"
 

@@ -100,7 +100,8 @@ def test_attribute_writes_what_python_computes(run: Run, model: Path, inputs: Pa
     code, printed, _ = run("attribute", *files, "--target", "3,0", *MAP)
     assert code == 0 and "[2, 2, 15, 19]" in printed and "drum" in printed
     with np.load(out) as written:
-        assert sorted(written) == ["maps", "scores", "targets"]
+        assert sorted(written) == [*("contrast_layer", "layer", "maps", "mass_left", "rules", "scores", "targets")]
+        assert [str(written[key]) for key in ("layer", "contrast_layer", "rules")] == ["n0", "pp", "caffe"]
         maps, targets, scores = written["maps"], written["targets"], written["scores"]
     assert (maps.dtype, targets.dtype, scores.dtype) == (np.float32, np.int64, np.float32)
     assert targets.tolist() == [[3, 0], [3, 0]] and scores.shape == (2, 6)
@@ -242,9 +243,34 @@ def test_refusals_leave_one_line_and_no_file(run: Run, model: Path, broken: Path
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_nothing_to_write_is_refused(run: Run, model: Path, inputs: Path) -> None:
-    code, _, err = run("attribute", "--model", model, "--input", inputs / "x.npy", "--target", "1", "--layer", "n0")
-    assert code == 2 and "--out" in err
+def test_without_a_word_where_to_pictures_go_into_this_folder(
+    run: Run, model: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    code, printed, err = run("attribute", inputs / "x.npy", "--model", model, "--target", "1")
+    assert code == 0 and "chosen: layer " in err and "2 pictures" in printed
+    pictures = sorted(Path().iterdir())
+    assert [path.name for path in pictures] == ["x_0_1_dog.png", "x_1_1_dog.png"]
+    said = Image.open(pictures[0]).text
+    assert f"chosen: layer {said['layer']}, contrast {said['contrast_layer']}, rules {said['rules']}" in err
+    assert said["class"] == "1 dog"
+    code, _, err = run("attribute", "--model", model)
+    assert code == 2 and "no input; wanted a photo" in err
+
+
+def test_several_layers_are_written_beside_one_another(run: Run, model: Path, inputs: Path, tmp_path: Path) -> None:
+    out, pictures = tmp_path / "maps.npz", tmp_path / "pictures"
+    files = ["attribute", inputs / "x.npy", "--model", model, "--target", "3,0"]
+    assert run(*files, "--layer", "n0", "--layer", "pp", "--out", out, "--overlay", pictures)[0] == 0
+    assert run(*files, "--layer", "n0", "--out", tmp_path / "one.npz")[0] == 0
+    with np.load(out) as several, np.load(tmp_path / "one.npz") as one:
+        assert several["layers"].tolist() == ["n0", "pp"] and "maps" not in several and "layer" not in several
+        np.testing.assert_allclose(several["maps/n0"], one["maps"], rtol=1e-4, atol=1e-8)
+        assert several["maps/pp"].shape[:2] == several["mass_left/pp"].shape == (2, 2)
+    assert len(list(pictures.glob("x_0_*_n0.png"))) == len(list(pictures.glob("x_0_*_pp.png"))) == 2
+    code, _, err = run("batch", inputs, "--model", model, "--layer", "n0", "--layer", "pp", "--out", tmp_path / "b")
+    assert code == 2 and "maps of one layer" in err
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", None])

@@ -85,10 +85,9 @@ def test_bench_tells_time_rate_and_memory(monkeypatch: pytest.MonkeyPatch, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", PROTOTXT], r"give --layer NAME"),
         (["--model", "vgg", "--layer", "pool4"], r"error: .*vgg"),
         (["--model", "alexnet", "--size", "224"], r"--size 224: input 'data' has the size 227x227"),
-        (["--model", "alexnet", "--weights", CAFFEMODEL], r"--weights belong to a DEPLOY.prototxt"),
+        (["--model", "alexnet", "--weights", CAFFEMODEL], r"no parameters for layer 'conv1'"),
     ],
 )
 def test_bench_refuses(

@@ -97,10 +97,7 @@ def test_faithfulness(ebp: Run, tmp_path: Path) -> None:
         (["--dataset", "voc07", "--root", ".", "--model", "digits", "--method", "grads"], "nearest: gradient"),
         (["--dataset", "voc07", "--root", ".", "--model", "digits", "--layer", "pool9"], "no layer or blob 'pool9'"),
         (["--dataset", "voc07", "--root", ".", "--model", str(DEPLOY)], "holds no weights; give --weights"),
-        (
-            ["--dataset", "voc07", "--root", ".", "--model", str(DEPLOY), "--weights", str(WEIGHTS)],
-            "--layer: where are",
-        ),
+        (["--dataset", "voc07", "--root", ".", "--model", "vgg16"], "is not in this folder; give --weights FILE"),
         (["--dataset", "voc07", "--root", ".", "--model", "digits", "--protocol", "paper"], "--protocol 'paper'"),
     ],
 )

@@ -32,6 +32,7 @@ FLOORS = (
     ("compat",),
     ("catalogue",),
     ("batch",),
+    ("explanation",),
     ("eval",),
     ("cli",),
     ("__main__",),

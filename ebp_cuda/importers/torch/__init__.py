@@ -1,5 +1,5 @@
-"""Torch modules through torch.export: `from_module` gives their `Graph`."""
+"""Torch modules through torch.export: `from_module` and `from_archive` give their `Graph`."""
 
-from .importer import from_module
+from .importer import from_archive, from_module
 
-__all__ = ["from_module"]
+__all__ = ["from_archive", "from_module"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.export import ExportedProgram
 from ...errors import InputError, UnsupportedError
 from ...graph import Graph
 from ..gates import gates_last
+from .archive import load_archive
 from .inplace import reads_as_functional, refuse_written_state
 from .messages import first_line, why_not_traced
 from .program import read_program
@@ -89,6 +91,29 @@ def from_module(
         graph.meta["labels"] = [str(label) for label in labels]
     if preprocess is not None:
         graph.meta["preprocess"] = dict(preprocess)
+    return graph
+
+
+def from_archive(path: str | Path, *, trust: bool = False) -> Graph:
+    """The graph of a program that torch.export.save wrote (.pt2), by the module paths that it was exported with.
+
+    It takes as many images, and of such sizes, as it was exported for.
+
+    Args:
+        path: the file.
+        trust: see `archive.load_archive`.
+
+    Raises:
+        ModelError: where the file is missing or no such archive.
+        UnsupportedError: where it holds more than tensors, operators and sizes, and listing every ATen operation that
+            has no counterpart.
+    """
+    program = load_archive(path, trust=trust)
+    with _TRACING, torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        refuse_written_state(program, str(path))
+        graph, _ = _converted(program, str(path), one_image=False)
+    graph.meta["source"] = "torch"
     return graph
 
 
