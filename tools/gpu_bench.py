@@ -1,15 +1,17 @@
 """Time of contrastive maps on a GPU: ours, our algorithm on torch's parts, TorchRay's, and the computed floor.
 
     python tools/gpu_bench.py [--dtypes fp32,tf32,bf16] [--seconds 200] [--out FOLDER] [--peers] [--predicted FILE]
-        [--rehearse]
+        [--choices FILE] [--rehearse]
 
 GoogLeNet at pool2 and VGG16 at pool4, batches of 1 and 64, one class and 80 (VGG16: 20); seeded random weights, made on
 the fly. Every time is the median of timed calls after three untimed ones, by CUDA events, one call in flight. Ours is
 the whole call of `attribute`, replayed as a CUDA graph, and beside it the same call run eagerly; the yardstick too is
 timed either way. The peers may use tf32 exactly where we do: never in the rows of fp32, always in those of tf32 and
 bf16. Ours is timed twice, before and after the peers; a difference smaller than that between the two is noise. Writes
-DEVICE-DATE.json and .md, anew after every row, the most telling rows first. --peers: the peers too, which take most of
-the time (the files are then DEVICE-DATE-peers). --predicted: rows of predict_gpu.py, to stand beside the measured ones.
+DEVICE-DATE.json anew after every row, the most telling rows first, and prints the table at the end. --peers: the peers
+too, which take most of the time (the file is then DEVICE-DATE-peers). --predicted: rows of predict_gpu.py, to stand
+beside the measured ones. --choices: rows of gpu_tune.py, by which kernels are chosen instead of the project's (the file
+is then DEVICE-DATE-choices).
 --rehearse runs it all on the CPU with two tiny networks, whose times mean nothing.
 """
 
@@ -37,6 +39,7 @@ sys.path.insert(0, str(ROOT))
 
 from autograd_peer import AutogradPeer  # noqa: E402
 from bench import random_net  # noqa: E402
+from gpu_choices import tried  # noqa: E402
 from gpu_floor import PRODUCTS, Ceilings, floor_seconds, measure_ceilings, tf32, timings, work  # noqa: E402
 from gpu_rows import Row, table  # noqa: E402
 from torch_sweep import TorchSweep  # noqa: E402
@@ -259,6 +262,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the results")
     parser.add_argument("--peers", action="store_true", help="time the peers, too")
     parser.add_argument("--predicted", type=Path, help="rows of predict_gpu.py")
+    parser.add_argument("--choices", type=Path, help="another table of kernels, of gpu_tune.py")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU with tiny networks")
     return parser.parse_args()
 
@@ -311,18 +315,22 @@ def main() -> int:
     print(head, flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     name = f"{re.sub(r'[^A-Za-z0-9]+', '-', facts['device']).strip('-').lower()}-{facts['date']}"
-    name += "-peers" if args.peers else ""
+    name += ("-peers" if args.peers else "") + ("-choices" if args.choices else "")
+
+    texts: list[str] = []
 
     def keep(rows: list[Row], skipped: list[str]) -> None:
         results = {"facts": facts, "ceilings": asdict(ceilings), "rows": [asdict(r) for r in rows], "skipped": skipped}
+        with atomic_path(args.out / f"{name}.json") as path:
+            path.write_text(json.dumps(results, indent=1), encoding="utf-8")
         text = f"# c-MWP on {facts['device']}\n\n{head}\n\n{table(rows)}"
-        text += "".join(f"* not measured, the time was up: {row}\n" for row in skipped)
-        for suffix, content in ((".json", json.dumps(results, indent=1)), (".md", text)):
-            with atomic_path(args.out / f"{name}{suffix}") as path:
-                path.write_text(content, encoding="utf-8")
+        texts.append(text + "".join(f"* not measured, the time was up: {row}\n" for row in skipped))
+        if rows and not skipped:  # an ended process leaves what it measured
+            print(text.split("\n\n")[2].splitlines()[-1], flush=True)
 
-    complete = measure_all(args, device, ceilings, keep)
-    print((args.out / f"{name}.md").read_text())
+    with tried(args.choices):
+        complete = measure_all(args, device, ceilings, keep)
+    print(texts[-1])
     return 0 if complete else 1
 
 

@@ -7,8 +7,8 @@ Needs a Python with torch (CUDA), numpy, onnx, protobuf, typer, rich, pillow, ma
 nvcc; nothing is fetched and nothing installed: the library is built in place, for this GPU only unless EBP_CUDA_ARCHS
 says otherwise. Steps that can run side by side do, each in a process of its own, so that one that fails or hangs hides
 no other; their output goes to FOLDER/PART.log as they end. The exit code is 1 if any failed. FOLDER holds what must be
-kept, a few small files. --rehearse runs every step on the CPU: the kernels in the emulator, tests collected and not
-run, tiny networks. gpu_steps.py says what the steps are.
+kept, in fewer than 8 files of less than 16 MB; more is a failure, too. --rehearse runs every step on the CPU: the
+kernels in the emulator, tests collected and not run, tiny networks. gpu_steps.py says what the steps are.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from pathlib import Path
 
 from gpu_steps import LIMITS, ROOT, Step, steps
 
+MOST_FILES, LARGEST_FILE = 7, 16 << 20
 LEFT_OUT = "left out: no compute-sanitizer, or no GPU for it"
-SHOWN = ("predict", "rows", "schedules", "profile", "peers")
+SHOWN = ("predict", "rows", "schedules", "forward by a library", "tuned rows", "profile", "peers")
 """Steps whose output's end is printed in any case: tables."""
 
 
@@ -103,6 +104,15 @@ def run_all(part: str, planned: list[Step], whole: Path, until: float) -> list[O
     return outcomes
 
 
+def too_much(out: Path, since: float) -> str:
+    """What of the files that a part wrote is more than may be brought back from a machine, or nothing."""
+    written = [path for path in out.rglob("*") if path.is_file() and path.stat().st_mtime >= since]
+    large = [path.name for path in written if path.stat().st_size >= LARGEST_FILE]
+    if len(written) > MOST_FILES:
+        return f"{len(written)} files in {out}, wanted at most {MOST_FILES}"
+    return f"{', '.join(large)} in {out} with more than {LARGEST_FILE >> 20} MB" if large else ""
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Build, test, watch and time ebp_cuda on a GPU.")
     parser.add_argument("--part", choices=tuple(LIMITS), required=True)
@@ -123,7 +133,7 @@ def main() -> int:
     whole = out / f"{args.part}.log"
     whole.write_text("")
     planned = [step for step in steps(args.part, args.rehearse, out) if step.name not in args.skip.split(",")]
-    until = time.monotonic() + (3600 if args.rehearse else LIMITS[args.part])
+    since, until = time.time(), time.monotonic() + (3600 if args.rehearse else LIMITS[args.part])
     outcomes = run_all(args.part, planned, whole, until)
     print(f"\nlogs in {whole}")
     for outcome in outcomes:
@@ -132,7 +142,9 @@ def main() -> int:
     failed = sum(bool(outcome.trouble) for outcome in outcomes) - left_out
     rehearsed = " (rehearsed on the CPU)" if args.rehearse else ""
     print(f"{len(outcomes) - failed - left_out} steps went well, {failed} failed, {left_out} left out{rehearsed}")
-    return 1 if failed else 0
+    if excess := too_much(out, since):
+        print(f"too much to bring back: {excess}")
+    return 1 if failed or excess else 0
 
 
 if __name__ == "__main__":

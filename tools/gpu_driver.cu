@@ -1,15 +1,16 @@
 // Launches every kernel of csrc/cuda without torch: checked against a plain loop, watched by compute-sanitizer, or
 // timed.
 //
-//   gpu_driver check          every admitted schedule of a few convolutions, and the other kernels once; exit code 1 if
-//   wrong gpu_driver time           reads layers from stdin, one a line, and times every admitted schedule of each:
-//                             name batch below above height width kernel stride padding way (up, down or pair)
+//   gpu_driver check     every admitted schedule of a few convolutions, and the other kernels once; exit code 1 if
+//   wrong gpu_driver time      reads layers from stdin, one a line, and times every admitted schedule of each:
+//                        name batch below above height width kernel stride padding way (up, down or pair)
 //
 // Prints a line per result and flushes it, so that whatever ends the process early hides nothing before it. Built with
 // -DEBP_EMULATOR against csrc/emu it runs on a CPU, where the times mean nothing.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -52,7 +53,17 @@ class Array {
  public:
   explicit Array(std::size_t size)
       : size_(size), data_(static_cast<T*>(allocate(std::max<std::size_t>(size, 1) * sizeof(T)))) {}
-  explicit Array(const std::vector<T>& values) : Array(values.size()) { copy(data_, values.data(), size_ * sizeof(T)); }
+  explicit Array(const std::vector<T>& values) : Array(values.size(), values) {}
+  // The values over and over.
+  Array(std::size_t size, const std::vector<T>& values) : Array(size) {
+    std::size_t done = std::min(size, values.size());
+    copy(data_, values.data(), done * sizeof(T));
+    while (done < size) {
+      const std::size_t more = std::min(done, size - done);
+      copy(data_ + done, data_, more * sizeof(T));
+      done += more;
+    }
+  }
   Array(const Array&) = delete;
   ~Array() { release(data_); }
   T* at() const { return data_; }
@@ -84,6 +95,8 @@ struct Layer {
     return {batch, below, above, 1, h, w, last(below, height, width), last(above, h.out, w.out)};
   }
   Strides weights() const { return {int64_t(kernel) * kernel * below, 1, int64_t(kernel) * below, below}; }
+  std::size_t weight() const { return std::size_t(above) * kernel * kernel * below; }
+  std::size_t source() const { return down() ? upper() : lower(); }
   std::size_t lower() const { return std::size_t(batch) * height * width * below; }
   std::size_t upper() const { return std::size_t(batch) * axis(height).out * axis(width).out * above; }
 };
@@ -133,13 +146,14 @@ std::string name_of(const Schedule& s) {
 // One layer's tensors on the device, and its launches.
 class Case {
  public:
-  explicit Case(const Layer& l)
+  // No more than `most` values are drawn; larger tensors repeat them.
+  explicit Case(const Layer& l, std::size_t most = SIZE_MAX)
       : layer(l),
-        from(random_values(l.down() ? l.upper() : l.lower(), l.down() ? -1.0f : 0.0f, 1)),
-        weight(random_values(std::size_t(l.above) * l.kernel * l.kernel * l.below, l.pair() ? -1.0f : 0.0f, 2)),
-        source_(from),
-        weight_(weight),
-        plus_(positive(weight)),
+        from(random_values(std::min(most, l.source()), l.down() ? -1.0f : 0.0f, 1)),
+        weight(random_values(std::min(most, l.weight()), l.pair() ? -1.0f : 0.0f, 2)),
+        source_(l.source(), from),
+        weight_(l.weight(), weight),
+        plus_(l.weight(), positive(weight)),
         to_(l.down() ? l.lower() : l.upper()),
         side_(l.upper()),
         problem_(l.down() ? contraction_down(l.conv(), l.weights()) : contraction_up(l.conv(), l.weights())) {}
@@ -152,6 +166,12 @@ class Case {
   Schedule chosen(Precision precision) const {
     const float* plus = layer.pair() ? plus_.at() : nullptr;
     return schedule_of(problem_, precision, layer.down(), arch(), source_.at(), weight_.at(), plus);
+  }
+  // What the table of choices asks for: tiles of 128 and of 64 rows, and their steps.
+  std::string shape_class() const {
+    std::ostringstream text;
+    text << tiles_of(problem_, 128, 64) << ' ' << tiles_of(problem_, 64, 64) << ' ' << steps_of(problem_);
+    return text.str();
   }
   std::size_t partial(const Schedule& s) const { return std::size_t(partial_total(problem_, s, layer.pair() ? 2 : 1)); }
   const char* launch(const Schedule& s, float* partial) const {
@@ -300,6 +320,8 @@ double microseconds(const Case& c, const Schedule& s, float* partial, int repeat
   return times[times.size() / 2];
 }
 
+constexpr std::size_t drawn_when_timed = 1 << 20;
+
 int time_all(int repeats) {
   std::string line;
   while (std::getline(std::cin, line)) {
@@ -308,7 +330,8 @@ int time_all(int repeats) {
     words >> l.name >> l.batch >> l.below >> l.above >> l.height >> l.width >> l.kernel >> l.stride >> l.padding >>
         l.way;
     if (!words) continue;
-    const Case c(l);
+    const Case c(l, drawn_when_timed);
+    std::printf("%s class %s %s\n", l.name.c_str(), l.way.c_str(), c.shape_class().c_str());
     const int splits[] = {1, 2, 4, 8, 16, 32};
     const Precision all[] = {Precision::fp32, Precision::tf32, Precision::bf16};
     for (const Precision precision : all) {

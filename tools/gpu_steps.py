@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,6 +17,8 @@ FAMILIES = ("pointwise", "pools", "convolutions", "roundings")
 DRIVER = ROOT / "build" / "gpu_driver"
 LIMITS = {"correct": 150, "fast": 270}
 """Seconds that a part may take in all."""
+SLOWER = 6
+"""How much longer steps may take in a rehearsal, where an emulator runs the kernels."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def building(rehearse: bool) -> Iterator[Step]:
     library = (python, "setup.py", "build_ext", "--inplace")
     yield Step("build", library, 90, "built ", {"EBP_CUDA_ARCHS": "" if rehearse else arch})
     driver = (python, "tools/gpu_driver.py", *(["--emulate"] if rehearse else ["--arch", arch.split()[-1]]))
-    yield Step("driver", driver, 600 if rehearse else 90, "built ")
+    yield Step("driver", driver, 90, "built ")
 
 
 def correct(rehearse: bool) -> Iterator[Step]:
@@ -76,14 +78,14 @@ def correct(rehearse: bool) -> Iterator[Step]:
     yield from building(rehearse)
     ours = f"import torch, ebp_cuda.ops as o; o.require_device(torch.device('{device}')); print(o.build_info())"
     yield Step("import", (python, "-c", ours), 30, stage=1)
-    yield Step("launchers", (str(DRIVER), "check"), 40 if not rehearse else 300, "^0 wrong", stage=1)
+    yield Step("launchers", (str(DRIVER), "check"), 40, "^0 wrong", stage=1)
     tool = sanitizer()
     for name in SANITIZERS:
         watch = (tool, "--tool", name, "--error-exitcode", "9", str(DRIVER), "check") if tool and not rehearse else ()
         yield Step(name, watch, 60, "0 wrong", stage=1)
     for family in FAMILIES:
         ops = (python, "tools/gpu_ops.py", device, "--family", family, *(["--quick"] if rehearse else []))
-        yield Step(f"ops: {family}", ops, 60 if not rehearse else 300, " 0 wrong", stage=1)
+        yield Step(f"ops: {family}", ops, 60, " 0 wrong", stage=1)
     collect = ("--collect-only", "-q") if rehearse else ("-v", "--timeout", "40")
     for file in gpu_tests():
         pytest = (python, "-m", "pytest", file, "-m", "gpu", "-p", "no:cacheprovider", "-rf", *collect)
@@ -92,19 +94,27 @@ def correct(rehearse: bool) -> Iterator[Step]:
 
 
 def fast(rehearse: bool, out: Path) -> Iterator[Step]:
-    """Predictions, rows of the benchmark, times of every schedule, a profile; peers last. One at a time."""
+    """Predictions, rows of the benchmark, times of every schedule and of the library's forward, rows by the best
+    schedules, a profile; peers last. One at a time."""
     python, tiny = sys.executable, (["--rehearse"] if rehearse else [])
     yield from building(rehearse)
-    predict = (python, "tools/predict_gpu.py", "--json", f"{out}/predicted.json", "--launches", f"{out}/launches.json")
-    yield Step("predict", (*predict, *tiny), 60, "not measured", stage=1)
-    bench = (python, "tools/gpu_bench.py", "--out", str(out), "--predicted", f"{out}/predicted.json", *tiny)
-    yield Step("rows", (*bench, "--seconds", "70"), 85, "maps/s", stage=2)
-    tune = (python, "tools/gpu_tune.py", f"{out}/launches.json", "--driver", str(DRIVER), "--out", f"{out}/times.json")
-    yield Step("schedules", (*tune, *tiny), 60 if not rehearse else 300, "chosen", stage=3)
-    yield Step("profile", (python, "tools/gpu_profile.py", *tiny), 30, "Self", stage=4)
-    yield Step("peers", (*bench, "--peers", "--seconds", "60"), 75, "maps/s", stage=5)
+    launches, choices = DRIVER.with_name("launches.json"), DRIVER.with_name("choices.json")
+    predict = (python, "tools/predict_gpu.py", "--launches", str(launches), *tiny)
+    yield Step("predict", predict, 60, "not measured", stage=1)
+    bench = (python, "tools/gpu_bench.py", "--out", str(out), "--predicted", str(launches), *tiny)
+    yield Step("rows", (*bench, "--seconds", "45"), 60, "maps/s", stage=2)
+    kept = ("--times", f"{out}/times.txt", "--choices", str(choices))
+    tune = (python, "tools/gpu_tune.py", str(launches), "--driver", str(DRIVER), *kept, *tiny)
+    yield Step("schedules", (*tune, "--seconds", "45"), 50, "chosen", stage=3)
+    library = (python, "tools/gpu_library.py", "--out", f"{out}/forward.jsonl", "--seconds", "20", *tiny)
+    yield Step("forward by a library", library, 35, "convolutions timed", stage=4)
+    tuned = (*bench, "--choices", str(choices), "--dtypes", "fp32,tf32", "--seconds", "15")
+    yield Step("tuned rows", tuned, 30, "maps/s", stage=5)
+    yield Step("profile", (python, "tools/gpu_profile.py", *tiny), 30, "Self", stage=6)
+    yield Step("peers", (*bench, "--peers", "--seconds", "60"), 75, "maps/s", stage=7)
 
 
 def steps(part: str, rehearse: bool, out: Path) -> list[Step]:
     """The steps of a part, in order of their stages."""
-    return list(correct(rehearse) if part == "correct" else fast(rehearse, out))
+    planned = correct(rehearse) if part == "correct" else fast(rehearse, out)
+    return [replace(step, limit=SLOWER * step.limit) if rehearse else step for step in planned]

@@ -200,6 +200,22 @@ def trace(
     net: Net, layer: str, contrast: str | None, size: tuple[int, int], images: int, classes: int, dtype: str
 ) -> list[Launch]:
     """The launches of one recorded call for images [images, channels, *size], in order."""
+    tracer = Tracer()
+    watch(tracer, net, layer, contrast, size, images, classes, dtype)
+    return tracer.launches
+
+
+def watch(
+    mode: TorchDispatchMode,
+    net: Net,
+    layer: str,
+    contrast: str | None,
+    size: tuple[int, int],
+    images: int,
+    classes: int,
+    dtype: str,
+) -> None:
+    """Shows every op of one recorded call to `mode`."""
     eb = ExcitationBackprop(net, layer, contrast, device="meta", dtype=dtype)
     channels = next(iter(net.graph.inputs.values()))[1]
     x = torch.empty(images, channels, *size, device="meta").contiguous(memory_format=torch.channels_last)
@@ -207,9 +223,8 @@ def trace(
     with as_on_cuda(), torch.no_grad():
         inputs = {next(iter(net.graph.inputs)): eb.plan.place(x)}
         measure(eb.calls.walk, inputs, asked, "maps", [layer])  # packs the weights
-        with Tracer() as tracer:
+        with mode:
             measure(eb.calls.walk, inputs, asked, "maps", [layer])
-    return tracer.launches
 
 
 def merged(launches: Sequence[Launch]) -> list[Launch]:

@@ -6,6 +6,7 @@
 #include <string>
 #include <tuple>
 
+#include "choices.h"
 #include "contraction_operands.h"
 
 namespace ebp {
@@ -94,7 +95,7 @@ std::tuple<std::string, Ints> contraction_kernel(const Tensor& source, const Ten
   const Contraction problem = contraction_of(d, weight, down);
   const Request request{rounding, down, two_sums, int(arch), address_like(source), address_like(weight)};
   const Schedule how = schedule_of(problem, rounding, down, request.arch, request.source, request.weight,
-                                   two_sums ? request.weight : nullptr);
+                                   two_sums ? request.weight : nullptr, choices_in_force());
   return {explain(problem, how, request), launch_counts(problem, how)};
 }
 

@@ -8,6 +8,7 @@
 #include <tuple>
 #include <type_traits>
 
+#include "choices.h"
 #include "contraction_operands.h"
 #include "on_device.h"
 
@@ -61,7 +62,8 @@ struct Plan {
 Plan plan_of(const Operand& source, const Operand& weight, const Conv2d& d, bool down, Precision precision) {
   const Contraction problem = contraction_of(d, weight.tensor, down);
   const float *from = data<float>(source.tensor), *weights = data<float>(weight.tensor);
-  const Schedule schedule = schedule_of(problem, precision, down, current_arch(), from, weights, nullptr);
+  const Schedule schedule =
+      schedule_of(problem, precision, down, current_arch(), from, weights, nullptr, choices_in_force());
   if (precision == Precision::fp32 || schedule.method == Method::mma) {
     return {problem, schedule, source.tensor, weight.tensor};
   }
@@ -189,7 +191,7 @@ std::tuple<Tensor, Tensor> conv2d_excitation(const Tensor& x, const Tensor& w, c
     LaunchArgs args;
     args.from = {data<float>(x), {data<float>(w), data<float>(w_plus)}};
     const Schedule how = schedule_of(up, Precision::fp32, false, current_arch(), args.from.source, args.from.weight[0],
-                                     args.from.weight[1]);
+                                     args.from.weight[1], choices_in_force());
     if (how.method == Method::naive) return simt_refuses(up);
     const int64_t needed = partial_total(up, how, 2);
     Tensor partial = empty_as(y, {needed, 1, 1, 1});

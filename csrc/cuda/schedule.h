@@ -5,11 +5,12 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "choices.h"
 #include "launchers.h"
 
 namespace ebp {
 
-constexpr int most_splits = 32, enough_blocks = 256, tile_depth = 16;
+constexpr int most_splits = 32, tile_depth = 16;
 
 inline const char* depthwise_refuses(const Contraction& d) {
   return d.sources == 1 && d.targets == 1 ? nullptr : "more than one channel in a group: a tile can be filled";
@@ -68,12 +69,13 @@ inline int64_t tiles_of(const Contraction& d, int rows, int columns) {
   return total * d.groups * ((d.targets + columns - 1) / columns);
 }
 
-// Splits the terms where the tiles alone are too few for a GPU. It depends on the problem and on nothing else, so that
-// sums are the same bits on every device.
-inline int splits_of(const Contraction& d, int64_t tiles) {
-  const int64_t chunks = (most_terms(d) + tile_depth - 1) / tile_depth;
-  const int64_t wanted = tiles > 0 ? enough_blocks / tiles : 1,
-                most = chunks / 4 < most_splits ? chunks / 4 : most_splits;
+// The steps of tile_depth terms that a tile takes, at most.
+inline int64_t steps_of(const Contraction& d) { return (int64_t(most_terms(d)) + tile_depth - 1) / tile_depth; }
+
+// Splits the terms where the tiles alone are too few blocks.
+inline int splits_of(const Contraction& d, int64_t tiles, int blocks) {
+  const int64_t wanted = tiles > 0 ? blocks / tiles : 1;
+  const int64_t most = steps_of(d) / 4 < most_splits ? steps_of(d) / 4 : most_splits;
   const int64_t splits = wanted < most ? wanted : most;
   return splits > 1 ? int(splits) : 1;
 }
@@ -96,21 +98,27 @@ inline const char* mma_refuses(const Contraction& d, Precision precision, bool s
   return quads_refused(d, loads, source, weight);
 }
 
-// The preferred way to compute sums of one weight, or of two. `going_down`, the source is signed.
+// The row of the table for a problem that tiled kernels take.
+inline const Choice& choice_of(const Contraction& d, Way way, Precision factors, const Choices& from) {
+  const Choice* row = choice_for(from, way, factors, tiles_of(d, 128, 64), steps_of(d));
+  return row == nullptr ? project_rows[0] : *row;  // no table is in force that has none: choices_refused
+}
+
+// The preferred way to compute sums of one weight, or of two. `going_down`, the source is signed. Depends on the
+// problem and on the table alone, so that sums have the same bits on every device.
 inline Schedule schedule_of(const Contraction& d, Precision precision, bool going_down, int arch, const float* source,
-                            const float* weight, const float* weight_plus) {
+                            const float* weight, const float* weight_plus, const Choices& from = project_choices) {
   if (depthwise_refuses(d) == nullptr) return {Method::depthwise, Loads::single, false, 1};
   if (simt_refuses(d) != nullptr) return {Method::naive, Loads::single, false, 1};
   const float* const weights[2] = {weight, weight_plus};
   const Loads loads = loads_of(d, source, weights);
-  const int64_t large = tiles_of(d, 128, 64);
-  if (weight_plus == nullptr && mma_refuses(d, precision, going_down, arch, loads, source, weights) == nullptr) {
-    return {Method::mma, loads, true, splits_of(d, large), precision, going_down};
-  }
-  if (weight_plus == nullptr && loads != Loads::single && large >= enough_blocks / 2) {
-    return {Method::simt, loads, true, splits_of(d, large)};
-  }
-  return {Method::simt, loads, false, splits_of(d, tiles_of(d, 64, 64))};
+  const Way way = weight_plus != nullptr ? Way::pair : going_down ? Way::down : Way::up;
+  const bool mma = way != Way::pair && !mma_refuses(d, precision, going_down, arch, loads, source, weights);
+  const Choice& row = choice_of(d, way, mma ? precision : Precision::fp32, from);
+  const bool large = row.large && loads != Loads::single;
+  const int splits = splits_of(d, tiles_of(d, large ? 128 : 64, 64), row.blocks);
+  if (mma) return {Method::mma, loads, large, splits, precision, going_down};
+  return {Method::simt, loads, large, splits};
 }
 
 inline int64_t partial_total(const Contraction& d, const Schedule& schedule, int sums) {

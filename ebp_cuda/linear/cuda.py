@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from .. import ops
 from ..ops.kernels import contraction_kernel
 from . import cpu
-from .choice import FEW, FEW_CHANNELS, Choice
+from .choice import Choice
+from .forward_choices import FORWARD, why_library
 from .part import Part
 from .pending import Ratio, Term
 from .window import Up, Window
@@ -82,14 +83,10 @@ class Cuda:
         return (convolution if part.kind == "conv" else transposed_convolution)(part, x, bias)
 
     def gives_normalizer(self, part: Part) -> str:
-        """1 x 1 kernels, which read more than they compute, and strided ones gain; what else is 3 x 3 or larger goes to
-        cuDNN, whose Winograd products need half the arithmetic."""
+        """By the table of forward_choices.py."""
         if part.kind != "conv" or part.weight.dim() != 4 or part.geometry.groups != 1:
             return f"a {part.kind} layer with a weight {list(part.weight.shape)} or groups"
-        if part.weight.shape[1] < FEW:
-            return FEW_CHANNELS
-        pointwise, strided = set(part.geometry.kernel) == {1}, max(part.geometry.stride) > 1
-        return "" if pointwise or strided else "cuDNN computes this kernel in half the arithmetic"
+        return why_library(part.geometry.kernel, part.geometry.stride, part.weight.shape[1], FORWARD)
 
     def forward_with_normalizer(
         self, part: Part, plus: Part, x: torch.Tensor, bias: torch.Tensor | None, *, relu: bool, as_gate: bool

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.paths import ROOT
 
 from ebp_cuda import ops
 from ebp_cuda.cli import doctor
@@ -54,13 +55,38 @@ def test_doctor_reports_it(an_older_driver) -> None:
     assert not finding.ok and "13.0" in finding.value and "12.4" in finding.value
 
 
-@pytest.mark.skipif(shutil.which("cc") is None or sys.platform != "linux", reason="needs a C compiler on Linux")
+WITH_A_FAKE_DRIVER = """
+import torch
+from ebp_cuda import ops
+from ebp_cuda.cli import doctor
+from ebp_cuda.ops import driver, operands
+
+built = {**ops.build_info(), "cuda": True, "nvcc": "13.0"}
+driver.build_info, operands._HAS_CUDA = lambda: built, True
+print(driver.driver_version())
+try:
+    ops.require_device(torch.device("cuda"))
+except Exception as error:
+    print(error)
+print(next(f for f in doctor.findings() if f.what == "NVIDIA driver").value)
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None or sys.platform != "linux", reason="needs g++ on Linux")
 def test_the_driver_is_asked(tmp_path: Path) -> None:
-    """A library of the driver's name, that says it runs CUDA 12.4."""
-    source = tmp_path / "fake.c"
-    source.write_text("int cuDriverGetVersion(int *version) { *version = 12040; return 0; }")
-    subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(tmp_path / "libcuda.so.1")], check=True)
-    ask = "from ebp_cuda.ops.driver import driver_version; print(driver_version())"
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == "(12, 4)", done.stderr
+    """The fake one of the PTX executor, in the driver's place and under its name, in a process of its own."""
+    source = ROOT / "tests/ptx/executor/driver.cpp"
+    subprocess.run(["g++", "-shared", "-fPIC", str(source), "-o", str(tmp_path / "libcuda.so.1")], check=True)
+
+    def said(version: str) -> list[str]:
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "EBP_FAKE_DRIVER": version}
+        command = [sys.executable, "-c", WITH_A_FAKE_DRIVER]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    version, refusal, report = said("12040")
+    assert version == "(12, 4)"
+    both = "CUDA runtime 13.0, and the installed NVIDIA driver runs no more than CUDA 12.4: update the driver (580"
+    assert both in refusal and both in report
+    version, refusal, report = said("13010")
+    assert version == "(13, 1)" and "driver" not in refusal and "update" not in report

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from dataclasses import asdict
 
 import gpu_bench
 import gpu_check
+import gpu_choices
 import gpu_floor
+import gpu_library
 import gpu_ops
 import gpu_steps
 import gpu_tune
@@ -16,11 +19,13 @@ import pytest
 import torch
 from autograd_peer import AutogradPeer
 from bench import random_net
+from gpu_model import Launch
 from torch_sweep import TorchSweep
 
 from ebp_cuda import ExcitationBackprop, ops
 from ebp_cuda.graph import Graph, Node
 from ebp_cuda.net import Net
+from ebp_cuda.ops.choices import choices, other_choices
 
 CPU = torch.device("cpu")
 
@@ -117,11 +122,23 @@ def test_one_step_that_hangs_or_fails_hides_no_other(tmp_path, capsys) -> None:
     assert "why" in capsys.readouterr().out and "fine" in (tmp_path / "log").read_text()
 
 
+def test_more_than_can_be_brought_back_is_a_failure(tmp_path) -> None:
+    assert gpu_check.too_much(tmp_path, 0.0) == ""
+    for i in range(gpu_check.MOST_FILES):
+        (tmp_path / str(i)).write_text("x")
+    assert gpu_check.too_much(tmp_path, 0.0) == ""
+    (tmp_path / "0").write_bytes(bytes(gpu_check.LARGEST_FILE))
+    assert gpu_check.too_much(tmp_path, 0.0).startswith("0 in ")
+    (tmp_path / "one more").write_text("x")
+    assert "8 files" in gpu_check.too_much(tmp_path, 0.0)
+    assert gpu_check.too_much(tmp_path, time.time() + 60) == ""
+
+
 @pytest.mark.parametrize(
     ("part", "names"),
     [
         ("correct", {"launchers", "memcheck", "racecheck", "initcheck"}),
-        ("fast", {"rows", "schedules", "profile", "peers"}),
+        ("fast", {"rows", "schedules", "forward by a library", "tuned rows", "profile", "peers"}),
     ],
 )
 def test_the_parts_hold_their_steps(part, names, tmp_path) -> None:
@@ -139,13 +156,51 @@ def test_the_cases_of_ops_reach_every_kernel() -> None:
 
 
 def test_times_of_schedules_are_read_and_losses_told() -> None:
-    output = "a chosen fp32: simt terms small 1 fp32\na time 9.00 us: simt terms small 1 fp32\n"
-    output += "a time 4.50 us: simt terms large 2 fp32\na time 1.00 us: mma terms large 1 tf32\n"
-    (timed,) = gpu_tune.measured(output)
+    output = "a class up 3 6 20\na chosen fp32: simt terms small 1 fp32\na time 9.00 us: simt terms small 1 fp32\n"
+    output += "a time 4.50 us: simt terms large 2 fp32\na time 1.00 us: mma terms large 1 tf32\nnoise\n"
+    (timed,) = gpu_tune.measured(output.splitlines())
+    assert (timed.way, timed.large_tiles, timed.small_tiles, timed.steps) == ("up", 3, 6, 20)
     assert timed.loss("fp32") == (4.5, "simt terms large 2 fp32") and timed.loss("tf32") is None
     assert "large 2" in gpu_tune.table([timed])
-    traced = [{"label": "sweep 3x3", "kernel": "mma tf32 down", "layer": "2x8x5x6 8x16x3x3"}]
-    assert list(gpu_tune.layers([{"traced": traced}])) == ["down:2x5x6:8x16x3x3 2 16 8 5 6 3 1 1 down"]
+
+
+def test_the_layers_that_should_take_longest_are_timed_first() -> None:
+    def launch(images: int) -> dict[str, object]:
+        sizes = {"layer": f"{images}x8x5x6 8x16x3x3", "blocks": images, "steps": 9 * images, "bytes": 1e6 * images}
+        return asdict(Launch("mma tf32 down", "sweep 3x3", **sizes))
+
+    depthwise = asdict(Launch("depthwise", "sweep 3x3", "2x8x5x6 8x1x3x3", 1.0))
+    lines = gpu_tune.layers([{"traced": [launch(2), launch(64), depthwise, launch(2)]}])
+    assert lines == [f"down:{n}x5x6:8x16x3x3 {n} 16 8 5 6 3 1 1 down" for n in (64, 2)]
+
+
+def timed(tiles: int, small: float, large: float, split: float) -> gpu_choices.Timed:
+    """A layer of 40 steps: times of the small tile, the large one, and the large one in two parts."""
+    times = {"simt terms small 1 fp32": small, "simt terms small 2 fp32": small, "simt terms large 1 fp32": large}
+    times |= {"simt terms large 2 fp32": split, "simt single small 1 fp32": 99.0}
+    return gpu_choices.Timed(f"l{tiles}", "up", tiles, 2 * tiles, 40, times, {"fp32": "simt terms small 1 fp32"})
+
+
+def test_the_rows_follow_the_times_class_by_class() -> None:
+    """A class that was not timed goes with the next larger one."""
+    layers = [timed(600, 9.0, 5.0, 7.0), timed(300, 9.0, 5.0, 7.0), timed(100, 9.0, 6.0, 4.0), timed(3, 2.0, 6.0, 4.0)]
+    rows = gpu_choices.proposed(layers, choices())
+    assert rows[:2] == [("up", "fp32", 16, 0, True, 256), ("up", "fp32", 0, 0, False, 1)]
+    assert [row for row in rows if row.way == "down"] == [row for row in choices() if row.way == "down"]
+    with other_choices(rows):
+        assert choices() == rows
+
+
+def test_every_variant_of_the_forward_is_timed() -> None:
+    """On tensors without memory, which take the ways of a GPU's."""
+    c = gpu_library.Convolution((2, 8, 5, 6), (16, 8, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+    made = {name: case() for name, case in gpu_library.ways(c, torch.device("meta"))}
+    layouts = ["nchw", "nchw, benchmark", "nhwc", "nhwc, benchmark"]
+    assert list(made) == [*layouts, "ours with normalizer", "our normalizer"]
+    assert all((y[0] if isinstance(y, tuple) else y).shape == (2, 16, 5, 6) for y in made.values())
+    assert {c.weight[2] for c in gpu_library.convolutions(rehearse=True)} == {1, 3, 5}
+    times = {name: 1.0 + (name != "nhwc") for name in layouts}
+    assert any(text.startswith("nhwc ") and "fastest   1 of 1" in text for text in gpu_library.wins([(c, times)]))
 
 
 def test_table_has_a_cell_per_column_with_and_without_numbers() -> None:
