@@ -91,3 +91,34 @@ def test_a_picture_without_graphviz_says_what_is_missing(tmp_path):
     with pytest.raises(UnsupportedError, match=r"\.png needs Graphviz.*\.dot does not"):
         caffe.draw.draw_net_to_file(message, tmp_path / "net.png")
     assert not list(tmp_path.iterdir())
+
+
+STAND_IN = """#!/bin/sh
+[ "$1" = -Tnone ] && { echo 'Format: "none" not recognized' >&2; exit 1; }
+echo "$1"; cat
+"""
+
+
+def test_a_picture_is_what_dot_makes_of_the_text(tmp_path, monkeypatch):
+    program = tmp_path / "dot"
+    program.write_text(STAND_IN)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    message = text_format.Parse(PHASES, caffe.caffe_pb2.NetParameter())
+    picture = tmp_path / "net.svg"
+    caffe.draw.draw_net_to_file(message, picture, "BT")
+    assert picture.read_text() == f"-Tsvg\n{caffe.draw.draw_net(message, 'BT', 'dot').decode()}"
+    with pytest.raises(InputError, match="dot makes no 'none': Format"):
+        caffe.draw.draw_net_to_file(message, tmp_path / "net.none")
+    with pytest.raises(InputError, match="without an ending"):
+        caffe.draw.draw_net_to_file(message, tmp_path / "net")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dot", "net.svg"]
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz")
+@pytest.mark.parametrize(("ext", "head"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_graphviz_reads_the_text(ext, head):
+    hostile = 'name: "a \\\\ <b> {c|d}" layer { name: "\\"q\\" -> r;" type: "ReLU" bottom: "x" top: "y}" }'
+    for text in (PHASES, hostile):
+        message = text_format.Parse(text, caffe.caffe_pb2.NetParameter())
+        assert caffe.draw.draw_net(message, "LR", ext).startswith(head)

@@ -28,6 +28,12 @@ _BLOB_COLOR = "#E0E0E0"
 def draw_net_to_file(caffe_net: Any, filename: str | Path, rankdir: str = "LR", phase: int | None = None) -> None:
     """Draws a NetParameter into a file, whose ending says how: .png, .svg, .pdf, or .dot for the text itself.
 
+    Args:
+        caffe_net: a caffe_pb2.NetParameter.
+        filename: where the picture goes.
+        rankdir: "LR" from left to right, "TB", "BT", "RL".
+        phase: caffe.TRAIN or caffe.TEST leaves out the layers of the other one.
+
     Raises:
         InputError: an ending, direction or phase that there is not; a file that cannot be written.
         UnsupportedError: anything but text without the program `dot` (Graphviz).
@@ -42,6 +48,8 @@ def draw_net(caffe_net: Any, rankdir: str = "LR", ext: str = "png", phase: int |
     text = dot_text(caffe_net, rankdir, phase=phase).encode()
     if ext in _TEXT:
         return text
+    if not ext:
+        raise InputError("caffe.draw: a file name without an ending; wanted .png, .svg, .pdf, .dot or another of dot's")
     program = shutil.which("dot")
     if program is None:
         raise UnsupportedError(f"caffe.draw: .{ext} needs Graphviz' program dot (apt install graphviz); .dot does not")
@@ -61,9 +69,10 @@ def get_pydot_graph(caffe_net: Any, rankdir: str = "LR", label_edges: bool = Tru
 
 
 def dot_text(caffe_net: Any, rankdir: str = "LR", label_edges: bool = True, phase: int | None = None) -> str:
-    """A NetParameter (`caffe.to_proto`, or a prototxt read into caffe_pb2.NetParameter) in Graphviz's language.
+    """A NetParameter in Graphviz's language.
 
     Args:
+        caffe_net: what `caffe.to_proto` gives, or a prototxt read into caffe_pb2.NetParameter.
         rankdir: "LR" from left to right, "TB", "BT", "RL".
         label_edges: number of outputs beside the edges that leave Convolution, Deconvolution and InnerProduct.
         phase: caffe.TRAIN or caffe.TEST leaves out the layers of the other one.
@@ -104,10 +113,10 @@ def _layer_label(layer: Any) -> Iterator[str]:
         if pooling:
             yield enum_name(param, "pool")
         for name, default in (("kernel_size", 0), ("stride", 1), ("pad", 0)):
-            given = getattr(param, name)
+            for_all = getattr(param, name)
             short = name.removesuffix("_size")
             sides = [getattr(param, f"{short}_h"), getattr(param, f"{short}_w")]
-            numbers = sides if any(sides) else [given] if pooling else list(given) or [default]
+            numbers = sides if any(sides) else [for_all] if pooling else list(for_all) or [default]
             yield f"{name.replace('_', ' ')}: {' x '.join(map(str, numbers))}"
 
 
