@@ -69,25 +69,49 @@ def seeds_of(name: str) -> list[bytes]:
     return [*TARGETS[name][0](), *(path.read_bytes() for path in sorted(CORPUS.glob(f"{name}-*")))]
 
 
+class Report:
+    """What a target took so far: inputs, CPU seconds, findings by their kind."""
+
+    def __init__(self, name: str, seed: int, out: Path) -> None:
+        self.out, self._name, self._seed = out, name, seed
+        self._start, self._written = time.process_time(), 0.0
+        self.inputs, self.findings = 0, 0
+        self.kinds: list[str] = []
+
+    def add(self, data: bytes, problem: str | None) -> None:
+        """Counts an input; the first of a kind of problem is kept as a file and printed."""
+        self.inputs += 1
+        if problem is None:
+            return
+        self.findings += 1
+        kind = problem.strip().splitlines()[-1][:80]
+        if kind not in self.kinds:
+            self.kinds.append(kind)
+            self.out.mkdir(parents=True, exist_ok=True)
+            (self.out / f"{self._name}-{self._seed}-{self.inputs}").write_bytes(data)
+            print(problem, file=sys.stderr)
+
+    def result(self) -> dict[str, Any]:
+        cpu = round(time.process_time() - self._start, 1)
+        return {"inputs": self.inputs, "cpu_seconds": cpu, "findings": self.findings, "kinds": self.kinds}
+
+    def write(self) -> None:
+        """Into a file, at most once a second: nobody says when libFuzzer ends the process."""
+        if time.monotonic() - self._written > 1:
+            self._written = time.monotonic()
+            (self.out / f"{self._name}.json").write_text(json.dumps(self.result()))
+
+
 def plainly(name: str, seconds: float, seed: int, out: Path) -> dict[str, Any]:
     """Random mutations of the seeds."""
     _, mutate, target = TARGETS[name]
     known, rng = seeds_of(name), random.Random(seed)
-    kinds: dict[str, int] = {}
-    count, end = 0, time.monotonic() + seconds
+    report, end = Report(name, seed, out), time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         while time.monotonic() < end:
             data = mutate(rng.choice(known), rng, known)
-            problem = finding(target, data, Path(folder))
-            count += 1
-            if problem:
-                kind = problem.strip().splitlines()[-1][:80]
-                kinds[kind] = kinds.get(kind, 0) + 1
-                if kinds[kind] == 1:
-                    out.mkdir(parents=True, exist_ok=True)
-                    (out / f"{name}-{seed}-{count}").write_bytes(data)
-                    print(problem)
-    return {"inputs": count, "findings": sum(kinds.values()), "kinds": list(kinds)}
+            report.add(data, finding(target, data, Path(folder)))
+    return report.result()
 
 
 def guided(name: str, seconds: float, seed: int, out: Path) -> None:
@@ -97,27 +121,16 @@ def guided(name: str, seconds: float, seed: int, out: Path) -> None:
     folder, corpus = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
     for index, data in enumerate(known):
         (corpus / f"seed{index}").write_bytes(data)
-    told: dict[str, Any] = {"inputs": 0, "findings": 0, "kinds": []}
-    end = time.monotonic() + seconds
+    out.mkdir(parents=True, exist_ok=True)
+    report = Report(name, seed, out)
 
     def change(data: bytes, size: int, number: int) -> bytes:
         return mutate(data or known[0], random.Random(number), known)[:size]
 
     def test(data: bytes) -> None:
-        problem = finding(target, data, folder)
-        told["inputs"] += 1
-        if problem:
-            told["findings"] += 1
-            kind = problem.strip().splitlines()[-1][:80]
-            if kind not in told["kinds"]:
-                told["kinds"].append(kind)
-                out.mkdir(parents=True, exist_ok=True)
-                (out / f"{name}-{seed}-{told['inputs']}").write_bytes(data)
-                print(problem, file=sys.stderr)
-        if told["inputs"] % 100 == 0 or time.monotonic() > end:
-            (out / f"{name}.json").write_text(json.dumps(told))
+        report.add(data, finding(target, data, folder))
+        report.write()
 
-    out.mkdir(parents=True, exist_ok=True)
     limits = ["-timeout=30", "-rss_limit_mb=4000", "-max_len=1000000", f"-artifact_prefix={out}/{name}-"]
     options = [f"-max_total_time={max(1, int(seconds))}", f"-seed={seed + 1}", "-verbosity=0", *limits]
     atheris.Setup([sys.argv[0], *options, str(corpus)], test, custom_mutator=change)
@@ -126,15 +139,16 @@ def guided(name: str, seconds: float, seed: int, out: Path) -> None:
 
 def in_a_process(name: str, seconds: float, seed: int, out: Path) -> dict[str, Any]:
     """`guided`, whose libFuzzer ends its process."""
-    report = out / f"{name}.json"
-    report.unlink(missing_ok=True)
+    file = out / f"{name}.json"
+    file.unlink(missing_ok=True)
     command = [sys.executable, __file__, name, "--guided", "--seconds", str(seconds), "--seed", str(seed), "--out", out]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    told: dict[str, Any] = json.loads(report.read_text()) if report.exists() else {"inputs": 0, "findings": 0}
+    nothing = {"inputs": 0, "cpu_seconds": 0.0, "findings": 0, "kinds": []}
+    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else nothing
     if done.returncode:
-        told["findings"] += 1
+        result["findings"] += 1
         print(done.stderr[-2000:])
-    return told
+    return result
 
 
 def main() -> int:
@@ -153,9 +167,10 @@ def main() -> int:
     with_coverage = not options.plain and importlib.util.find_spec("atheris") is not None
     bad = 0
     for name in names:
-        told = (in_a_process if with_coverage else plainly)(name, each, options.seed, options.out)
-        bad += told["findings"]
-        print(f"{name}: {told['inputs']} inputs in {each:.0f} s, {told['findings']} findings", flush=True)
+        result = (in_a_process if with_coverage else plainly)(name, each, options.seed, options.out)
+        bad += result["findings"]
+        counts = f"{result['inputs']} inputs, {result['findings']} findings"
+        print(f"{name}: {counts} in {each:.0f} s ({result['cpu_seconds']:.0f} s of CPU)", flush=True)
     return 1 if bad else 0
 
 

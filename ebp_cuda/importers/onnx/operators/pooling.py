@@ -84,7 +84,7 @@ def _windows(call: Call, attrs: dict[str, Any], axis: int) -> tuple[np.ndarray, 
 
 @converter("LpPool")
 def lp_pool(call: Call) -> list[Node]:
-    """Of order 1 and 2, without dilation: the mean of |x|^p times the window, and its root."""
+    """Of order 1 and 2, without dilation: a mean of powers, times the window, and its root."""
     kernel, order = tuple(call.attr("kernel_shape")), call.attr("p", 2)
     attrs = {**geometry(call, kernel), "kernel": kernel, "ceil_mode": call.flag("ceil_mode")}
     if order not in (1, 2) or set(attrs["dilation"]) != {1} or attrs["ceil_mode"]:
