@@ -15,7 +15,7 @@ from .errors import EBPError, InputError, ModelError, NumericError, ShapeError, 
 if TYPE_CHECKING:  # at run time `__getattr__` finds these, when they are first asked for
     from . import functional, jit
     from .api import ExcitationBackprop, contrastive_excitation_backprop, excitation_backprop
-    from .attribution import Attribution
+    from .attribution import Attribution, ClassesAt
     from .compat import pycaffe as caffe  # noqa: F401
     from .engine.condition import PrecisionWarning, ShareWarning
     from .explanation import Explanation, explain
@@ -32,7 +32,7 @@ aliases.install()
 
 _HOMES = {
     "api": ("ExcitationBackprop", "contrastive_excitation_backprop", "excitation_backprop"),
-    "attribution": ("Attribution",),
+    "attribution": ("Attribution", "ClassesAt"),
     "explanation": ("Explanation", "explain"),
     "engine.condition": ("PrecisionWarning", "ShareWarning"),
     "graph": ("Graph", "Node"),
@@ -67,6 +67,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Attribution",
+    "ClassesAt",
     "EBPError",
     "ExcitationBackprop",
     "Explanation",

@@ -9,17 +9,19 @@ from typing import Any, cast
 
 import torch
 
-from .attribution import Attribution, Setting
+from .attribution import Attribution, ClassesAt, Setting
 from .engine.budget import Chunks, bytes_of
 from .engine.calls import Calls, Request
 from .engine.capture import Recordings, recorder_of
 from .engine.plan import Plan
 from .engine.run import Measured, ReadOut, Walk, images_of
 from .engine.shared_weights import checked_weights
+from .engine.transposed import judge, transposed
 from .errors import InputError, UnsupportedError
 from .interop import goes_to_the_host, like, to_tensor
 from .net import ArrayLike, ExampleInput, Net, as_net, from_torch
 from .places import UNSET, Layer, Places, Unset, places_for, rules_for
+from .questions.regions import Place, region_at
 from .targets import Target, choice_of
 
 Input = ArrayLike | Mapping[str, ArrayLike]
@@ -215,6 +217,39 @@ class ExcitationBackprop:
     def relevance(self, x: Input, target: Target = "top1") -> torch.Tensor:
         """Relevance p of every unit of the layer, [N, K, C, h, w] (or [N, K, features]); else as `attribute`."""
         return self._of_layers(x, self._call(x, target, "units").readouts)
+
+    def classes_at(self, x: Input, place: Place) -> ClassesAt:
+        """Which classes have their attention at a place of the map: all of them, by one sweep from the place upwards.
+
+        What every class leaves at the place equals, to rounding, the weighted sum of its map there; the maps of all
+        classes cost as many columns as there are classes, this one forward pass and two sweeps of one column. It takes
+        the memory of both, for all images at once: max_memory does not split it.
+
+        Args:
+            x: as for `attribute`.
+            place: in positions of the map (`maps.shape[2:]` of `run`), counted from 0: a pixel (row, column); a box
+                (top, left, bottom, right), bottom and right behind the last position; or an array [h, w] that weighs
+                every position, one [N, h, w] for each image. A sequence has (position,) and (start, end), a volume
+                three numbers and six.
+
+        Returns:
+            The classes ranked by share, with their lift over the mean, for each image.
+
+        Raises:
+            InputError: a place outside of the map, more than one layer. ShapeError: an array of another shape.
+            UnsupportedError: a rule of your own that autograd cannot follow.
+        """
+        net = self._net or self._read(x)
+        if len(self.places.layers) > 1:
+            raise InputError(f"classes_at: got {len(self.places.layers)} layers ({self.layer}); wanted one")
+        inputs, walk, name = net.check_inputs(x, self.check_weights), self.calls.walk, self.layer
+        self.calls.log.raise_arrived()
+        measured = transposed(walk, inputs, lambda plane: region_at(place, plane).weights(plane), name)
+        title = f"classes_at, {images_of(inputs)} images"
+        self.calls.log.enter(measured.status, title, None, lambda status, _: judge(walk, status, name))
+        if goes_to_the_host(x, measured.scores):
+            self.check()
+        return ClassesAt.ranked(measured.shares, measured.scores, self.setting, lambda tensor: like(x, tensor))
 
     def _of_layers(self, x: Input, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """The one layer's array; of a list of layers a dict, which is typed like an array for the sake of the many."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -63,3 +65,38 @@ class Attribution:
             f" targets {self.targets.tolist()[:2]}{'...' if images > 2 else ''}, mass left {left.min():.2g} to "
             f"{left.max():.2g}>"
         )
+
+
+@dataclass(frozen=True, repr=False)
+class ClassesAt:
+    """Which classes have their attention at one place, the most of it first: tensors, or arrays of the input's kind."""
+
+    classes: torch.Tensor
+    """int64 [N, classes]: all classes of the model, ranked by their share."""
+    share: torch.Tensor
+    """[N, classes], of each of those: the relevance that probability 1 on the class leaves at the place, the weighted
+    sum of its map there. Of a contrast it is signed."""
+    lift: torch.Tensor
+    """[N, classes]: how far the share lies above the mean of all classes, in units of the mean of their absolute
+    values. Without a contrast 0 is the mean, 1 twice as much, and -1 nothing."""
+    scores: torch.Tensor
+    """float32 [N, classes], by class and not ranked: the top's activation, as of `Attribution`."""
+    setting: Setting
+
+    @classmethod
+    def ranked(
+        cls, shares: torch.Tensor, scores: torch.Tensor, setting: Setting, kind: Callable[[torch.Tensor], Any]
+    ) -> ClassesAt:
+        """From shares and scores [N, classes] by class. kind: makes arrays of the caller's kind."""
+        share, classes = shares.sort(dim=1, descending=True, stable=True)
+        size = share.abs().mean(1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+        lift = (share - share.mean(1, keepdim=True)) / size
+        return cls(kind(classes), kind(share), kind(lift), kind(scores), setting)
+
+    def __repr__(self) -> str:
+        images, count = self.classes.shape
+        lines = [f"<ClassesAt of {images} images, {count} classes at {self.setting.layer!r}: the first of each"]
+        for classes, share, lift in zip(self.classes[:3], self.share, self.lift, strict=False):
+            firsts = zip(classes[:5].tolist(), share.tolist(), lift.tolist(), strict=False)
+            lines.append(", ".join(f"{index} ({part:.2g}, lift {more:+.2g})" for index, part, more in firsts))
+        return "\n ".join(lines) + ">"

@@ -118,11 +118,16 @@ def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return top.new_ones(images * count)
     seed = top.new_zeros(images, count, *top.shape[1:])
     rows = torch.arange(images, device=top.device).unsqueeze(1)
-    chosen = top[rows, targets]
-    share = chosen.flatten(2).softmax(2).reshape(chosen.shape) if chosen.dim() > 2 else torch.ones_like(chosen)
     columns = torch.arange(count, device=top.device).unsqueeze(0)
-    seed[rows, columns, targets] = share
+    seed[rows, columns, targets] = class_share(top[rows, targets])
     return seed.flatten(0, 1)
+
+
+def class_share(scores: torch.Tensor) -> torch.Tensor:
+    """How probability 1 on a class lies over the positions of scores [N, classes, ...]: a softmax over them."""
+    if scores.dim() < 3:
+        return torch.ones_like(scores)
+    return scores.flatten(2).softmax(2).reshape(scores.shape)
 
 
 def parse_targets(text: str, labels: Sequence[str] | None, classes: int) -> list[int] | str:

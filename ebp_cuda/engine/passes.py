@@ -138,7 +138,7 @@ def sweep(
     negated: nodes that stand for their negated weights, for the contrast's second half.
     edges: filled, if it is there. Raises InputError where a wanted value gets no relevance.
     """
-    with exact(plan.device):
+    with exact(plan.device, followed=any(seed.is_followed for seed in seeds.values())):
         way = Sweep(plan, trace, plan.rule, plan.non_negative, negated, observer)
         return way.run(route.nodes, seeds, wanted, edges)
 
@@ -200,10 +200,17 @@ class Sweep:
         assert rule is not None  # Plan.route refused the way otherwise
         step = self._step(index, node, rule)
         try:
-            return self.observer.run("sweep", index, lambda: rule.down(step, above))
+            below = self.observer.run("sweep", index, lambda: rule.down(step, above))
         except (RuntimeError, HostRead) as error:
             shapes = [rel.s.shape for rel in above if rel is not None]
             raise _named(self.plan, node, shapes, error, "fewer images or classes") from error
+        followed = any(rel is not None and rel.is_followed for rel in above)
+        if followed and any(rel is not None and not rel.is_followed for rel in below):
+            raise UnsupportedError(
+                f"{self.plan.graph.origin}: layer '{node.name}' ({node.source or node.op}): its rule cannot be "
+                "transposed; wanted one that computes relevance by torch's functions or those of ebp_cuda.ops"
+            )
+        return below
 
     def _step(self, index: int, node: Node, rule: Rule) -> Step:
         plan, trace = self.plan, self.trace

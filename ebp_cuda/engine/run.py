@@ -129,7 +129,7 @@ def measure(
     plan, top = walk.plan, walk.top
     placed = {name: plan.place(x) for name, x in inputs.items()}
     trace = walk.forward(placed, observer=observer)
-    scores = _scores(trace.values[top], top, images_of(inputs))
+    scores = scores_of(trace.values[top], top, images_of(inputs))
     choice.check(scores.shape[1])
     targets = choice.of(scores)
     known = targets.clamp(0, scores.shape[1] - 1)  # a class that the model lacks is in the status, and not in a seed
@@ -145,7 +145,7 @@ def _side_by_side(blocks: Sequence[Tensors]) -> Tensors:
     return blocks[0] if len(blocks) == 1 else tuple(torch.cat(parts, 1) for parts in zip(*blocks, strict=True))
 
 
-def _scores(top: torch.Tensor, name: str, images: int) -> torch.Tensor:
+def scores_of(top: torch.Tensor, name: str, images: int) -> torch.Tensor:
     """Scores [N, classes] of the top's activation: of a spatial one, the maximum over positions; of one number for
     each image, that of class 0."""
     if top.dim() < 1 or top.shape[0] != images:

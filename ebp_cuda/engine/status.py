@@ -115,8 +115,9 @@ class CallLog(Generic[Request]):
         """A copy, of a network say, has calls of its own."""
         return type(self), ()
 
-    def enter(self, status: torch.Tensor, title: str, request: Request, judge: Judge[Request]) -> None:
-        """Enters a call. Nothing is asked of a status without numbers, nor of one that the caller's graph records."""
+    def enter(self, status: torch.Tensor, title: str, request: Request | None, judge: Judge[Request]) -> None:
+        """Enters a call, with its request where it can be run again. Nothing is asked of a status without numbers, nor
+        of one that the caller's graph records."""
         arrival = arrival_of(status)
         with self._lock:
             self._count += 1

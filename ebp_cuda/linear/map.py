@@ -13,6 +13,7 @@ import torch
 
 from ..errors import ShapeError, UnsupportedError
 from ..graph import Node
+from ..ops.adjoint import linear
 from .backend import Backend
 from .choice import Choice
 from .devices import backend_of
@@ -117,8 +118,14 @@ class LinearMap:
         return self.backend.apply(self.part, x)
 
     def transpose(self, r: torch.Tensor | Ratio, shape: torch.Size) -> Pending:
-        """L^T r for a layer whose input has that shape, in the map's precision; computed when it is read."""
+        """L^T r for a layer whose input has that shape, in the map's precision; computed when it is read.
+
+        Where autograd follows r, as in the transposed sweep, it is computed at once, and `apply` is the way back up.
+        """
         ratio = r if isinstance(r, Ratio) else Ratio(r)
+        if ratio.is_followed:
+            t = linear(ratio.product(), lambda r: self.transpose(r, shape).tensor(), self.apply)
+            return Pending.made(self.backend, t, self.precision)
         term, waits = self.backend.term(self.part, ratio, shape)
         self._note("down", term.s, shape)
         pending = Pending(self.backend, [term])

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 import torch
 
 from .. import ops
+from ..ops.adjoint import is_followed
 from .part import Part
 
 
@@ -26,6 +27,11 @@ class Ratio:
     def factors(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Both factors, s computed."""
         return tensor_of(self._s), self._gate
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether autograd records what is computed from r, as it does in the transposed sweep."""
+        return are_followed(self._s)
 
     def product(self) -> torch.Tensor:
         """r itself, computed once."""
@@ -80,8 +86,15 @@ class Pending:
     ) -> None:
         self._backend, self._terms, self._addend, self._owned = backend, tuple(terms), addend, owned
         self._computed: torch.Tensor | None = None
-        self.precision = terms[0].part.precision
+        self.precision = terms[0].part.precision if terms else "fp32"
         """To what the activation that multiplies the sum was rounded for the normalizer of the terms."""
+
+    @classmethod
+    def made(cls, backend: Evaluator, sum_: torch.Tensor, precision: str) -> Pending:
+        """One that was computed elsewhere, in that precision."""
+        pending = cls(backend, ())
+        pending._computed, pending.precision = sum_, precision
+        return pending
 
     @property
     def is_computed(self) -> bool:
@@ -119,6 +132,12 @@ Values: TypeAlias = "torch.Tensor | Pending"
 def tensor_of(values: Values) -> torch.Tensor:
     """The tensor, computed where it was pending."""
     return values.tensor() if isinstance(values, Pending) else values
+
+
+def are_followed(values: Values) -> bool:
+    """Whether autograd records what is computed from them; what is pending is recorded by nothing."""
+    tensor = values._computed if isinstance(values, Pending) else values
+    return tensor is not None and is_followed(tensor)
 
 
 def scale_columns(values: Values, gate: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,9 @@ Throughout, x, z and winners have one row per image (N rows), probability p and 
 channels_last; anything else is copied into one of the two (divide_or_zero and gate also take slices of the channels of
 a channels_last tensor as they are). A result has the memory format of its first argument; planes of 1 x 1 count as
 channels_last. All ops are functional and deterministic to the bit. They know no autograd: call them under
-torch.no_grad(). Refusals: ShapeError (shape, dtype, geometry), UnsupportedError (device).
+torch.no_grad(). But divide_or_zero, gate, max_pool2d_route and window_spread, which are linear in relevance, let
+autograd follow that one argument, for the transposed sweep. Refusals: ShapeError (shape, dtype, geometry),
+UnsupportedError (device).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import torch
 
 from ..errors import ShapeError
 from . import fakes, rounding  # noqa: F401  tracing needs the fakes
+from .adjoint import linear
 from .formats import is_channel_slice, memory_format
 from .library import build_info
 from .operands import (
@@ -73,7 +76,11 @@ def divide_or_zero(p: Tensor, z: Tensor) -> Tensor:
 
     p [N*K, ...], z [N, ...] -> [N*K, ...] (paper, eq. 8).
     """
-    return _ops.share.default(*columns("divide_or_zero", "p", p, "z", z))
+    return linear(
+        p,
+        lambda p: _ops.share.default(*columns("divide_or_zero", "p", p, "z", z)),
+        lambda u: divide_or_zero(u, z),
+    )
 
 
 def without_excitation(z: Tensor) -> Tensor:
@@ -83,7 +90,7 @@ def without_excitation(z: Tensor) -> Tensor:
 
 def gate(s: Tensor, x: Tensor) -> Tensor:
     """s * x. s [N*K, ...], x [N, ...] -> [N*K, ...]."""
-    return _ops.gate.default(*columns("gate", "s", s, "x", x))
+    return linear(s, lambda s: _ops.gate.default(*columns("gate", "s", s, "x", x)), lambda u: gate(u, x))
 
 
 def rounded(x: Tensor, precision: str) -> Tensor:
@@ -131,7 +138,30 @@ def max_pool2d_route(
     code = torch.int32 if kernel[0] * kernel[1] > 255 else torch.uint8
     if winner.dtype != code:
         raise ShapeError(f"max_pool2d_route: winner is {winner.dtype}, wanted {code} for kernel {tuple(kernel)}")
-    return _ops.max_pool2d_route.default(p, in_layout_of(p, winner), in_size, kernel, stride, padding, dilation)
+    window = kernel, stride, padding, dilation
+    return linear(
+        p,
+        lambda p: _ops.max_pool2d_route.default(p, in_layout_of(p, winner), in_size, *window),
+        lambda u: _picked(u, winner, window_places(winner, in_size, *window)),
+    )
+
+
+def window_places(winner: Tensor, in_size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints) -> Tensor:
+    """Winners of `max_pool2d` (offsets in a window) as row-major indices into the input plane, int64."""
+    code = winner.long()
+    rows, columns = (torch.arange(n, device=code.device) for n in winner.shape[2:])
+    row = rows[:, None] * stride[0] - padding[0] + code // kernel[1] * dilation[0]
+    column = columns * stride[1] - padding[1] + code % kernel[1] * dilation[1]
+    return row * in_size[1] + column
+
+
+def _picked(u: Tensor, winner: Tensor, places: Tensor) -> Tensor:
+    """u [N*K, C, H, W] at the winners of every window, and 0 where a window has none: the adjoint of the route."""
+    nobody = 255 if winner.dtype == torch.uint8 else -1
+    there = (winner != nobody).to(u.dtype)
+    known = places.clamp(0, u.shape[2] * u.shape[3] - 1).flatten(2)
+    known = known.repeat_interleave(u.shape[0] // winner.shape[0], 0)
+    return gate(u.flatten(2).gather(2, known).reshape(-1, *winner.shape[1:]), there)
 
 
 def window_sum(x: Tensor, kernel: Ints, stride: Ints, padding: Ints, out_size: Ints) -> Tensor:
@@ -145,7 +175,12 @@ def window_spread(r: Tensor, in_size: Ints, kernel: Ints, stride: Ints, padding:
     """The adjoint of `window_sum`: every input gets the sum of r over the windows that hold it; [N, C, *in_size]."""
     r = plane("window_spread", "r", r)
     geometry("window_spread", kernel, stride, padding, (1, 1), in_size)
-    return _ops.window_spread.default(r, in_size, kernel, stride, padding)
+    size = r.shape[2:]
+    return linear(
+        r,
+        lambda r: _ops.window_spread.default(r, in_size, kernel, stride, padding),
+        lambda u: window_sum(u, kernel, stride, padding, size),
+    )
 
 
 def avg_pool2d(x: Tensor, kernel: Ints, stride: Ints, padding: Ints, out_size: Ints, count_include_pad: bool) -> Tensor:

@@ -91,20 +91,24 @@ class _Unrounded:
 _UNROUNDED = _Unrounded()
 
 
-def exact(device: torch.device) -> AbstractContextManager[object]:
-    """No autograd, no autocast, and no rounding of float32 operands that the pass did not ask for."""
+def exact(device: torch.device, *, followed: bool = False) -> AbstractContextManager[object]:
+    """No autograd, no autocast, and no rounding of float32 operands that the pass did not ask for.
+
+    followed: autograd it is nevertheless, for a transposed sweep (`ops.adjoint`).
+    """
+    autograd = torch.enable_grad() if followed else torch.no_grad()
     if device.type not in ("cpu", "cuda"):  # a meta tensor holds no numbers
-        return torch.no_grad()
+        return autograd
     rounds = not torch.compiler.is_compiling() and _UNROUNDED.is_needed(device.type)
     if not rounds and not torch.is_autocast_enabled(device.type):
-        return torch.no_grad()
-    return _as_asked(device, rounds)
+        return autograd
+    return _as_asked(device, rounds, autograd)
 
 
 @contextmanager
-def _as_asked(device: torch.device, rounds: bool) -> Iterator[None]:
+def _as_asked(device: torch.device, rounds: bool, autograd: AbstractContextManager[object]) -> Iterator[None]:
     with (
-        torch.no_grad(),
+        autograd,
         torch.autocast(device.type, enabled=False),
         _UNROUNDED.hold(device.type) if rounds else nullcontext(),
     ):

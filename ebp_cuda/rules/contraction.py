@@ -90,7 +90,7 @@ def spread_evenly(step: Step, above: Relevance, z: torch.Tensor) -> torch.Tensor
     if not bool(silent.any()):
         return None
     p = above.times(silent.to(z.dtype)).p()
-    if not bool(p.any()):
+    if not above.is_followed and not bool(p.any()):  # a transposed sweep asks for every p that may be there
         return None
     ones = step.linear.uniform
     inputs = step.once("inputs of a window", lambda: ones.apply(torch.ones_like(step.inputs[0])))

@@ -102,17 +102,9 @@ def max_pool(node: Node, params: Params, xs: Tensors, saved: Saved) -> Tensors:
     saved.winners = (winner,)
     outputs = [w.spatial.back(y)]
     if len(node.outputs) > 1:
-        outputs.append(w.spatial.back(_plane_index(w, winner)).to(y.dtype))
+        places = ops.window_places(winner, w.in_size, w.kernel, w.stride, w.padding, w.dilation)  # Caffe's second top
+        outputs.append(w.spatial.back(places).to(y.dtype))
     return outputs
-
-
-def _plane_index(w: Windows, winner: torch.Tensor) -> torch.Tensor:
-    """Winner codes (offsets in a window) as row-major indices into the input plane: Caffe's second top."""
-    code = winner.long()
-    rows, columns = (torch.arange(n, device=code.device) for n in w.out_size)
-    row = rows[:, None] * w.stride[0] - w.padding[0] + code // w.kernel[1] * w.dilation[0]
-    column = columns * w.stride[1] - w.padding[1] + code % w.kernel[1] * w.dilation[1]
-    return row * w.in_size[1] + column
 
 
 @register_rule("max_pool", "route")

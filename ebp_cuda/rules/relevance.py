@@ -51,6 +51,11 @@ class Relevance:
         return pending.tensor_of(self._values)
 
     @property
+    def is_followed(self) -> bool:
+        """Whether autograd records what is computed from it, as it does in the transposed sweep."""
+        return pending.are_followed(self._values)
+
+    @property
     def factor(self) -> torch.Tensor | None:
         """x as it multiplies, or None."""
         return self.x if self.x is None or self.precision == "fp32" else ops.rounded(self.x, self.precision)

@@ -22,6 +22,7 @@ FLOORS = (
     ("linear",),
     ("rules",),
     ("targets",),
+    ("questions",),
     ("engine",),
     ("importers",),
     ("net", "functional", "jit"),
