@@ -12,20 +12,17 @@ import torch
 from .attribution import Attribution, ClassesAt, Setting
 from .engine.budget import Chunks, bytes_of
 from .engine.calls import Calls, Request
-from .engine.capture import Recordings, recorder_of
+from .engine.capture import recordings_for
 from .engine.plan import Plan
 from .engine.run import Measured, ReadOut, Walk, images_of
 from .engine.shared_weights import checked_weights
 from .engine.transposed import judge, transposed
-from .errors import InputError, UnsupportedError
-from .interop import goes_to_the_host, like, to_tensor
-from .net import ArrayLike, ExampleInput, Net, as_net, from_torch
+from .errors import InputError
+from .interop import goes_to_the_host, like
+from .net import ArrayLike, ExampleInput, Input, Net, as_net, example_like, from_torch
 from .places import UNSET, Layer, Places, Unset, places_for, rules_for
 from .questions.regions import Place, region_at
 from .targets import Target, choice_of
-
-Input = ArrayLike | Mapping[str, ArrayLike]
-"""An array [N, C, ...], for a network with several inputs a tuple of them or a dict by input name."""
 
 
 class ExcitationBackprop:
@@ -113,7 +110,7 @@ class ExcitationBackprop:
             contrast=graph.resolve(contrast)[0] if contrast is not None else None,
         )
         walk.check()
-        recordings, self._why_never = _recordings(graphs, self._plan.device)
+        recordings, self._why_never = recordings_for(graphs, self._plan.device)
         self._calls = Calls(walk, self.places.layers, recordings, self.max_memory)
         self._several = isinstance(layer, (list, tuple))
         self._net = net
@@ -131,7 +128,7 @@ class ExcitationBackprop:
         """The network, read from the module for inputs like x where that has not happened yet."""
         with self._lock:
             if self._net is None:
-                self._set_up(from_torch(self._module, _example(self._module, x)))
+                self._set_up(from_torch(self._module, example_like(self._module, x)))
         return self.net
 
     @property
@@ -295,35 +292,6 @@ class ExcitationBackprop:
         a call of its shapes comes again."""
         recordings = self.calls.recordings
         return recordings.why_not if recordings is not None else self._why_never
-
-
-def _recordings(graphs: bool | str, device: torch.device) -> tuple[Recordings | None, str]:
-    """Where runs are recorded, or why nowhere."""
-    if graphs not in (True, False, "auto"):
-        raise InputError(f"graphs={graphs!r}: wanted 'auto', True or False")
-    recorder = recorder_of(device) if graphs else None
-    if recorder is not None:
-        return Recordings(recorder, always=graphs is True), ""
-    if graphs is True:
-        raise UnsupportedError(f"graphs=True: device='{device}' has no CUDA graphs")
-    return None, f"device='{device}' has no CUDA graphs" if graphs else "graphs=False"
-
-
-def _example(module: torch.nn.Module, x: Input) -> ExampleInput:
-    """What a module is read with, from the first inputs that it gets: tensors beside its weights."""
-    weight = next(module.parameters(), torch.zeros(()))
-
-    def tensor(array: ArrayLike) -> torch.Tensor:
-        try:
-            return to_tensor(array).to(weight.device, weight.dtype)
-        except (TypeError, ValueError, RuntimeError, BufferError) as error:
-            raise InputError(f"x is a {type(array).__name__}; wanted an array [N, C, ...] ({error})") from None
-
-    if isinstance(x, Mapping):
-        return {name: tensor(array) for name, array in x.items()}
-    if isinstance(x, tuple):
-        return tuple(map(tensor, x))
-    return tensor(x)
 
 
 def excitation_backprop(

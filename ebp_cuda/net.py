@@ -26,6 +26,8 @@ ExampleInput = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor
 
 ArrayLike = Any
 """A torch tensor, a NumPy or CuPy array, or whatever NumPy makes an array of."""
+Input = ArrayLike | Mapping[str, ArrayLike]
+"""An array [N, C, ...], for a network with several inputs a tuple of them or a dict by input name."""
 
 _SCORING = operations("softmax", "log_softmax", "log", "sigmoid", "identity")
 
@@ -312,6 +314,23 @@ def from_torch(
     net = Net(from_module(module, example_input, **options), check_weights)
     net._module = ref(getattr(module, "_orig_mod", module))
     return net
+
+
+def example_like(module: torch.nn.Module, x: Input) -> ExampleInput:
+    """What a module is read with, from the first inputs that it gets: tensors beside its weights. Raises InputError."""
+    weight = next(module.parameters(), torch.zeros(()))
+
+    def tensor(array: ArrayLike) -> torch.Tensor:
+        try:
+            return to_tensor(array).to(weight.device, weight.dtype)
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+            raise InputError(f"x is a {type(array).__name__}; wanted an array [N, C, ...] ({error})") from None
+
+    if isinstance(x, Mapping):
+        return {name: tensor(array) for name, array in x.items()}
+    if isinstance(x, tuple):
+        return tuple(map(tensor, x))
+    return tensor(x)
 
 
 def as_net(model: Net | torch.nn.Module, x: ArrayLike) -> Net:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..errors import EBPError, UnsupportedError
+from ..errors import EBPError, InputError, UnsupportedError
 from ..ops.host_sync import ForbidHostSync, HostRead
 
 Tensors = tuple[torch.Tensor, ...]
@@ -261,3 +261,18 @@ class Recordings:
         """Forgets all, and gives up their memory."""
         with self._lock:
             self._entries.clear()
+
+
+def recordings_for(graphs: bool | str, device: torch.device) -> tuple[Recordings | None, str]:
+    """Where the runs of one owner are recorded, or why nowhere.
+
+    Raises InputError for another `graphs` than "auto", True or False, UnsupportedError for True where there are none.
+    """
+    if graphs not in (True, False, "auto"):
+        raise InputError(f"graphs={graphs!r}: wanted 'auto', True or False")
+    recorder = recorder_of(device) if graphs else None
+    if recorder is not None:
+        return Recordings(recorder, always=graphs is True), ""
+    if graphs is True:
+        raise UnsupportedError(f"graphs=True: device='{device}' has no CUDA graphs")
+    return None, f"device='{device}' has no CUDA graphs" if graphs else "graphs=False"

@@ -46,5 +46,5 @@ class StandIn:
 @pytest.fixture
 def stand_in(monkeypatch):
     recorder = StandIn()
-    monkeypatch.setattr("ebp_cuda.api.recorder_of", lambda device: recorder)
+    monkeypatch.setattr("ebp_cuda.engine.capture.recorder_of", lambda device: recorder)
     return recorder
