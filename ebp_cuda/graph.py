@@ -79,7 +79,8 @@ class Graph:
     An activation asked by that name is the last one; the relevance is that of the first one, because a
     backward sweep overwrites an in-place blob in the opposite order."""
     meta: dict[str, Any] = field(default_factory=dict)
-    """What the model file says about itself: "origin" (path), "labels" (list of str), "preprocess" (dict); from torch
+    """What the model file says about itself: "origin" (path), "labels" (list of str), "preprocess" (dict); "modules"
+    (names that are torch's module paths) of an ONNX file by torch's exporters; from torch
     also "example_shapes" (by input), "size_conditions" (importers/torch/sizes.py), "not_finite" (names of weights)."""
 
     weights: Weights | None = None

@@ -279,7 +279,7 @@ def load(path: str | Path, weights: str | Path | None = None, **options: Any) ->
         graph = load_onnx(imported.model, imported.tensors)
         graph.meta["origin"] = str(path)
         return Net(graph)
-    raise ModelError(f"{path}: wanted a .onnx file, a .pt2 archive, or a .prototxt with its .caffemodel")
+    raise ModelError(f"{path}: wanted a .onnx file, or a .prototxt with its .caffemodel, or a .pt2 archive")
 
 
 def from_torch(

@@ -145,8 +145,12 @@ def choose_contrast(plan: Plan, top: str) -> str | None:
 
 
 def public_name(graph: Graph, value: str) -> str:
-    """The shortest name by which `graph.resolve` finds the value first, or among others, or the value itself."""
-    exact = [name for name, values in graph.names.items() if values[0] == value]
+    """The shortest name by which `graph.resolve` finds the value first, or among others, or the value itself.
+
+    Paths of torch modules, where an ONNX file has them, go before the file's own names.
+    """
+    modules = [name for name in graph.meta.get("modules", ()) if graph.names[name][0] == value]
+    exact = modules or [name for name, values in graph.names.items() if values[0] == value]
     among = [name for name, values in graph.names.items() if value in values]
     return min(exact or among or [value], key=lambda name: (len(name), name))
 

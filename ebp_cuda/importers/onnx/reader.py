@@ -22,6 +22,7 @@ from ..gates import gates_last
 from . import operators  # noqa: F401  they fill CONVERTERS
 from .call import CAFFE_DOMAIN, CONVERTERS, NEWEST_OPSET, Call, Convert, own_layer
 from .constants import Constants
+from .scopes import Scoped, modules_of, name_by_modules
 from .sizes import Sizes
 
 METADATA_PREFIX = "ebp_cuda."
@@ -122,21 +123,30 @@ class _Reader:
             raise UnsupportedError(
                 f"{self.origin}: opset {self.sizes.opset}; the newest that is read is {NEWEST_OPSET}"
             )
-        nodes: list[Node] = []
+        items: list[Scoped] = []
         unknown: list[str] = []
         for item in self.model.graph.node:
-            nodes.extend(self._nodes_of(item, unknown))
+            items.append(Scoped(self._nodes_of(item, unknown), modules_of(item)))
         if unknown:
             raise UnsupportedError(f"{self.origin}: no importer for {', '.join(unknown)}")
         outputs = tuple(value.name for value in self.model.graph.output)
         for name in outputs:
             if name in self.constants or name in self.sizes.probes[0].values:
                 raise UnsupportedError(f"{self.origin}: output '{name}' does not depend on what the images hold")
-        return Graph(nodes, self.inputs, outputs, self._all_names(nodes), self.meta)
+        if self.meta["source"] == "caffe":
+            nodes = [node for item in items for node in item.nodes]
+            return Graph(nodes, self.inputs, outputs, self._all_names(nodes, {}), self.meta)
+        values = {value for item in items for node in item.nodes for value in node.outputs} | set(self.inputs)
+        nodes, modules = name_by_modules([item for item in items if item.nodes], outputs, values)
+        if modules:
+            self.meta["modules"] = list(modules)
+        own = [node for item in items for node in item.nodes]
+        return Graph(nodes, self.inputs, outputs, self._all_names([*nodes, *own], modules), self.meta)
 
-    def _all_names(self, nodes: Sequence[Node]) -> dict[str, tuple[str, ...]]:
-        """Those of the metadata, and the nodes' own, unless a value has the same name: that is the value then."""
-        names = dict(self.names)
+    def _all_names(self, nodes: Sequence[Node], modules: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        """Those of the metadata, of torch's modules, and the nodes' own, unless a value has the same name: that is the
+        value then."""
+        names = {**self.names, **modules}
         values = {value for node in nodes for value in node.outputs} | set(self.inputs)
         for node in nodes:
             if node.name not in values:
