@@ -142,7 +142,7 @@ class ShardWriter:
         assert group.maps is not None and group.targets is not None
         assert group.scores is not None and group.mass_left is not None
         images = [image for image in group.images if image.picture is not None]
-        names = [f"{image.row:06d}_{_stem(image.name)}" for image in images]
+        names = [picture_name(image.row, image.name) for image in images]
         inputs = Inputs(torch.empty(0), [image.picture for image in images if image.picture is not None], names)
         how = self._how
         setting = Setting(how.layer, how.contrast_layer, how.rules)
@@ -154,6 +154,11 @@ def _sync(path: Path) -> None:
     """Waits until a file is on the disk: after a power cut its name must not stand for less."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def picture_name(row: int, name: str) -> str:
+    """How the file names of an image's overlays begin, by its row in the shard and its name."""
+    return f"{row:06d}_{_stem(name)}"
 
 
 def _stem(name: str) -> str:

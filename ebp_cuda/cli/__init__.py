@@ -10,7 +10,7 @@ import sys
 import traceback
 
 from ..errors import EBPError
-from . import attribute, batch, bench, classes_at, evaluate, faithfulness, grid, installation, models, port  # noqa: F401  each registers its commands
+from . import attribute, batch, bench, classes_at, evaluate, faithfulness, grid, installation, models, port, report  # noqa: F401  each registers its commands
 from .app import app
 
 __all__ = ["app", "main"]

@@ -78,6 +78,7 @@ def batch(
     """Attribution maps of every image of SOURCE, in shards with an index; stopped runs go on with --resume."""
     from .. import batch as engine
     from ..batch import ray as distributed
+    from ..report.command import note_command
 
     if sweep.layer and len(sweep.layer) > 1:
         raise InputError(f"--layer {' --layer '.join(sweep.layer)}: the shards of a run hold maps of one layer")
@@ -102,6 +103,7 @@ def batch(
     except KeyboardInterrupt:
         typer.echo(f"stopped; the finished shards are in {out}: the same command with --resume goes on", err=True)
         raise typer.Exit(130) from None
+    note_command(out)
     _report(summary, out)
 
 

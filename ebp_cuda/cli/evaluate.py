@@ -71,11 +71,14 @@ class Evaluated:
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over `total` pictures; what it gives is told how many more are done."""
+def progress(title: str, total: int, out: Path) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` pictures; what it gives is told how many more are done. The command is noted in `out`."""
+    from ..report.command import note_command
+
     with progress_bar() as bar:
         task = bar.add_task(title, total=total)
         yield lambda count: bar.advance(task, count)
+    note_command(out)
 
 
 @evaluate.command("pointing")
@@ -112,7 +115,7 @@ def pointing(
     listed = read_list(difficult, len(classes)) if difficult is not None else None
     settings = {"task": "pointing", "dataset": dataset, "root": str(root.resolve()), "split": split, "limit": limit}
     settings |= {"difficult_list": str(difficult) if difficult else None, "rules": subject.rules}
-    with progress("pointing", len(trials)) as done:
+    with progress("pointing", len(trials), out) as done:
         run_pointing(
             subject, methods, trials, classes, how, out, settings,
             listed=listed, batch=batch, device=network.device, misses=misses, done=done,
@@ -142,7 +145,7 @@ def localization(
     subject, methods = network.open(photos)
     pictures, wnids = read_imagenet(root, synsets)
     settings = {"task": "localization", "root": str(root.resolve()), "limit": limit, "rules": subject.rules}
-    with progress("localization", len(pictures[:limit])) as done:
+    with progress("localization", len(pictures[:limit]), out) as done:
         run_localization(
             subject, methods, pictures[:limit], wnids, out, settings,
             held_out=held_out, resize=resize, batch=batch, device=network.device, done=done,
@@ -179,7 +182,7 @@ def phrase(
     ranking = Ranking(gamma=gamma, resize=resize, tolerance=tolerance)
     settings = {"task": "phrase", "root": str(root.resolve()), "split": split, "limit": limit, "rules": subject.rules}
     settings |= {"words": str(words) if words else None, "proposals": str(proposals) if proposals else None}
-    with progress("phrase", len(captioned)) as done:
+    with progress("phrase", len(captioned), out) as done:
         run_phrases(
             subject, methods, captioned, known, out, settings, ranking,
             proposals=boxes, device=network.device, done=done,

@@ -42,7 +42,7 @@ def faithfulness(
     pictures = pictures_in(images)[:limit]
     names = tuple(name for name in (layers or "").split(",") if name)
     asked = {"task": "faithfulness", "images": str(images.resolve()), "limit": limit, "rules": subject.rules}
-    with progress("faithfulness", len(pictures)) as done:
+    with progress("faithfulness", len(pictures), out) as done:
         run_faithfulness(
             subject, methods, pictures, out, asked, FaithfulnessSettings(steps, stages, names, seed),
             target=None if isinstance(chosen, str) else chosen[0],

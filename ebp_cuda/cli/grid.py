@@ -56,5 +56,5 @@ def grid(
         typer.echo(f"left out: {name} ({reason})", err=True)
     drawn = grid_mosaics(network, drawing)
     settings = {"task": "grid", "contrast": contrast, "rules": rule_sets}
-    with progress("grid", len(drawn)) as done:
+    with progress("grid", len(drawn), out) as done:
         run_grid(network, drawn, methods, out, drawing, settings, examples=examples, done=done)

@@ -33,16 +33,15 @@ class Records:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self._parquet = require("pyarrow.parquet", "eval", "an evaluation's record")
-        self._arrow = require("pyarrow", "eval", "an evaluation's record")
+        self._parquet, self._arrow = _parquet(), require("pyarrow", "eval", "an evaluation's record")
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--out {folder}: the folder cannot be made: {error.strerror}") from error
         self._check(json.loads(json.dumps(dict(settings))))
-        self._parts = sorted(folder.glob("part-*.parquet"))
-        self.rows: list[Row] = [row for part in self._parts for row in self._read(part)]
+        self._parts = part_files(folder)
+        self.rows: list[Row] = [row for part in self._parts for row in read_part(part)]
         self.done = {row["image"] for row in self.rows}
         self._pending: list[Row] = []
         self._flushed = time.monotonic()
@@ -63,13 +62,6 @@ class Records:
                     f"--out {self.folder} holds a run with {key} = {before.get(key)!r}, "
                     f"now it is {settings.get(key)!r}; give another folder"
                 )
-
-    def _read(self, path: Path) -> list[Row]:
-        try:
-            rows: list[Row] = self._parquet.read_table(path).to_pylist()
-        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-            raise InputError(f"{path} cannot be read ({error}); delete it to measure its images again") from error
-        return rows
 
     def __enter__(self) -> Records:
         return self
@@ -93,6 +85,24 @@ class Records:
                 self._parquet.write_table(self._arrow.Table.from_pylist(self._pending), temporary)
             self._parts.append(path)
         self._pending, self._flushed = [], time.monotonic()
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The parts of a run's record, in order."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def read_part(path: Path) -> list[Row]:
+    """The rows of a part. Raises InputError for a broken one and UnsupportedError without pyarrow."""
+    try:
+        rows: list[Row] = _parquet().read_table(path).to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise InputError(f"{path} cannot be read ({error}); delete it to measure its images again") from error
+    return rows
+
+
+def _parquet() -> Any:
+    return require("pyarrow.parquet", "eval", "an evaluation's record")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:

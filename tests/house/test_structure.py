@@ -35,6 +35,7 @@ FLOORS = (
     ("batch",),
     ("explanation",),
     ("eval",),
+    ("report",),
     ("cli",),
     ("__main__",),
 )
