@@ -24,6 +24,7 @@ from .adjoint import linear
 from .formats import is_channel_slice, memory_format
 from .library import build_info
 from .operands import (
+    as_channels_last_as,
     check_columns,
     check_precision,
     checked,
@@ -138,7 +139,7 @@ def max_pool2d_route(
     code = torch.int32 if kernel[0] * kernel[1] > 255 else torch.uint8
     if winner.dtype != code:
         raise ShapeError(f"max_pool2d_route: winner is {winner.dtype}, wanted {code} for kernel {tuple(kernel)}")
-    window = kernel, stride, padding, dilation
+    p, window = as_channels_last_as(p, winner), (kernel, stride, padding, dilation)
     return linear(
         p,
         lambda p: _ops.max_pool2d_route.default(p, in_layout_of(p, winner), in_size, *window),
@@ -287,6 +288,7 @@ def conv2d_sweep(
     size = conv_size("conv2d_sweep", tuple(in_size), w_plus.shape[2:], *geometry)
     if tuple(r.shape[1:]) != (w_plus.shape[0], *size):
         raise ShapeError(f"conv2d_sweep: r is {list(r.shape)}, wanted [N*K, {w_plus.shape[0]}, {size[0]}, {size[1]}]")
+    r = as_channels_last_as(r, w_plus) if not w_plus.is_contiguous() else r
     indexable("conv2d_sweep", "the result", r.shape[0] * w_plus.shape[1] * groups * in_size[0] * in_size[1])
     more: tuple[Any, ...] = ()
     if gate is not None or addend is not None or precision != "fp32":

@@ -86,6 +86,17 @@ def in_layout_of(a: Tensor, b: Tensor) -> Tensor:
     return b.contiguous(memory_format=memory_format(a))
 
 
+def as_channels_last_as(a: Tensor, b: Tensor) -> Tensor:
+    """a, copied into channels_last where b is that and a is not.
+
+    Relevance that comes out of a flatten lies channel by channel. Here it goes back to how the activations, weights and
+    winners of the layers below lie: kernels read four channels of a pixel at once, and results lie as their operands.
+    """
+    last = torch.channels_last
+    turned = a.dim() == 4 and a.shape[1] > 1 and memory_format(b) == last != memory_format(a)
+    return a.contiguous(memory_format=last) if turned else a
+
+
 def check_columns(op: str, name: str, a: Tensor, other: str, b: Tensor) -> None:
     strided(op, other, b)
     if a.dim() == 0 or a.shape[1:] != b.shape[1:] or a.dim() != b.dim():
@@ -103,7 +114,7 @@ def columns(op: str, name: str, a: Tensor, other: str, b: Tensor) -> tuple[Tenso
     if a.dtype != b.dtype:
         raise ShapeError(f"{op}: {name} is {a.dtype}, {other} is {b.dtype}; they must be of one dtype")
     if not is_channel_slice(a):
-        a = dense(a)
+        a = as_channels_last_as(dense(a), b)
     return a, b if memory_format(a) == torch.channels_last and is_channel_slice(b) else in_layout_of(a, b)
 
 

@@ -19,8 +19,6 @@ NAMES = ["digits", *models.names()]
 DTYPES = ["fp32", "tf32", "bf16"]
 OURS = ("normalizer", "sweep", "forward and normalizer")
 SLOW = ("simt single", "pair single", "naive")
-BELOW_A_FLATTEN = {"vgg16", "vgg19", "alexnet", "caffenet"}
-"""Networks whose relevance comes out of a flatten as planes: every sweep below it reads element by element."""
 
 
 @cache
@@ -51,17 +49,14 @@ def channels(launch: Launch) -> tuple[int, int]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_only_odd_channels_are_read_element_by_element(name: str, dtype: str) -> None:
-    """Below a flatten more are, for now: each of those networks still has such sweeps."""
+    """Below a flatten, too."""
     slow = [launch for launch in convolutions(name, dtype) if launch.kernel in SLOW]
     whole = [launch for launch in slow if all(n % 4 == 0 for n in channels(launch))]
-    if name in BELOW_A_FLATTEN:
-        assert whole and all(launch.label.startswith("sweep") for launch in whole), [x.layer for x in whole]
-    else:
-        assert not whole, [(launch.label, launch.layer) for launch in whole]
+    assert not whole, [(launch.label, launch.layer) for launch in whole]
 
 
 @pytest.mark.parametrize("dtype", ["tf32", "bf16"])
-@pytest.mark.parametrize("name", sorted(set(NAMES) - BELOW_A_FLATTEN))
+@pytest.mark.parametrize("name", NAMES)
 def test_tensor_cores_take_every_convolution_that_rounds(name: str, dtype: str) -> None:
     launches = convolutions(name, dtype)
     fed = [launch for launch in launches if all(n % 4 == 0 for n in channels(launch)) and "1x1 1x1" not in launch.layer]
