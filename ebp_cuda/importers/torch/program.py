@@ -16,7 +16,7 @@ from torch.fx.node import map_arg
 from ...errors import ModelError, UnsupportedError
 from ...graph import Graph
 from ...rules import OPERATIONS
-from . import functions, moves, norms, pointwise, pools, products, resizing  # noqa: F401  (each enters its converters)
+from . import functions, moves, norms, pointwise, pools, products, recurrent, resizing  # noqa: F401  (each enters its converters)
 from .aten import CONVERTERS, Activation, Call, Refusal, own_layer
 from .lrn import LocalResponse, bound_args, local_response, op_name
 from .messages import FROM_VALUES, first_line, line_of_call
