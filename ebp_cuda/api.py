@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -21,8 +21,12 @@ from .errors import InputError
 from .interop import goes_to_the_host, like
 from .net import ArrayLike, ExampleInput, Input, Net, as_net, example_like, from_torch
 from .places import UNSET, Layer, Places, Unset, places_for, rules_for
+from .questions.asking import Asked, Context, question_of
 from .questions.regions import Place, region_at
-from .targets import Target, choice_of
+from .targets import Target
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class ExcitationBackprop:
@@ -185,7 +189,7 @@ class ExcitationBackprop:
             f"<ExcitationBackprop of {self.net.graph.origin}: {at}, {contrast}, rules={rules}, on {self.plan.device}>"
         )
 
-    def attribute(self, x: Input, target: Target = "top1") -> torch.Tensor:
+    def attribute(self, x: Input, target: Target = "top1", **asked: Unpack[Asked]) -> torch.Tensor:
         """Attribution maps: raw sums of relevance over channels, unclipped.
 
         Args:
@@ -193,6 +197,8 @@ class ExcitationBackprop:
                 as it is. What comes back, here and from `run` and `relevance`, is of the same kind.
             target: a class for all images; a list or tensor [N], one per image; a tensor [N, K]; "top5" for the five
                 highest scores of each image; "all". Names of classes where the labels are known.
+            **asked: pixel, box or mask of a top with positions; similarity_to or seed in place of classes; contrast,
+                other and percentile: see `Asked` (docs/questions.md).
 
         Returns:
             float32 (or the chosen dtype) [N, K, h, w]; [N, K, L] of a sequence, [N, K, t, h, w] of a volume. Of a list
@@ -203,17 +209,17 @@ class ExcitationBackprop:
             ShapeError: x does not fit the network, or the layer has no plane.
             NumericError: the relevance is not finite; names the first layer.
         """
-        return self.run(x, target).maps
+        return self.run(x, target, **asked).maps
 
-    def run(self, x: Input, target: Target = "top1") -> Attribution:
+    def run(self, x: Input, target: Target = "top1", **asked: Unpack[Asked]) -> Attribution:
         """Maps with the targets and the scores of the same forward pass; arguments and errors as for `attribute`."""
-        measured = self._call(x, target, "maps")
+        measured = self._call(x, target, "maps", asked)
         maps, left = self._of_layers(x, measured.readouts), self._of_layers(x, measured.mass_left)
         return Attribution(maps, like(x, measured.targets), like(x, measured.scores), left, self.setting)
 
-    def relevance(self, x: Input, target: Target = "top1") -> torch.Tensor:
+    def relevance(self, x: Input, target: Target = "top1", **asked: Unpack[Asked]) -> torch.Tensor:
         """Relevance p of every unit of the layer, [N, K, C, h, w] (or [N, K, features]); else as `attribute`."""
-        return self._of_layers(x, self._call(x, target, "units").readouts)
+        return self._of_layers(x, self._call(x, target, "units", asked).readouts)
 
     def classes_at(self, x: Input, place: Place) -> ClassesAt:
         """Which classes have their attention at a place of the map: all of them, by one sweep from the place upwards.
@@ -253,18 +259,20 @@ class ExcitationBackprop:
         arrays = [like(x, tensor) for tensor in tensors]
         return cast(torch.Tensor, dict(zip(self.places.layers, arrays, strict=True)) if self._several else arrays[0])
 
-    def _call(self, x: Input, target: Target, readout: ReadOut) -> Measured:
-        request = self.request(x, target, readout)
+    def _call(self, x: Input, target: Target, readout: ReadOut, asked: Asked) -> Measured:
+        request = self.request(x, target, readout, **asked)
         measured = self.calls(request)
         if goes_to_the_host(x, measured.scores):
             self.check()
         return measured
 
-    def request(self, x: Input, target: Target, readout: ReadOut = "maps") -> Request:
+    def request(self, x: Input, target: Target, readout: ReadOut = "maps", **asked: Unpack[Asked]) -> Request:
         """What a call with these arguments asks of `calls`. Raises InputError and ShapeError."""
         net = self._net or self._read(x)
         inputs = net.check_inputs(x, self.check_weights)
-        return Request(inputs, choice_of(target, images_of(inputs), self.labels or net.labels), readout)
+        calls, contrasted = self.calls, self.places.contrast_layer is not None
+        context = Context(images_of(inputs), self.labels or net.labels, contrasted, lambda: calls.top_shape(inputs))
+        return Request(inputs, question_of(target, asked, context), readout)
 
     def check(self) -> None:
         """Waits for all calls so far and raises what was wrong with one of them.

@@ -100,7 +100,7 @@ def _indices_of(names: Sequence[Any], labels: Sequence[str] | None) -> list[int]
     return indices
 
 
-def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def class_seed(top: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
     """The distribution that a sweep starts from: probability 1 on each target.
 
     A spatial top (fully convolutional network) shares it over positions by a softmax of the class's scores, as the
@@ -109,6 +109,7 @@ def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     Args:
         top: activation [N, classes, ...] or [N].
         targets: int64 [N, K].
+        positions: [N, 1 or K, ...], the share of every position in place of the softmax.
 
     Returns:
         [N*K, classes, ...] or [N*K], as the top.
@@ -119,7 +120,7 @@ def class_seed(top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     seed = top.new_zeros(images, count, *top.shape[1:])
     rows = torch.arange(images, device=top.device).unsqueeze(1)
     columns = torch.arange(count, device=top.device).unsqueeze(0)
-    seed[rows, columns, targets] = class_share(top[rows, targets])
+    seed[rows, columns, targets] = class_share(top[rows, targets]) if positions is None else positions
     return seed.flatten(0, 1)
 
 

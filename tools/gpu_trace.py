@@ -19,6 +19,7 @@ from ebp_cuda import ExcitationBackprop, targets
 from ebp_cuda.engine.run import measure
 from ebp_cuda.net import Net
 from ebp_cuda.ops.kernels import Kernel, contraction_kernel
+from ebp_cuda.questions.question import Question
 
 TILED = {
     "simt, large tiles": "simt large",
@@ -219,7 +220,7 @@ def watch(
     eb = ExcitationBackprop(net, layer, contrast, device="meta", dtype=dtype)
     channels = next(iter(net.graph.inputs.values()))[1]
     x = torch.empty(images, channels, *size, device="meta").contiguous(memory_format=torch.channels_last)
-    asked = targets.choice_of(torch.zeros(images, classes, dtype=torch.int64, device="meta"), images)
+    asked = Question(targets.choice_of(torch.zeros(images, classes, dtype=torch.int64, device="meta"), images))
     with as_on_cuda(), torch.no_grad():
         inputs = {next(iter(net.graph.inputs)): eb.plan.place(x)}
         measure(eb.calls.walk, inputs, asked, "maps", [layer])  # packs the weights

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import InputError
 from ..ops import memory
+from ..questions.question import Question
 from ..targets import Choice
 from .passes import Layer, Phase
 from .plan import Plan
@@ -119,9 +120,9 @@ def _dry(plan: Plan) -> Plan:
 
 def _peaks(walk: Walk, inputs: Mapping[str, torch.Tensor], columns: int) -> list[int]:
     """The most bytes alive during and after every layer of a call, for so many classes of one image."""
-    choice = Choice("given", columns, torch.zeros(1, columns, dtype=torch.int64, device="meta"))
+    question = Question(Choice("given", columns, torch.zeros(1, columns, dtype=torch.int64, device="meta")))
     with _Allocations() as allocations:
-        measure(walk, inputs, choice, "units", walk.values, allocations)
+        measure(walk, inputs, question, "units", walk.values, allocations)
     return allocations.peaks
 
 

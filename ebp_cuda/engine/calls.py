@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..errors import InputError, NumericError, UnsupportedError, is_out_of_memory
+from ..questions.question import Question
 from ..rules.relevance import Relevance
 from ..targets import Choice
 from .budget import Account, Chunks, account_of
 from .capture import Recordings
 from .condition import warn_where_gained, warn_where_lost
-from .passes import UNOBSERVED, Layer, Observer, Phase
+from .passes import UNOBSERVED, Layer, Observer, Phase, forward
 from .run import Measured, ReadOut, Tensors, Walk, images_of, joined_classes, joined_images, measure
 from .status import CallLog, Status
 
@@ -34,7 +35,7 @@ class Request:
 
     inputs: Inputs
     """By name, [N, ...], wherever the caller has them."""
-    choice: Choice
+    question: Question
     readout: ReadOut
 
     @property
@@ -43,7 +44,7 @@ class Request:
 
     def __str__(self) -> str:
         shapes = ", ".join(f"{name} {list(shape)}" for name, shape in self.shapes)
-        return f"{shapes}, {self.choice.count or 'all'} classes of each image"
+        return f"{shapes}, {self.question.choice.count or 'all'} classes of each image"
 
 
 class Calls:
@@ -61,6 +62,7 @@ class Calls:
         stages = walk.plan.stages(walk.route.keep | {walk.top}, walk.route.nodes)
         self._state = walk.plan.watch([stage.index for stage in stages])
         self._accounts: dict[Shapes, Account] = {}
+        self._tops: dict[Shapes, tuple[int, ...]] = {}
         self._warned_of_loss = self._warned_of_gain = False
 
     def __call__(self, request: Request, observer: Observer = UNOBSERVED) -> Measured:
@@ -70,6 +72,16 @@ class Calls:
         classes = measured.scores.shape[1]
         self.log.enter(measured.status, str(request), request, lambda status, kept: self._judge(status, kept, classes))
         return measured
+
+    def top_shape(self, inputs: Inputs) -> tuple[int, ...]:
+        """The top's shape for inputs of these shapes, without the axis of images; found by a forward of one image, once
+        for each size."""
+        key = tuple((name, tuple(x.shape[1:])) for name, x in inputs.items())
+        if key not in self._tops:
+            plan, top = self.walk.plan, self.walk.top
+            zeros = {name: torch.zeros(1, *x.shape[1:]) for name, x in inputs.items()}
+            self._tops[key] = tuple(forward(plan, zeros, [top]).shapes[top][1:])
+        return self._tops[key]
 
     # --- in parts ---------------------------------------------------------------------------------------------------
 
@@ -88,35 +100,34 @@ class Calls:
         """The call, in parts where max_memory asks for that."""
         if self.max_memory is None:
             return self._once(request, observer)
-        chunks, classes = self.chunks(request.shapes, request.choice.count)
+        each = request.question.columns_each
+        chunks, classes = self.chunks(request.shapes, each * request.question.choice.count)
+        chunks = replace(chunks, classes=max(1, chunks.classes // each))
         split = f"{chunks.images} images and {chunks.classes} classes at a time"
         log.info("max_memory: %s, about %.0f MB", split, chunks.peak / 1e6)
         parts = []
         for some in chunks.of_images(images_of(request.inputs)):
-            choice = request.choice
-            if choice.given is not None:
-                choice = replace(choice, given=choice.given[some])
-            part = replace(request, inputs={name: x[some] for name, x in request.inputs.items()}, choice=choice)
+            own = {name: x[some] for name, x in request.inputs.items()}
+            part = replace(request, inputs=own, question=request.question.of_images(some))
             parts.append(self._in_columns(chunks, part, classes, observer))
         return joined_images(parts)
 
     def _in_columns(self, chunks: Chunks, request: Request, classes: int, observer: Observer) -> Measured:
-        choice, images = request.choice, images_of(request.inputs)
-        count = choice.count or classes
+        question, images = request.question, images_of(request.inputs)
+        count = question.choice.count or classes
         if chunks.classes >= count:
             return self._once(request, observer)
-        choice.check(classes)
-        targets = choice.given
-        if targets is None:
-            scores = torch.zeros(images, classes)
-            if choice.kind == "top":  # the scores come with the map of any class
-                first = Choice("given", 1, torch.zeros(images, 1, dtype=torch.int64))
-                scores = self._once(replace(request, choice=first), observer).scores
-            targets = choice.of(scores)
+        question.check(classes)
+        scores = torch.zeros(images, classes)
+        if question.choice.kind == "top":  # the scores come with the map of any class
+            first = Choice("given", 1, torch.zeros(images, 1, dtype=torch.int64))
+            scores = self._once(
+                replace(request, question=Question(first, question.positions, question.one_place)), observer
+            ).scores
+        question, _ = question.answered(scores)
         parts = []
         for some in chunks.of_classes(count):
-            part = replace(choice, kind="given", count=some.stop - some.start, given=targets[:, some])
-            parts.append(self._once(replace(request, choice=part), observer))
+            parts.append(self._once(replace(request, question=question.of_columns(some)), observer))
         return joined_classes(parts)
 
     # --- recorded ---------------------------------------------------------------------------------------------------
@@ -130,29 +141,28 @@ class Calls:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            size = f"{images_of(request.inputs)} images, {request.choice.count or 'all'} classes of each"
+            size = f"{images_of(request.inputs)} images, {request.question.choice.count or 'all'} classes of each"
             reason = str(error).splitlines()[0]
             raise UnsupportedError(f"{size}: out of memory, try fewer images or max_memory=: {reason}") from error
 
     def _measure(self, request: Request, observer: Observer = UNOBSERVED) -> Measured:
-        return measure(self.walk, request.inputs, request.choice, request.readout, self.layers, observer)
+        return measure(self.walk, request.inputs, request.question, request.readout, self.layers, observer)
 
     def _recorded(self, request: Request, recordings: Recordings) -> Measured:
-        choice, inputs, plan = request.choice, request.inputs, self.walk.plan
-        key = (request.readout, request.shapes, choice.kind, choice.count, _settings())
+        question, inputs, plan = request.question, request.inputs, self.walk.plan
+        key = (request.readout, request.shapes, question.key, _settings())
         state = self._state()
         run = recordings.find(key, state)
         if run is not None:
-            choice.check(Measured.of(run.results).scores.shape[1])
-            return Measured.of(run((*inputs.values(), *(() if choice.given is None else (choice.given,)))))
+            question.check(Measured.of(run.results).scores.shape[1])
+            return Measured.of(run((*inputs.values(), *question.tensors)))
 
         def work(*own: torch.Tensor) -> Tensors:
-            chosen = choice if choice.given is None else replace(choice, given=own[-1])
-            return self._measure(Request(dict(zip(inputs, own, strict=False)), chosen, request.readout)).tensors
+            asked = question.with_tensors(own[len(inputs) :])
+            return self._measure(Request(dict(zip(inputs, own, strict=False)), asked, request.readout)).tensors
 
         def placed() -> Tensors:
-            targets = () if choice.given is None else (choice.given.to(plan.device),)
-            return (*map(plan.place, inputs.values()), *targets)
+            return (*map(plan.place, inputs.values()), *(tensor.to(plan.device) for tensor in question.tensors))
 
         measured = self._measure(request)
         recordings.learn(key, state, placed, work)
@@ -170,6 +180,10 @@ class Calls:
         if status.lowest < 0 or status.highest >= classes:
             wrong = status.lowest if status.lowest < 0 else status.highest
             raise InputError(f"target {wrong:.0f}: the model has classes 0 to {classes - 1}")
+        if status.least_seed == 0:
+            raise InputError(
+                "a column has nothing to start from: no feature agrees with its embedding, or its seed is 0"
+            )
         if not status.finite:
             layers = ", ".join(f"'{layer}'" for layer in self.layers)
             raise NumericError(f"relevance at layer {layers} is not finite{self._origin_of_trouble(request)}")

@@ -34,8 +34,8 @@ EXCESS = 1.05
 
 def mass_left(p: torch.Tensor, start: Relevance) -> torch.Tensor:
     """sum |p| of every row over that of `start`, where the sweep began; [N*K, ...] -> [N*K], 0 where nothing began."""
-    began = _mass(start.p())
-    return _mass(p) / began.clamp(min=torch.finfo(began.dtype).tiny)
+    began = mass(start.p())
+    return mass(p) / began.clamp(min=torch.finfo(began.dtype).tiny)
 
 
 def warn_where_lost(left: torch.Tensor, precision: str, layer: str) -> bool:
@@ -80,5 +80,6 @@ def frames_of_ours() -> int:
     return level
 
 
-def _mass(p: torch.Tensor) -> torch.Tensor:
+def mass(p: torch.Tensor) -> torch.Tensor:
+    """sum |p| of every row, [N*K, ...] -> [N*K]."""
     return torch.linalg.vector_norm(p, 1, dim=tuple(range(1, p.dim())))

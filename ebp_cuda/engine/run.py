@@ -14,10 +14,11 @@ import torch
 
 from ..errors import InputError, ShapeError
 from ..ops import memory
+from ..questions.question import Question
 from ..rules.relevance import Relevance
-from ..targets import Choice, class_seed
 from . import passes
-from .condition import mass_left
+from .condition import mass, mass_left
+from .contrasts import truncated
 from .passes import UNOBSERVED, Observer, Trace
 from .plan import Plan, Route
 from .status import status_of
@@ -65,12 +66,19 @@ class Walk:
         route = self.route
         return passes.forward(self.plan, inputs, {*route.keep, *keep, self.top}, route.nodes, observer)
 
-    def sweep(self, trace: Trace, seed: torch.Tensor, observer: Observer = UNOBSERVED) -> Swept:
-        """The sweep of a seed [N*K, ...], shaped like the top's activation [N, ...]."""
+    def sweep(
+        self, trace: Trace, seed: torch.Tensor, observer: Observer = UNOBSERVED, *, negates: bool = True
+    ) -> Swept:
+        """The sweep of a seed [N*K, ...], shaped like the top's activation [N, ...].
+
+        negates: whether at the contrast layer what the negated weights excite is subtracted; else the seed itself has
+        what it is set against in it.
+        """
         start, plan = Relevance(seed), self.plan
-        if self.contrast is None:
-            below = passes.sweep(plan, trace, self.route, {self.top: start}, self.values, observer=observer)
-            return Swept(below, start)
+        if self.contrast is None or not negates:
+            wanted = self.values if self.contrast is None else (self.contrast, *self.values)
+            below = passes.sweep(plan, trace, self.route, {self.top: start}, wanted, observer=observer)
+            return Swept(below, start if self.contrast is None else below[self.contrast])
         below = passes.contrastive_sweep(
             plan, trace, self.top, start, self.contrast, self.values, self.negated, observer
         )
@@ -96,7 +104,7 @@ class Measured:
     mass_left: Tensors
     """By layer: [N, K], sum |p| at the layer over that where the mass is counted from."""
     targets: torch.Tensor
-    """int64 [N, K]."""
+    """int64 [N, K]; -1 where a column is no class."""
     scores: torch.Tensor
     """float32 [N, classes]."""
     status: torch.Tensor
@@ -117,7 +125,7 @@ class Measured:
 def measure(
     walk: Walk,
     inputs: Mapping[str, torch.Tensor],
-    choice: Choice,
+    question: Question,
     readout: ReadOut,
     names: Sequence[str],
     observer: Observer = UNOBSERVED,
@@ -129,14 +137,18 @@ def measure(
     plan, top = walk.plan, walk.top
     placed = {name: plan.place(x) for name, x in inputs.items()}
     trace = walk.forward(placed, observer=observer)
-    scores = scores_of(trace.values[top], top, images_of(inputs))
-    choice.check(scores.shape[1])
-    targets = choice.of(scores)
-    known = targets.clamp(0, scores.shape[1] - 1)  # a class that the model lacks is in the status, and not in a seed
-    blocks = known.split(columns_at_once(plan, trace, walk.route.nodes, known.shape[1]), 1)
-    parts = [_columns(walk, trace, block, readout, names, observer) for block in blocks]
+    check_top(trace.values[top], top, images_of(inputs))
+    scores = question.scores(trace.values[top])
+    question.check(scores.shape[1])
+    answered, targets = question.answered(scores)
+    count = targets.shape[1]
+    at_once = columns_at_once(plan, trace, walk.route.nodes, count * question.columns_each)
+    size = max(1, at_once // question.columns_each)
+    blocks = [slice(first, min(first + size, count)) for first in range(0, count, size)]
+    parts = [_columns(walk, trace, answered.of_columns(block), readout, names, observer) for block in blocks]
     readouts, masses = _side_by_side([part[0] for part in parts]), _side_by_side([part[1] for part in parts])
-    status = status_of(tuple(placed.values()), targets if choice.given is not None else None, masses)
+    seeds = tuple(part[2] for part in parts if part[2] is not None)
+    status = status_of(tuple(placed.values()), question.asked_classes(), masses, seeds)
     return Measured(readouts, masses, targets, scores.float(), status)
 
 
@@ -145,28 +157,33 @@ def _side_by_side(blocks: Sequence[Tensors]) -> Tensors:
     return blocks[0] if len(blocks) == 1 else tuple(torch.cat(parts, 1) for parts in zip(*blocks, strict=True))
 
 
-def scores_of(top: torch.Tensor, name: str, images: int) -> torch.Tensor:
-    """Scores [N, classes] of the top's activation: of a spatial one, the maximum over positions; of one number for
-    each image, that of class 0."""
+def check_top(top: torch.Tensor, name: str, images: int) -> None:
+    """Raises ShapeError where the top's activation is not that of so many images."""
     if top.dim() < 1 or top.shape[0] != images:
         shapes = f"[{images}], [{images}, classes] or [{images}, classes, h, w]"
         raise ShapeError(f"top '{name}' has shape {list(top.shape)}, wanted {shapes}")
-    if top.dim() == 1:
-        return top.unsqueeze(1)
-    return top if top.dim() == 2 else top.flatten(2).amax(2)
 
 
 def _columns(
-    walk: Walk, trace: Trace, targets: torch.Tensor, readout: ReadOut, names: Sequence[str], observer: Observer
-) -> tuple[Tensors, Tensors]:
-    """The read-outs and the mass left at every layer, for some of the columns."""
-    swept = walk.sweep(trace, class_seed(trace.values[walk.top], targets), observer)
+    walk: Walk, trace: Trace, question: Question, readout: ReadOut, names: Sequence[str], observer: Observer
+) -> tuple[Tensors, Tensors, torch.Tensor | None]:
+    """The read-outs and the mass left at every layer, for some of the columns; and the mass of seeds that may be 0."""
+    top = trace.values[walk.top]
+    shape = torch.Size((len(top), question.choice.count))
+    seed = question.start(top)
+    swept = walk.sweep(trace, seed, observer, negates=question.contrast in ("", "everything else"))
     readouts, masses = [], []
     for value, name in zip(walk.values, names, strict=True):
         p = swept.relevance[value].p()
-        readouts.append(_READ[readout](p, targets.shape, name))
-        masses.append(mass_left(p, swept.start).reshape(targets.shape))
-    return tuple(readouts), tuple(masses)
+        if question.contrast == "truncated":
+            excited, other = p.unflatten(0, (shape[0], 2, shape[1])).unbind(1)
+            p = truncated(excited, other, question.percentile).flatten(0, 1)
+            masses.append(mass(p).reshape(shape))  # of halves that were scaled to sum to 1
+        else:
+            masses.append(mass_left(p, swept.start).reshape(shape))
+        readouts.append(_READ[readout](p, shape, name))
+    may_be_empty = question.embedding is not None or question.seed is not None
+    return tuple(readouts), tuple(masses), mass(seed) if may_be_empty else None
 
 
 def _maps(p: torch.Tensor, columns: torch.Size, name: str) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """One status per call: what may be wrong with its inputs, targets and results, in one small tensor of the pass itself.
 
-    [least mass left, largest mass left, lowest target, highest target, and of every input: its least, its largest]
+    [least mass left, largest mass left, lowest target, highest target, of every input its least and its
+    largest, least mass of a seed]
 
 A call in parts has one such row for each. Nothing here waits for a device: who reads the tensor decides when.
 """
@@ -35,6 +36,8 @@ class Status:
     highest: float
     inputs: tuple[str, ...]
     """By input: "", "NaN" or "infinite values"."""
+    least_seed: float = 1.0
+    """Least mass of a seed; 1 where none can be 0."""
 
     @property
     def finite(self) -> bool:
@@ -44,10 +47,10 @@ class Status:
     @classmethod
     def of(cls, status: torch.Tensor) -> Status:
         """Waits for the device that holds it."""
-        least, largest, lowest, highest, *ends = zip(*status.tolist(), strict=True)
+        least, largest, lowest, highest, *ends, seeds = zip(*status.tolist(), strict=True)
         kinds = tuple(_kind((*low, *high)) for low, high in zip(ends[::2], ends[1::2], strict=True))
         largest_mass = math.nan if any(map(math.isnan, largest)) else max(largest)
-        return cls(min(least), largest_mass, min(lowest), max(highest), kinds)
+        return cls(min(least), largest_mass, min(lowest), max(highest), kinds, min(seeds))
 
     def check_inputs(self, graph: Graph) -> None:
         """Raises InputError for the first input that is not finite."""
@@ -64,12 +67,15 @@ def _kind(ends: Sequence[float]) -> str:
 
 
 def status_of(
-    inputs: Sequence[torch.Tensor], targets: torch.Tensor | None = None, masses: Sequence[torch.Tensor] = ()
+    inputs: Sequence[torch.Tensor],
+    targets: torch.Tensor | None = None,
+    masses: Sequence[torch.Tensor] = (),
+    seeds: Sequence[torch.Tensor] = (),
 ) -> torch.Tensor:
-    """The status, [1, 4 + 2 * inputs] in the inputs' dtype, of what lies on one device.
+    """The status, [1, 5 + 2 * inputs] in the inputs' dtype, of what lies on one device.
 
     inputs: placed, [N, ...]. targets: int64 [N, K], None where they are no choice of the caller's. masses: the mass
-    left of every column, by layer.
+    left of every column, by layer. seeds: the mass of seeds that may be 0.
     """
     none = inputs[0].new_zeros(())
     entries = [none, none, none, none]
@@ -77,9 +83,10 @@ def status_of(
         left = masses[0] if len(masses) == 1 else torch.cat([mass.flatten() for mass in masses])
         entries[:2] = torch.where(left > 0, left, 1.0).amin(), left.amax()
     if targets is not None:
-        entries[2:] = (end.to(none.dtype) for end in torch.aminmax(targets))
+        entries[2:] = (end.to(none) for end in torch.aminmax(targets))
     for x in inputs:
         entries += torch.aminmax(x)
+    entries.append(torch.cat(list(seeds)).amin().to(none.dtype) if seeds else none + 1)
     return torch.stack(entries).unsqueeze(0)
 
 

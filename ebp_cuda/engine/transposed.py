@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import NumericError, ShapeError
-from ..targets import class_share
+from ..questions.question import Question
+from ..targets import Choice, class_share
 from .condition import warn_where_gained
 from .passes import UNOBSERVED, Observer
-from .run import Walk, images_of, scores_of
+from .run import Walk, check_top, images_of
 from .status import Status, status_of
 
 
@@ -55,6 +56,7 @@ def transposed(
     with torch.inference_mode(False):
         trace = walk.forward(placed, observer=observer)
         output = trace.values[top]
+        check_top(output, top, images_of(inputs))
         images, _, *plane = trace.shapes[value]
         if not plane:
             raise ShapeError(f"layer '{name}' has no plane with places (its shape is {list(trace.shapes[value])})")
@@ -68,7 +70,7 @@ def transposed(
             p = walk.sweep(trace, seed, observer).relevance[value].p()
             at_place = (p.sum(1) * _own(plan.place(weights))).sum()
         (up,) = torch.autograd.grad(at_place, seed)
-    scores = scores_of(output, top, images_of(inputs))
+    scores = Question(Choice("all", 0)).scores(output)
     shares = (up * class_share(output)).reshape(*scores.shape, -1).sum(2)
     status = status_of(tuple(placed.values()), None, [shares.abs()])
     return Transposed(shares, scores.float(), status)

@@ -14,9 +14,9 @@ from torch import nn
 
 import ebp_cuda
 from ebp_cuda import ExcitationBackprop, InputError
-from ebp_cuda.engine import run
 from ebp_cuda.engine.budget import Account, bytes_of
 from ebp_cuda.ops import memory
+from ebp_cuda.questions import question
 
 CLASSES = 1000
 
@@ -97,8 +97,10 @@ def test_blocks_of_classes_on_a_cpu_change_nothing(
     wanted = whole.run(x, target)
     monkeypatch.setattr(memory, "BLOCK", 7 * wide)
     calls: list[int] = []
-    seed = run.class_seed
-    monkeypatch.setattr(run, "class_seed", lambda top, part: calls.append(part.shape[1]) or seed(top, part))
+    seed = question.class_seed
+    monkeypatch.setattr(
+        question, "class_seed", lambda top, part, places: calls.append(part.shape[1]) or seed(top, part, places)
+    )
     found = whole.run(x, target)
     assert calls == [7] * 7 + [1]
     for one, other in ((found.maps, wanted.maps), (found.mass_left, wanted.mass_left), (found.scores, wanted.scores)):

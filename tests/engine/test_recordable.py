@@ -24,6 +24,7 @@ from ebp_cuda.engine.run import measure
 from ebp_cuda.linear import CPU, CUDA
 from ebp_cuda.net import Net
 from ebp_cuda.ops.host_sync import ForbidHostSync, HostRead, minmax
+from ebp_cuda.questions.question import Question
 from ebp_cuda.rules.relevance import Relevance
 
 
@@ -120,9 +121,9 @@ def test_the_big_networks_can_be_recorded(name, layer, contrast, images_, column
     x, targets = torch.rand(images_, 3, 224, 224), torch.zeros(images_, columns, dtype=torch.int64)
     eb.run(x, targets)
     inputs = {next(iter(eb.net.graph.inputs)): eb.plan.place(x)}
-    choice = ebp_cuda.targets.choice_of(targets.to("meta"), images_)
+    question = Question(ebp_cuda.targets.choice_of(targets.to("meta"), images_))
     with ForbidHostSync():
-        (maps,) = measure(eb.calls.walk, inputs, choice, "maps", [layer]).readouts
+        (maps,) = measure(eb.calls.walk, inputs, question, "maps", [layer]).readouts
     assert maps.shape[:2] == (images_, columns) and maps.is_meta
 
 

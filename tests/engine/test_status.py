@@ -93,7 +93,7 @@ def test_the_status_of_a_call_in_parts_is_the_worst_of_its_parts() -> None:
 def test_a_status_is_made_without_asking_the_device(where: str) -> None:
     x, targets, masses = (torch.ones(2, 3, device=where) for _ in range(3))
     with ForbidHostSync():
-        assert status_of([x], targets.long(), [masses]).shape == (1, 6)
+        assert status_of([x], targets.long(), [masses]).shape == (1, 7)
 
 
 def test_no_call_waits_and_a_later_one_tells(device: Deferred) -> None:

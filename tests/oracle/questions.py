@@ -28,3 +28,53 @@ def classes_at(
         p = attribute(graph, values, top, seed, layer, contrast, rules)
         shares.append((p.sum(axis=1) * weights).reshape(len(p), -1).sum(axis=1))
     return np.stack(shares, axis=1)
+
+
+def place_share(plane: tuple[int, ...], pixel=None, box=None, mask=None) -> Array:
+    """How probability 1 lies over a plane: at a pixel, evenly over a box, or by a mask."""
+    share = np.zeros(plane) if mask is None else np.array(mask, float)
+    if pixel is not None:
+        share[tuple(pixel)] = 1
+    if box is not None:
+        half = len(box) // 2
+        share[tuple(slice(a, b) for a, b in zip(box[:half], box[half:], strict=True))] = 1
+    return share / share.sum()
+
+
+def class_seed(top: Array, index: int, share: Array | None = None) -> Array:
+    """Probability 1 on a class of every image [N, classes, ...], at a place or by the softmax over positions."""
+    if share is None:
+        return one_hot(top, [index] * len(top))
+    seed = np.zeros_like(top)
+    seed[:, index] = share
+    return seed
+
+
+def similarity_seed(top: Array, embedding: Array, share: Array | None = None) -> Array:
+    """Unit by unit: what the product of a feature with the embedding's adds to the similarity, if it adds to it."""
+    seed = np.zeros_like(top)
+    for at in np.ndindex(top.shape):
+        weight = 1.0 if share is None else share[at[2:]]
+        seed[at] = max(top[at] * embedding[at[1]], 0) * weight
+    return seed / seed.reshape(len(seed), -1).sum(1).reshape(-1, *[1] * (seed.ndim - 1))
+
+
+def less_the_mean_of_the_others(seeds: list[Array], index: int) -> Array:
+    """The seed of a class less the mean of the seeds of all other classes."""
+    others = [seed for other, seed in enumerate(seeds) if other != index]
+    return seeds[index] - sum(others) / len(others)
+
+
+def truncated(excited: Array, other: Array, percentile: float) -> Array:
+    """Truncated contrastive EBP of one image's layer (Williford et al., ECCV 2020), unit by unit.
+
+    Both scaled to sum to 1; units go from the smallest relevance on until `percentile` percent of the mass is passed
+    over; of the units from there on what exceeds the other's relevance remains.
+    """
+    p, q = excited / excited.sum(), other / other.sum()
+    left, passed = np.zeros_like(p), 0.0
+    for at in np.argsort(p, axis=None, kind="stable"):
+        passed += p.flat[at]
+        if passed >= percentile / 100 * p.sum():
+            left.flat[at] = max(p.flat[at] - q.flat[at], 0)
+    return left
