@@ -39,7 +39,7 @@ class Scoped:
 def modules_of(item: onnx.NodeProto) -> tuple[str, ...] | None:
     """The paths of the modules that a node was traced in, outermost first; None where the file does not say."""
     for entry in item.metadata_props:
-        if entry.key == NAMES and len(entry.value) <= _LONGEST:
+        if entry.key == NAMES and isinstance(entry.value, str) and len(entry.value) <= _LONGEST:
             try:
                 scopes = ast.literal_eval(entry.value)
             except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -49,6 +49,8 @@ def modules_of(item: onnx.NodeProto) -> tuple[str, ...] | None:
             if not all(isinstance(scope, str) for scope in scopes):
                 return None
             return tuple(scope for scope in scopes[:-1] if scope)  # the last one is the call itself
+    if not isinstance(item.name, str):  # protobuf gives bytes where they are no UTF-8
+        return None
     match = OLDER.fullmatch(item.name[:_LONGEST])
     if match is None or match[2] != item.op_type:
         return None
