@@ -68,7 +68,7 @@ def candidates(graph: Graph, shapes: Mapping[str, Sequence[int]], top: str) -> l
     for value in ends:
         plane = tuple(shapes[value][2:])
         depth = sum(index <= graph.producer[value] for index in weighted) / max(1, len(weighted))
-        against = _against(graph, value, plane, joined)
+        against = _against(graph, value, plane, joined) or _unlike(plane, shapes[next(iter(graph.inputs))][2:])
         why = against or "every path to the classes crosses it"
         places.append(Candidate(public_name(graph, value), plane, shapes[value][1], depth, why, not against))
     return places
@@ -82,6 +82,15 @@ def _against(graph: Graph, value: str, plane: tuple[int, ...], joined: Collectio
         return "the convolution behind it has a stride and no overlap: dots"
     if plane in joined and not _joins(graph, value):
         return "inside a block: branches join further up"
+    return ""
+
+
+def _unlike(plane: Sequence[int], image: Sequence[int]) -> str:
+    """Why a plane is none of the image's, or "": channels lie among its axes where a layer has moved them behind."""
+    if len(plane) != len(image):
+        return "axes of another number than the image's"
+    if len(plane) > 1 and not 2 / 3 < (plane[-2] * image[-1]) / (plane[-1] * image[-2]) < 3 / 2:
+        return "not of the image's proportions"
     return ""
 
 

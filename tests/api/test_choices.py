@@ -231,3 +231,20 @@ def test_a_share_that_grows_warns_once() -> None:
         warnings.simplefilter("error")
         eb.run(x, 1)
         ExcitationBackprop(net, "1", rules="conserving").run(x, 0)
+
+
+def test_channels_that_lie_behind_are_no_plane() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.norm, self.two = nn.Conv2d(3, 24, 3, 2, 1), nn.LayerNorm(24), nn.Conv2d(24, 24, 3, 1, 1)
+            self.head = nn.Linear(24, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.norm(self.one(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return self.head(self.two(x).mean((2, 3)))
+
+    net = ebp_cuda.from_torch(Last().eval(), torch.rand(1, 3, 28, 28))
+    behind = [place for place in net.candidates() if place.plane == (14, 24)]
+    assert behind and all("proportions" in place.why and not place.good for place in behind)
+    assert ExcitationBackprop(net).run(torch.rand(1, 3, 28, 28)).maps.shape[2:] == (14, 14)
