@@ -7,6 +7,8 @@ What is seen, and by what:
 * writes that change a whole tensor without a count (`.data.mul_()`, NumPy views, inference tensors): by about 16
   elements of every weight, compared bit by bit. On a GPU the comparison runs there and no call waits for it: a call
   that read old weights is named by an error of a later one, or of `check`;
+* a submodule in the place of another, or a weight that is one no more (`prune`, a parametrization): by an error, since
+  the network is no longer that of the module;
 * single elements written without a count: by `refresh`, or at every call with `check_weights="all"`, which reads all
   weights and compares a checksum.
 """
@@ -54,12 +56,19 @@ class SharedWeights:
     """Watches tensors that belong to a module.
 
     Args:
-        places: where the module holds them. The tables are kept, and not the module.
+        places: where the module holds them, by their paths. The tables are kept, and not the module.
         take_over: called with the present tensors, in the order of `places`, when some of them changed.
+        rebuilt: asked at every call: what of the module is no longer what was imported, "" where all is.
     """
 
-    def __init__(self, places: Sequence[Place], take_over: Callable[[Sequence[torch.Tensor]], None]) -> None:
-        self._places, self._take_over = tuple(places), take_over
+    def __init__(
+        self,
+        places: Mapping[str, Place],
+        take_over: Callable[[Sequence[torch.Tensor]], None],
+        rebuilt: Callable[[], str] = str,
+    ) -> None:
+        self._paths, self._places = tuple(places), tuple(places.values())
+        self._take_over, self._rebuilt = take_over, rebuilt
         self.followers: list[weakref.WeakMethod[Callable[[], None]]] = []
         """What is to be done as well when weights were taken over."""
         self._lock = threading.RLock()
@@ -77,15 +86,19 @@ class SharedWeights:
         """Takes over what changed since the last call; whether anything did. See the top of this file for `check`.
 
         Raises:
-            ModelError: where weights on a GPU turn out to have been written to before an earlier call, which the host
-                did not wait to learn. They are taken over then, and the calls have to be made again.
+            ModelError: where the module was rebuilt, so that the network is no longer its; where weights on a GPU turn
+                out to have been written to before an earlier call, which the host did not wait to learn. They are taken
+                over then, and the calls have to be made again.
         """
+        self._check_structure()
         late = self._arrived_late(waits=False)
         changed = late or self._changed(check)
         if changed:
             with self._lock:
                 if late or self._changed(check):  # no other thread was quicker
                     self.refresh()
+                    if check == "all":
+                        self._checksums = self._present_checksums()
         if late:
             raise ModelError(_LATE)
         self._compared += self._samples.on_device.compare()
@@ -97,13 +110,25 @@ class SharedWeights:
             self.refresh()
             raise ModelError(_LATE)
 
+    def _check_structure(self) -> None:
+        path = self._rebuilt()
+        if not path:
+            path = next(
+                (p for p, (table, name) in zip(self._paths, self._places, strict=True) if table.get(name) is None), ""
+            )
+        if path:
+            raise ModelError(
+                f"'{path}' of the torch module was replaced or taken out after the import; import the module again"
+            )
+
     def _arrived_late(self, waits: bool) -> bool:
         arrived = [arrival for arrival in self._compared if waits or arrival.arrived()]
         self._compared = [arrival for arrival in self._compared if arrival not in arrived]
         return any(bool(arrival.status()) for arrival in arrived)
 
     def refresh(self) -> None:
-        """Takes over the present weights, whether or not a change was seen."""
+        """Takes over the present weights, whether or not a change was seen. Raises ModelError as `update` does."""
+        self._check_structure()
         with self._lock, torch.inference_mode(False), torch.no_grad():
             self._take_over(self._present())
             self._remember()
@@ -116,7 +141,7 @@ class SharedWeights:
         self._stepped = self._stepped or any(id(tensor) in stepped for tensor in self._tensors)
 
     def _present(self) -> list[torch.Tensor]:
-        return [table[name] if table.get(name) is not None else old for (table, name), old in self._pairs()]
+        return [table[name] for table, name in self._places]
 
     def _pairs(self) -> list[tuple[Place, torch.Tensor]]:
         return list(zip(self._places, self._tensors, strict=True))
@@ -133,12 +158,11 @@ class SharedWeights:
             return True
         if [_stamp(tensor) for tensor in self._tensors] != self._stamps or self._samples.changed():
             return True
-        if check != "all":
-            return False
-        checksums = [_checksum(tensor) for tensor in self._tensors]
-        if self._checksums is None:  # asked for the first time
-            self._checksums = checksums
-        return checksums != self._checksums
+        # without checksums since the last refresh, nobody knows whether single elements changed: as if they had
+        return check == "all" and (self._checksums is None or self._present_checksums() != self._checksums)
+
+    def _present_checksums(self) -> list[int]:
+        return [_checksum(tensor) for tensor in self._tensors]
 
 
 _LATE = (

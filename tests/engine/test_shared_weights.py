@@ -20,6 +20,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 from ebp_cuda import ExcitationBackprop, from_torch
 from ebp_cuda.compat.torchray import excitation_backprop
@@ -217,6 +218,58 @@ def test_single_elements_are_seen_by_checking_all() -> None:
         torch.testing.assert_close(method.relevance(X, 1), other.relevance(X, 1), rtol=1e-4, atol=1e-6)
     with pytest.raises(InputError, match="check_weights='some'"):
         from_torch(module, X, check_weights="some")
+
+
+def test_single_elements_are_seen_by_checking_all_after_other_changes() -> None:
+    module = small()
+    (sampled, _), net = methods_of(module)
+    sampled.relevance(X, 1)
+    _one_element_uncounted(module)  # before anybody asked for all
+    checking = ExcitationBackprop(net, "c1", rules="conserving", check_weights="all")
+    for edit in (lambda: None, lambda: module.bn.bias.data.add_(1.5), lambda: _one_element_uncounted(module)):
+        edit()
+        other = ExcitationBackprop(from_torch(copy.deepcopy(module), X), "c1", rules="conserving")
+        torch.testing.assert_close(checking.relevance(X, 1), other.relevance(X, 1), rtol=1e-4, atol=1e-6)
+
+
+def _take_out(module: nn.Module) -> None:
+    del module[3]
+
+
+REBUILT: dict[str, tuple[Callable[[Any], object], str]] = {
+    "another layer": (lambda m: m.__setitem__(2, nn.Conv2d(6, 6, 1)), "'2'"),
+    "another layer inside": (lambda m: m[4].__setitem__(0, nn.Linear(6, 5)), "'4.0'"),
+    "one without weights": (lambda m: m.__setitem__(1, nn.Sigmoid()), "'1'"),
+    "one taken out": (_take_out, "'3'"),
+    "None": (lambda m: m.__setitem__(1, None), "'1'"),
+    "one more": (lambda m: m.append(nn.Softmax(1)), "'the module itself'"),
+    "a pruned weight": (lambda m: prune.l1_unstructured(m[2], "weight", 0.5), r"'2\.weight'"),
+    "a parametrized one": (lambda m: nn.utils.parametrizations.weight_norm(m[2]), r"'2\.weight'"),
+    "no bias any more": (lambda m: setattr(m[0], "bias", None), r"'0\.bias'"),
+}
+
+
+@pytest.mark.parametrize("name", REBUILT)
+def test_a_module_that_was_rebuilt_is_an_error_and_no_old_map(name: str) -> None:
+    edit, path = REBUILT[name]
+    pool = nn.AdaptiveAvgPool2d(1)
+    module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 1), pool, nn.Sequential(nn.Flatten())).eval()
+    module[4].insert(0, nn.Identity())
+    method = ExcitationBackprop(from_torch(module, X), "1")
+    method.relevance(X, 1)
+    del pool
+    edit(module)
+    for again in (lambda: method.relevance(X, 1), method.net.refresh):
+        with pytest.raises(ModelError, match=path):
+            again()
+
+
+def test_what_no_forward_runs_through_may_come_and_go() -> None:
+    module = small()
+    net = from_torch(module, X)
+    module.note, module.head = "an attribute", nn.Linear(2, 2)
+    module.c1.register_forward_hook(lambda *_: None)
+    torch.testing.assert_close(next(iter(net.forward(X).values())), module(X))
 
 
 def test_a_setting_that_follows_from_weights_is_refused_once_they_change() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from memory import growth
 from torch import nn
 from torch.export import Dim
 
@@ -111,12 +112,18 @@ def _plants(mark: Path) -> dict[str, tuple[Callable[[str, bytes], bytes], dict[s
     def target(program: dict[str, Any]) -> None:
         program["graph_module"]["graph"]["nodes"][0]["target"] = "torch.os.system"
 
-    def size(program: dict[str, Any]) -> None:
-        values = program["graph_module"]["graph"]["sym_int_values"]
-        next(value for value in values.values() if "as_expr" in value)["as_expr"]["expr_str"] = code
+    def size(expression: str) -> Callable[[str, bytes], bytes]:
+        def edit(program: dict[str, Any]) -> None:
+            values = program["graph_module"]["graph"]["sym_int_values"]
+            next(value for value in values.values() if "as_expr" in value)["as_expr"]["expr_str"] = expression
 
-    def guard(program: dict[str, Any]) -> None:
-        program["guards_code"] = [code]
+        return _edited_program(edit)
+
+    def guard(expression: str) -> Callable[[str, bytes], bytes]:
+        return _edited_program(lambda program: program.update(guards_code=[expression]))
+
+    def reads_a_file(program: dict[str, Any]) -> None:
+        program["graph_module"]["graph"]["nodes"][0]["target"] = "torch.ops.aten.from_file.default"
 
     return {
         "sample_inputs": (in_place_of("data/sample_inputs/model.pt", _saved_by_torch((evil,))), {}),
@@ -127,8 +134,18 @@ def _plants(mark: Path) -> dict[str, tuple[Callable[[str, bytes], bytes], dict[s
         "legacy_constants": (keep, {"data/constants/model.pt": pickle.dumps(evil)}),
         "compiled_code": (keep, {"data/aotinductor/model/a.so": b"\x7fELF"}),
         "operator": (_edited_program(target), {}),
-        "expression_of_sizes": (_edited_program(size), {}),
-        "guard": (_edited_program(guard), {}),
+        "operator_that_opens_files": (_edited_program(reads_a_file), {}),
+        "expression_of_sizes": (size(code), {}),
+        "power_without_end": (size("9**9**9"), {}),
+        "power_by_name": (size("Pow(9, Pow(9, 9))"), {}),
+        "power_of_powers": (size("((9**8)**8)**8"), {}),
+        "shift_without_end": (size("1 << 99999999999"), {}),
+        "text_without_end": (size("'a' * 999999999999"), {}),
+        "nested_without_end": (size("(" * 5000 + "s0" + ")" * 5000), {}),
+        "guard": (guard(code), {}),
+        "guard_that_assigns": (guard("(s0 := 1) > 0"), {}),
+        "guard_of_an_attribute": (guard("L['x'].size.__class__ == 3"), {}),
+        "guard_of_a_large_power": (guard("L['x'].size()[2] < 9**9**9"), {}),
         "old_layout": (keep, {"serialized_state_dict.pt": pickle.dumps(evil)}),
     }
 
@@ -140,6 +157,46 @@ def test_a_planted_archive_is_refused_and_does_not_run(saved: Path, tmp_path: Pa
     with pytest.raises(UnsupportedError, match="trust=True"):
         load_archive(changed(saved, tmp_path / "planted.pt2", edit, more))
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["s0**2", "Pow(s0, Integer(2))", "(s0 + 1)**(-1)*FloorDiv(s1, 2)", "Symbol('s77', positive=True, integer=True)"],
+)
+def test_sizes_as_torch_writes_them_are_read(saved: Path, tmp_path: Path, expression: str) -> None:
+    def edit(program: dict[str, Any]) -> None:
+        program["guards_code"] = [f"{expression} != L['x'].size()[0]"]
+
+    path = changed(saved, tmp_path / "a.pt2", _edited_program(edit), {})
+    assert len(load_archive(path).graph.nodes) == len(torch.export.load(saved).graph.nodes)
+
+
+@pytest.mark.parametrize("member", ["data/weights/weight_0", "extra/note.txt", "data/sample_inputs/model.pt"])
+def test_what_unpacks_to_far_more_than_it_is_is_refused_unread(saved: Path, tmp_path: Path, member: str) -> None:
+    content = bytes(200_000_000)
+    if member.endswith(".pt"):  # a zip file in the zip file
+        inner = io.BytesIO()
+        with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("model/data/0", content)
+        content = inner.getvalue()
+    path = changed(saved, tmp_path / "bomb.pt2", lambda name, old: content if name == member else old, {})
+    packed = tmp_path / "packed.pt2"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+
+    def refused() -> None:
+        with pytest.raises(ModelError, match="unpack to 200,"):
+            load_archive(packed)
+
+    assert growth(refused) < 5e7
+
+
+def test_a_refusal_of_torchs_is_one_line(saved: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = changed(saved, tmp_path / "a.pt2", lambda name, old: b"{}" if name.startswith("models/") else old, {})
+    with pytest.raises(ModelError, match=r"a\.pt2: cannot be read"):
+        load_archive(path)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and nothing more", b"<html>"])

@@ -8,8 +8,10 @@ what is pickled is read with `weights_only=True` and pickled anew, and torch rea
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
+import logging
 import re
 import zipfile
 from collections.abc import Iterator
@@ -29,26 +31,11 @@ _OPERATORS = re.compile(
 )
 _FUNCTIONS = frozenset(
     (
-        *(
-            "Symbol",
-            "Dummy",
-            "Integer",
-            "Float",
-            "Rational",
-            "Add",
-            "Mul",
-            "Pow",
-            "Max",
-            "Min",
-            "Abs",
-            "Mod",
-            "max",
-            "min",
-        ),
-        *("PythonMod", "FloorDiv", "CleanDiv", "CeilDiv", "IntTrueDiv", "FloatTrueDiv", "ModularIndexing", "Identity"),
-        *("CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "ToFloat", "PowByNatural", "FloatPow", "Where"),
-        *("Eq", "Ne", "Gt", "Ge", "Lt", "Le", "And", "Or", "Not", "Equality", "Unequality", "GreaterThan", "LessThan"),
-        *("StrictGreaterThan", "StrictLessThan", "OpaqueUnaryFn_sqrt", "Piecewise", "ExprCondPair"),
+        *("Symbol", "Dummy", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min", "Abs", "Mod", "max"),
+        *("min", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv", "IntTrueDiv", "FloatTrueDiv", "ModularIndexing"),
+        *("Identity", "CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "ToFloat", "PowByNatural", "FloatPow"),
+        *("Where", "Eq", "Ne", "Gt", "Ge", "Lt", "Le", "And", "Or", "Not", "Equality", "Unequality", "GreaterThan"),
+        *("LessThan", "StrictGreaterThan", "StrictLessThan", "OpaqueUnaryFn_sqrt", "Piecewise", "ExprCondPair"),
     )
 )
 """What an expression of sizes may call."""
@@ -57,6 +44,10 @@ _PLAIN = frozenset(
 )
 """Members that are short texts."""
 _DATA = ("data/weights/", "data/constants/")
+_EXPANSION, _SMALL = 16, 1 << 20
+"""How many times its own size a zip file may unpack to, and what any may: torch packs nothing."""
+_FORBIDDEN = frozenset(("torch.ops.aten.from_file", "torch.ops.aten.from_file.default"))
+"""Operators of torch that open files."""
 
 
 def load_archive(path: str | Path, *, trust: bool = False) -> ExportedProgram:
@@ -74,16 +65,41 @@ def load_archive(path: str | Path, *, trust: bool = False) -> ExportedProgram:
     try:
         if trust:
             return torch.export.load(path)
+        _check_expansion(path, str(path))
         copy = io.BytesIO()
         with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as checked:
             for name, content in _checked_members(archive, path):
                 checked.writestr(name, content)
         copy.seek(0)
-        return torch.export.load(copy)
+        with _silenced():
+            return torch.export.load(copy)
     except (ModelError, UnsupportedError):
         raise
     except Exception as error:  # zipfile, json and torch raise a dozen kinds
         raise ModelError(f"{path}: cannot be read as an archive of torch.export: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """torch logs the whole way to an error; ours says it in one line."""
+    logger = logging.getLogger("torch.export")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _check_expansion(file: Path | io.BytesIO, where: str) -> None:
+    """Raises ModelError for a zip file whose members are far larger than itself."""
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+    packed = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
+    if unpacked > max(_SMALL, _EXPANSION * packed):
+        raise ModelError(
+            f"{where}: its {packed:,} bytes unpack to {unpacked:,}; the most is {_EXPANSION} times as many"
+        )
 
 
 def _checked_members(archive: zipfile.ZipFile, path: Path) -> Iterator[tuple[str, bytes]]:
@@ -127,6 +143,9 @@ def _pickled(archive: zipfile.ZipFile, members: dict[str, str], path: Path) -> I
 
 
 def _pickled_anew(content: bytes, where: str) -> bytes:
+    file = io.BytesIO(content)
+    if zipfile.is_zipfile(file):
+        _check_expansion(file, where)
     try:
         tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch.load raises
@@ -142,7 +161,7 @@ def _checked_program(content: bytes, where: str) -> bytes:
     """The program's JSON, whose operators are torch's and whose expressions only compute with sizes."""
     program = json.loads(content)
     for key, text in _texts(program):
-        if key == "target" and not _OPERATORS.fullmatch(text):
+        if key == "target" and (not _OPERATORS.fullmatch(text) or text in _FORBIDDEN):
             raise UnsupportedError(f"{where} calls '{text}', wanted an operator of torch; {_CURE}")
         if key in ("expr_str", "guards_code") and not _computes_with_sizes(text):
             raise UnsupportedError(f"{where} has '{text[:80]}' for an expression of sizes; {_CURE}")
@@ -161,42 +180,66 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-_ARITHMETIC = (
-    *(
-        ast.Expression,
-        ast.BinOp,
-        ast.UnaryOp,
-        ast.BoolOp,
-        ast.Compare,
-        ast.operator,
-        ast.unaryop,
-        ast.boolop,
-        ast.cmpop,
-    ),
-    *(ast.Load, ast.keyword),
+_OPERATIONS = (
+    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.USub, ast.UAdd),
+    *(ast.And, ast.Or, ast.Not, ast.cmpop),
 )
+_STRUCTURE = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Load, ast.keyword)
+_POWERS = frozenset(("Pow", "PowByNatural", "FloatPow"))
+_LARGEST_EXPONENT = 8
 
 
 def _computes_with_sizes(text: str) -> bool:
-    """Whether an expression is made of numbers, symbols, arithmetic and the functions that torch writes."""
+    """Whether an expression is made of numbers, symbols, arithmetic and the functions that torch writes, and is soon
+    computed: powers are small, and not of powers."""
     try:
         tree = ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    return all(_is_harmless(node) for node in ast.walk(tree))
+    names = {id(node) for part in ast.walk(tree) for node in _places_of_names(part)}
+    return all(_is_harmless(node, id(node) in names) for node in ast.walk(tree))
 
 
-def _is_harmless(node: ast.AST) -> bool:
-    if isinstance(node, _ARITHMETIC):
+def _places_of_names(node: ast.AST) -> list[ast.expr]:
+    """Where a text may stand: the name of a symbol, and that of an input."""
+    if isinstance(node, ast.Subscript):
+        return [node.slice]
+    of_symbol = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("Symbol", "Dummy")
+    return node.args if of_symbol and isinstance(node, ast.Call) else []
+
+
+def _is_harmless(node: ast.AST, is_name: bool) -> bool:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+        return _is_small_power(node.left, node.right)
+    if isinstance(node, (*_STRUCTURE, *_OPERATIONS)):
         return True
     if isinstance(node, ast.Constant):
-        return isinstance(node.value, (int, float)) or (isinstance(node.value, str) and node.value.isidentifier())
+        return isinstance(node.value, (int, float)) or (
+            is_name and isinstance(node.value, str) and node.value.isidentifier()
+        )
     if isinstance(node, ast.Name):  # a function, a symbol of torch's, infinity, or the inputs
         return (
             node.id in _FUNCTIONS or node.id in ("L", "oo", "int_oo") or bool(re.fullmatch(r"(s|u|zf|zuf)\d+", node.id))
         )
     if isinstance(node, ast.Call):  # Add(...), or .size() of an input
+        if isinstance(node.func, ast.Name) and node.func.id in _POWERS:
+            return len(node.args) == 2 and not node.keywords and _is_small_power(*node.args)
         return isinstance(node.func, (ast.Name, ast.Attribute))
     if isinstance(node, ast.Attribute):
         return node.attr == "size" and isinstance(node.value, ast.Subscript)
     return isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant)
+
+
+def _is_small_power(base: ast.expr, exponent: ast.expr) -> bool:
+    """A power takes time and memory by its exponent, and a power of powers by the product of them."""
+    if isinstance(exponent, ast.UnaryOp) and isinstance(exponent.op, ast.USub):
+        exponent = exponent.operand
+    if isinstance(exponent, ast.Call) and isinstance(exponent.func, ast.Name) and exponent.func.id == "Integer":
+        (exponent,) = exponent.args or (exponent,)
+    return (
+        isinstance(exponent, ast.Constant)
+        and (isinstance(exponent.value, (int, float)) and abs(exponent.value) <= _LARGEST_EXPONENT)
+        and not any(
+            isinstance(node, ast.Pow) or (isinstance(node, ast.Name) and node.id in _POWERS) for node in ast.walk(base)
+        )
+    )

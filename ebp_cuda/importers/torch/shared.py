@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -43,7 +44,36 @@ def share_weights(graph: Graph, module: nn.Module, program: ExportedProgram, rea
     spoiled = [name for name in places if not _is_finite(program.state_dict[name])]
     if spoiled:
         graph.meta["not_finite"] = spoiled
-    graph.weights = SharedWeights(list(places.values()), take_over)
+    graph.weights = SharedWeights(places, take_over, _Structure(module))
+
+
+_RUN_THROUGH = nn.Sequential, nn.ModuleList, nn.ModuleDict
+"""Modules whose forward, or that of the module above, runs through all that they hold."""
+
+
+class _Structure:
+    """Which submodules a module has; it is not kept alive by this."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._parts = [
+            (path, weakref.ref(part), [(name, child and weakref.ref(child)) for name, child in part._modules.items()])
+            for path, part in module.named_modules()
+        ]
+
+    def __call__(self) -> str:
+        """The path of a submodule that is another one now, came, or went; "" where all are as they were."""
+        for path, reference, children in self._parts:
+            part = reference()
+            if part is None:  # the module is gone, and nobody can rebuild it
+                continue
+            present = part._modules
+            for name, child in children:
+                now = present.get(name)
+                if now is not (child and child()) or (child and now is None):  # `child` is dead where it was deleted
+                    return f"{path}.{name}".lstrip(".")
+            if len(present) > len(children) and isinstance(part, _RUN_THROUGH):
+                return path or "the module itself"
+        return ""
 
 
 def _places(module: nn.Module, program: ExportedProgram) -> Iterator[tuple[str, Place]]:
