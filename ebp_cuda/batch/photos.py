@@ -20,6 +20,7 @@ from ..images.maps import draw, save_image
 from ..images.photo import EXACT, Decoding, open_photo
 from ..images.preprocess import Preprocess, load_array, prepare
 from ..net import Net
+from ..questions.question import NO_CLASS
 from ..targets import class_name, parse_targets
 
 Array = npt.NDArray[np.float32]
@@ -116,10 +117,13 @@ def attribute(
     *,
     batch: int = 8,
     done: Callable[[float], None] = lambda part: None,
+    asked: Mapping[str, Any] | None = None,
 ) -> Result:
     """Runs `method` over the inputs, `batch` images at a time; `done` is told which part of the whole was finished.
 
-    `target` is what `targets.parse_targets` takes. Raises InputError for it, and whatever the engine refuses.
+    `target` is what `targets.parse_targets` takes; asked: further keywords of `ExcitationBackprop.run`.
+
+    Raises InputError for it, and whatever the engine refuses.
     """
     fixed = next(iter(method.net.graph.inputs.values()))[0]
     batch = fixed or batch
@@ -131,6 +135,10 @@ def attribute(
     parts = []
     for start in range(0, len(inputs.x), batch):
         x = inputs.x[start : start + batch]
+        if asked:
+            parts.append(_answer(method, x, chosen, _with_other(asked, labels, classes)))
+            done(len(x) / len(inputs.x))
+            continue
         parts.append(attribute_batch(method, x, chosen, lambda maps: done(maps / total)))
     maps, targets, scores, left = (_joined(group, 0) for group in zip(*parts, strict=True))
     return Result(_floats(maps), targets.cpu().numpy().astype(np.int64), _floats(scores), _floats(left), method.setting)
@@ -159,6 +167,26 @@ def attribute_batch(
         _joined(parts, 1) for parts in zip(*[(r.maps, r.targets, r.mass_left) for r in runs], strict=True)
     )
     return maps, targets, runs[0].scores, left
+
+
+def _with_other(asked: Mapping[str, Any], labels: Sequence[str] | None, classes: int) -> dict[str, Any]:
+    """The keywords with a class that `other` names as its index."""
+    other = asked.get("other")
+    if not isinstance(other, str):
+        return dict(asked)
+    indices = parse_targets(other, labels, classes)
+    if isinstance(indices, str) or len(indices) != 1:
+        raise InputError(f"other {other!r}: wanted one class")
+    return {**asked, "other": indices[0]}
+
+
+def _answer(
+    method: ExcitationBackprop, x: torch.Tensor, chosen: list[int] | str, asked: dict[str, Any]
+) -> tuple[Any, ...]:
+    """As `attribute_batch`, of a call with further keywords."""
+    result = method.run(x, chosen if isinstance(chosen, str) else torch.tensor([chosen] * len(x)), **asked)
+    method.check()
+    return result.maps, result.targets, result.scores, result.mass_left
 
 
 def _joined(parts: Sequence[Any], axis: int) -> Any:
@@ -212,12 +240,13 @@ def write_overlays(
         words = {**result.setting.words(), "layer": layer}
         suffix = layer if isinstance(result.maps, dict) else ""
         for picture, name, maps, targets in zip(inputs.pictures, inputs.names, layer_maps, result.targets, strict=True):
-            for attribution, index in zip(maps, targets, strict=True):
-                title = class_name(int(index), labels) if labels else ""
-                parts = [name, str(index), _for_a_file(title), _for_a_file(suffix)]
+            for column, (attribution, index) in enumerate(zip(maps, targets, strict=True)):
+                title = class_name(int(index), labels) if labels and index != NO_CLASS else ""
+                number = f"column{column}" if index == NO_CLASS else str(index)
+                parts = [name, number, _for_a_file(title), _for_a_file(suffix)]
                 path = folder / ("_".join(part for part in parts if part) + ".png")
                 image = draw(picture, attribution, smooth=smooth)
-                written.append(save_image(image, path, {**words, "class": f"{index} {title}".strip()}))
+                written.append(save_image(image, path, {**words, "class": f"{number} {title}".strip()}))
     return written
 
 

@@ -11,6 +11,7 @@ from ..errors import InputError
 from .app import app, progress_bar
 from .grouping import grouped
 from .options import Decoding, Files, Photos, Sweep, option, warn_of_preprocess
+from .places import Asking, Place
 
 
 @app.command()
@@ -18,6 +19,8 @@ from .options import Decoding, Files, Photos, Sweep, option, warn_of_preprocess
 def attribute(
     files: Files,
     sweep: Sweep,
+    place: Place,
+    asking: Asking,
     photos: Photos,
     decoding: Decoding,
     inputs: Annotated[
@@ -53,7 +56,8 @@ def attribute(
     with progress_bar() as progress:
         task = progress.add_task("attributing", total=1.0)
         advance = lambda part: progress.advance(task, part)  # noqa: E731
-        result = work.attribute(method, read, target, names, batch=batch, done=advance)
+        asked = {**place.arguments(), **asking.arguments()}
+        result = work.attribute(method, read, target, names, batch=batch, done=advance, asked=asked)
     if out is not None:
         work.write_npz(result, out)
     written = work.write_overlays(result, read, names, overlay, smooth=smooth) if overlay is not None else []
@@ -75,7 +79,9 @@ def _print_scores(result: Any, names: list[str], labels: list[str] | None) -> No
     first = next(iter(lefts.values())) if isinstance(lefts, dict) else lefts
     for name, targets, scores, left in zip(names, result.targets, result.scores, first, strict=True):
         for index, part in zip(targets[:20], left, strict=False):
-            table.add_row(name, str(index), class_name(int(index), labels), f"{scores[index]:.4g}", f"{part:.2g}")
+            known = index >= 0  # an embedding or a seed is no class
+            words = (class_name(int(index), labels), f"{scores[index]:.4g}") if known else ("", "")
+            table.add_row(name, str(index) if known else "", *words, f"{part:.2g}")
         if len(targets) > 20:
             table.add_row(name, "...", f"{len(targets) - 20} more", "", "")
     Console().print(table)

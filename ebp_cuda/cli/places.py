@@ -38,6 +38,43 @@ class Place:
         return asked
 
 
+@dataclass(frozen=True)
+class Asking:
+    """What is asked in place of a class, and against what."""
+
+    PANEL: ClassVar[str] = "Question"
+
+    similarity_to: Annotated[
+        Path | None, option("--similarity-to", "FILE.npy", "an embedding [features] or [K, features], for --target")
+    ] = None
+    seed: Annotated[
+        Path | None, option("--seed", "FILE.npy", "relevance of the top, [*top] or [K, *top], for --target")
+    ] = None
+    contrast: Annotated[
+        str | None, option("--contrast", "KIND", "everything else | versus | mean | truncated (docs/questions.md)")
+    ] = None
+    other: Annotated[
+        str | None, option("--other", "CLASS|FILE.npy", "what versus and truncated subtract: a class, or an array")
+    ] = None
+    percentile: Annotated[
+        float | None, option("--percentile", "PERCENT", "truncated: mass of the class that is cut off; else 20")
+    ] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The keywords of `batch.photos.attribute`. Raises InputError."""
+        other: Any = self.other
+        if other is not None and other.endswith(".npy"):
+            other = read_array("--other", Path(other))
+        named: dict[str, Any] = {
+            "similarity_to": None if self.similarity_to is None else read_array("--similarity-to", self.similarity_to),
+            "seed": None if self.seed is None else read_array("--seed", self.seed),
+            "contrast": self.contrast,
+            "other": other,
+            "percentile": self.percentile,
+        }
+        return {key: value for key, value in named.items() if value is not None}
+
+
 def read_numbers(name: str, text: str | None) -> tuple[int, ...] | None:
     """The whole numbers of "3,4"; None stays None. Raises InputError."""
     if text is None:
