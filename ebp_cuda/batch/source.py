@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
@@ -16,11 +17,15 @@ from .places import Item
 class ListingDigest:
     """What a listing says of its images, as two digests: one of what decides the rows, one of when files were changed.
 
-    The content of the images is in neither: to read it all would cost as much as to decode it.
+    The content of the images is in neither: to read it all would cost as much as to decode it. In another process it
+    says the same, and nothing can be added there: hashlib's state does not pickle.
     """
 
     def __init__(self) -> None:
         self._rows, self._times = hashlib.sha256(), hashlib.sha256()
+
+    def __reduce__(self) -> tuple[type[_ClosedDigest], tuple[str, str]]:
+        return _ClosedDigest, (self.rows, self.times)
 
     def add(self, *facts: object) -> None:
         """Notes names, offsets, targets, in the order of the images."""
@@ -47,12 +52,18 @@ class ListingDigest:
         return self._times.hexdigest()
 
 
+@dataclass(frozen=True)
+class _ClosedDigest:
+    rows: str
+    times: str
+
+
 class ImageSource(ABC):
     """A numbered list of images; holds their names, none of their content."""
 
     kind: str
     location: Path
-    listing: ListingDigest
+    listing: ListingDigest | _ClosedDigest
     columns: dict[str, str | None]
     """Which columns or members hold the images, their names and their targets; None where nothing does."""
 

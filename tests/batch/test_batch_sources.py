@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from support.batch_data import COUNT, SMALL, digests, photos, write_folder, write_parquet, write_tar
 
 from ebp_cuda import batch
+from ebp_cuda.batch.source import ListingDigest
 from ebp_cuda.batch.sources import open_source
 from ebp_cuda.errors import InputError
 from ebp_cuda.images.preprocess import load_image, prepare
@@ -106,3 +108,9 @@ def test_names_that_are_not_unicode(eb: Any, tmp_path: Path) -> None:
     batch.run(tmp_path / "photos", eb, tmp_path / "out", target=3, **SMALL)
     (entry,) = batch.open(tmp_path / "out")
     assert entry.image == "caf\\xe9.png" and entry.error is None
+
+
+def test_a_listing_says_the_same_in_another_process() -> None:
+    listing = ListingDigest()
+    listing.add("a.jpg", 3)
+    assert pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(listing)))).rows == listing.rows
