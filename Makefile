@@ -15,7 +15,8 @@ SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml
 ARGS ?=
 
 # What the adapters and the zoo are tested against; left to themselves they would bring another torch.
-ADAPTED := torchvision==0.28.0 timm==1.0.29 torchray==1.0.0.2 grad-cam==1.5.7 ttach==0.0.3 zennit==0.5.1
+ADAPTED := torchvision==0.28.0 timm==1.0.29 torchray==1.0.0.2 grad-cam==1.5.7 ttach==0.0.3 zennit==0.5.1 \
+	quantus==0.6.0 cachetools==8.0.2
 
 .PHONY: demo test test-emu test-onnx test-ptx test-torch-ops lint check-cuda bench fuzz docs wheel wheel-matrix clean
 

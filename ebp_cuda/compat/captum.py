@@ -62,11 +62,13 @@ class _Excitation:
             raise InputError(f"model is a {type(self.forward_func).__name__}; wanted a torch.nn.Module")
         self.contrast_layer, self.rules, self.top = contrast_layer, check_rule_set(rules), top
 
-    def _propagate(self, net: Net, given: Sequence[Tensor], target: Any, wanted: Sequence[str]) -> dict[str, Tensor]:
+    def _propagate(
+        self, net: Net, given: Sequence[Tensor], target: Any, seed: Tensor | None, wanted: Sequence[str]
+    ) -> dict[str, Tensor]:
         contrast = self.contrast_layer
         at = None if contrast is None else value_of(net, self.forward_func, contrast, "contrast_layer")
         top = top_of(net, self.forward_func, self.top)
-        return propagate(net, given, top, _seed_of(target), wanted, rules=self.rules, contrast=at).relevance
+        return propagate(net, given, top, _seed_of(target, seed), wanted, rules=self.rules, contrast=at).relevance
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -96,7 +98,14 @@ class ExcitationBackprop(_Excitation, Attribution):
         self._set_up(contrast_layer, rules, top)
 
     @_unwrappable
-    def attribute(self, inputs: Tensors, target: Any = None, additional_forward_args: Any = None) -> Tensors:
+    def attribute(
+        self,
+        inputs: Tensors,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        *,
+        seed: Tensor | None = None,
+    ) -> Tensors:
         """Relevance of the inputs.
 
         Args:
@@ -104,6 +113,7 @@ class ExcitationBackprop(_Excitation, Attribution):
             target: as in Captum: an int, a list or tensor of N ints, a tuple (or N of them) into an output of more
                 dims, None for an output of one number an image.
             additional_forward_args: further tensors that the model takes.
+            seed: in place of a target, the relevance of the output itself: of its shape, or of one image's for all.
 
         Returns:
             A tensor for a tensor, a tuple for a tuple, of the shapes and dtypes of the inputs.
@@ -116,7 +126,7 @@ class ExcitationBackprop(_Excitation, Attribution):
         net = network(self.forward_func, given)
         count = 1 if isinstance(inputs, Tensor) else len(inputs)
         names = list(net.graph.inputs)[:count]
-        found = self._propagate(net, given, target, names)
+        found = self._propagate(net, given, target, seed, names)
         parts = [found[name].to(x.dtype) for name, x in zip(names, given, strict=False)]
         return parts[0] if isinstance(inputs, Tensor) else tuple(parts)
 
@@ -148,6 +158,8 @@ class LayerExcitationBackprop(_Excitation, LayerAttribution):
         target: Any = None,
         additional_forward_args: Any = None,
         attribute_to_layer_input: bool = False,
+        *,
+        seed: Tensor | None = None,
     ) -> Tensor:
         """Relevance of the layer's output, or of its input; the rest is as for `ExcitationBackprop.attribute`."""
         given = _arguments(inputs, additional_forward_args)
@@ -155,7 +167,7 @@ class LayerExcitationBackprop(_Excitation, LayerAttribution):
         value = value_of(net, self.forward_func, self.layer, "layer")
         if attribute_to_layer_input:
             value = _input_of(net, self.forward_func, self.layer, value)
-        found = self._propagate(net, given, target, [value])
+        found = self._propagate(net, given, target, seed, [value])
         return found[value].to(given[0].dtype)
 
 
@@ -179,10 +191,14 @@ def _input_of(net: Net, model: nn.Module, layer: str | nn.Module, value: str) ->
     return net.graph.nodes[index].inputs[0]
 
 
-def _seed_of(target: Any) -> Seed:
-    """1 at what Captum selects as the target of each image."""
+def _seed_of(target: Any, given: Tensor | None) -> Seed:
+    """1 at what Captum selects as the target of each image, or what was given in its place."""
+    if given is not None and target is not None:
+        raise InputError("got target= and seed=; wanted one of them")
 
     def seed(output: Tensor) -> Tensor:
+        if given is not None:
+            return given.expand_as(output) if given.shape == output.shape[1:] else given
         if target is None and output[0].numel() != 1:
             raise InputError(f"target=None: the model has {output[0].numel()} outputs an image; wanted one to be named")
         with torch.inference_mode(False), torch.enable_grad():

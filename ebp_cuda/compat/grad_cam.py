@@ -21,12 +21,13 @@ from torch import nn
 
 from ..errors import InputError, UnsupportedError
 from ..images.maps import resize_maps
+from ..questions.regions import Numbers, region_of
 from ..rules import check_rule_set
 from .modules import network, value_of
 from .sweep import Seed, propagate
 from .tops import Top, top_of
 
-__all__ = ["ExcitationBackpropCAM"]
+__all__ = ["ExcitationBackpropCAM", "PlaceTarget", "SimilarityTarget"]
 
 Tensor = torch.Tensor
 Picture = npt.NDArray[np.float32]
@@ -140,6 +141,41 @@ def _scaled(maps: Tensor) -> Tensor:
     """Maps [N, h, w], each from its lowest value at 0 to its highest at 1; a constant one is 0."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return torch.where(high > low, (maps - low) / (high - low), torch.zeros_like(maps))
+
+
+class PlaceTarget:
+    """A class at a place of an output with positions: a pixel of a segmentation, a cell of a detector.
+
+    Args:
+        category: the class.
+        pixel, box, mask: one of them, as `ExcitationBackprop.attribute` takes it.
+    """
+
+    def __init__(
+        self, category: int, *, pixel: Numbers | None = None, box: Numbers | None = None, mask: Any = None
+    ) -> None:
+        region = region_of(pixel, box, mask)
+        if region is None:
+            raise InputError("PlaceTarget: wanted one of pixel=, box= and mask=")
+        self.category, self.region = category, region
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """The class's scores [classes, ...], weighed by the place."""
+        return (output[self.category] * self.region.weights(output.shape[1:]).to(output)).sum()
+
+
+class SimilarityTarget:
+    """The similarity of an output [features] to an embedding: relevance starts from the products that add to it."""
+
+    def __init__(self, embedding: Tensor) -> None:
+        self.embedding = embedding
+
+    def __call__(self, output: Tensor) -> Tensor:
+        if self.embedding.shape != output.shape[:1]:
+            wanted = f"[{output.shape[0]}], the output's features"
+            raise InputError(f"SimilarityTarget: the embedding has shape {list(self.embedding.shape)}, wanted {wanted}")
+        weight = self.embedding.to(output).reshape(-1, *[1] * (output.dim() - 1))
+        return ((output.detach() * weight).clamp(min=0) * output).sum()  # whose derivative is what adds to it
 
 
 class _Class:
