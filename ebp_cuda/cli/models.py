@@ -71,19 +71,17 @@ def layers(
 
 
 def _print_candidates(net: Net) -> None:
-    """The places with what speaks for or against them, and which of them would be taken."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """The places with what speaks for or against them, and which of them is taken."""
     from ..api import ExcitationBackprop
 
     setting = ExcitationBackprop(net).setting
-    table = Table("", "layer", "plane", "channels", "depth", "why", box=None, pad_edge=False)
-    for place in net.candidates():
+    places = net.candidates()
+    width = max((len(place.layer) for place in places), default=0)
+    for place in places:
         mark = "chosen" if place.layer == setting.layer else "good" if place.good else ""
         plane = "x".join(map(str, place.plane))
-        table.add_row(mark, place.layer, plane, str(place.channels), f"{place.depth:.0%}", place.why)
-    Console(soft_wrap=True).print(table)
+        size = f"{plane:>9}  {place.channels:>5} channels  depth {place.depth:>4.0%}"
+        typer.echo(f"{mark:<7}{place.layer:<{width}}  {size}  {place.why}")
     typer.echo(f"chosen: {setting}")
 
 

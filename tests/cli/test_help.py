@@ -11,7 +11,7 @@ import pytest
 from support.batch_data import photos, write_folder
 
 import ebp_cuda
-from ebp_cuda import cli
+from ebp_cuda import cli, models
 from ebp_cuda.models import digits
 
 
@@ -67,3 +67,18 @@ def test_a_model_and_a_photo_are_enough(tmp_path: Path, monkeypatch: pytest.Monk
     assert call(monkeypatch, "attribute", "--input", photo, *flags) == 0
     printed = capsys.readouterr()
     assert "chosen: layer " in printed.err and (tmp_path / "maps.npz").exists()
+
+
+def test_layers_lists_the_good_places(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    assert call(monkeypatch, "layers", "digits", "--candidates") == 0
+    lines = capsys.readouterr().out.splitlines()
+    chosen = [line for line in lines if line.startswith("chosen ")]
+    assert len(chosen) == 1 and "inception_a/output" in chosen[0] and "every path to the classes" in chosen[0]
+    assert any("less than 12 pixels" in line for line in lines)
+    assert lines[-1] == "chosen: layer inception_a/output, contrast pool_ave, rules caffe"
+
+
+def test_fetch_names_every_network_that_it_knows(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    assert call(monkeypatch, "fetch", "--help") == 0
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert all(name in printed for name in (*models.names(), "torchvision:NAME", "timm:NAME"))
