@@ -7,7 +7,6 @@ import os
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
@@ -23,9 +22,14 @@ class ListingDigest:
 
     def __init__(self) -> None:
         self._rows, self._times = hashlib.sha256(), hashlib.sha256()
+        self._received: tuple[str, str] | None = None
+        """Rows and times, in a process that got them from another one."""
 
-    def __reduce__(self) -> tuple[type[_ClosedDigest], tuple[str, str]]:
-        return _ClosedDigest, (self.rows, self.times)
+    def __getstate__(self) -> tuple[str, str]:
+        return self.rows, self.times
+
+    def __setstate__(self, digests: tuple[str, str]) -> None:
+        self._received = digests
 
     def add(self, *facts: object) -> None:
         """Notes names, offsets, targets, in the order of the images."""
@@ -44,18 +48,12 @@ class ListingDigest:
     @property
     def rows(self) -> str:
         """sha256 of what was noted, but for the times."""
-        return self._rows.hexdigest()
+        return self._received[0] if self._received else self._rows.hexdigest()
 
     @property
     def times(self) -> str:
         """sha256 of the times."""
-        return self._times.hexdigest()
-
-
-@dataclass(frozen=True)
-class _ClosedDigest:
-    rows: str
-    times: str
+        return self._received[1] if self._received else self._times.hexdigest()
 
 
 class ImageSource(ABC):
@@ -63,7 +61,7 @@ class ImageSource(ABC):
 
     kind: str
     location: Path
-    listing: ListingDigest | _ClosedDigest
+    listing: ListingDigest
     columns: dict[str, str | None]
     """Which columns or members hold the images, their names and their targets; None where nothing does."""
 

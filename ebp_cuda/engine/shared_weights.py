@@ -75,6 +75,8 @@ class SharedWeights:
         self._stepped = False
         self._compared: list[Arrival] = []
         """Comparisons of earlier calls that a GPU may still work on."""
+        self._checksums: list[int] | None = None
+        """Of the weights, where somebody asked for them."""
         self._remember()
         _WATCHED.add(self)
 
@@ -151,7 +153,7 @@ class SharedWeights:
         self._stepped = False
         self._stamps = [_stamp(tensor) for tensor in self._tensors]
         self._samples = _Samples(self._tensors)
-        self._checksums: list[int] | None = None
+        self._checksums = None
 
     def _changed(self, check: str) -> bool:
         if self._stepped or any(table.get(name) is not tensor for (table, name), tensor in self._pairs()):

@@ -39,7 +39,7 @@ EQUATIONS: list[tuple[str, Sequence[int | str], Sequence[int] | None]] = [
     ("bc,k->bck", (N, 3), (4,)),
     ("bc,cc->bc", (N, 3), (3, 3)),
     ("bc,zc->bc", (N, 3), (2, 3)),
-    ("nd,de->en", (N, 6), (6, 2)),
+    ("nc,ce->en", (N, 6), (6, 2)),
     ("bchw->bhwc", (N, 3, 4, 5), None),
     ("bchw->bc", (N, 3, H, W), None),
 ]
