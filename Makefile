@@ -22,6 +22,7 @@ ADAPTED := torchvision==0.28.0 timm==1.0.29 torchray==1.0.0.2 grad-cam==1.5.7 tt
 
 demo: $(VENV)/.demo
 	$(PY) -m ebp_cuda demo $(ARGS)
+	@echo "now try: $(VENV)/bin/ebp-cuda serve"
 
 test: $(VENV)/.test
 	$(PY) -m pytest tests -n logical --dist loadfile $(ARGS)

@@ -1,9 +1,11 @@
-"""Same numbers on every run, and a line that says how many GPU tests could not run."""
+"""Same numbers on every run, and a line that says how many tests of a GPU or a browser could not run."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
+import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,12 +24,15 @@ elif "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
+BROWSER = shutil.which("chromium") is not None and importlib.util.find_spec("playwright") is not None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if torch.cuda.is_available():
-        return
     for item in items:
-        if item.get_closest_marker("gpu"):
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if item.get_closest_marker("browser") and not BROWSER:
+            item.add_marker(pytest.mark.skip(reason="no chromium, or no playwright"))
 
 
 def pytest_runtest_setup() -> None:
@@ -38,9 +43,17 @@ def pytest_runtest_setup() -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = terminalreporter.stats.get("skipped", [])
-    skipped = [report for report in reports if "gpu" in getattr(report, "keywords", ())]
-    reason = "no CUDA device" if not torch.cuda.is_available() else "see the reasons above"
-    terminalreporter.write_line(f"GPU tests skipped: {len(skipped)} ({reason})" if skipped else "GPU tests skipped: 0")
+    there = {
+        "gpu": (torch.cuda.is_available(), "no CUDA device"),
+        "browser": (BROWSER, "no chromium, or no playwright"),
+    }
+    parts = []
+    for mark, (is_there, missing) in there.items():
+        skipped = sum(mark in getattr(report, "keywords", ()) for report in reports)
+        reason = "see the reasons above" if is_there else missing
+        name = "GPU" if mark == "gpu" else mark
+        parts.append(f"{name} tests skipped: {skipped}" + (f" ({reason})" if skipped else ""))
+    terminalreporter.write_line("; ".join(parts))
 
 
 @pytest.fixture

@@ -10,7 +10,20 @@ import sys
 import traceback
 
 from ..errors import EBPError
-from . import attribute, batch, bench, classes_at, evaluate, faithfulness, grid, installation, models, port, report  # noqa: F401  each registers its commands
+from . import (  # noqa: F401  each registers its commands
+    attribute,
+    batch,
+    bench,
+    classes_at,
+    evaluate,
+    faithfulness,
+    grid,
+    installation,
+    models,
+    port,
+    report,
+    serve,
+)
 from .app import app
 
 __all__ = ["app", "main"]

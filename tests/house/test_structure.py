@@ -35,7 +35,7 @@ FLOORS = (
     ("batch",),
     ("explanation",),
     ("eval",),
-    ("report",),
+    ("report", "serve"),
     ("cli",),
     ("__main__",),
 )
