@@ -83,6 +83,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(128)  # who comes before the server runs waits for it
     except OSError as error:
         listening.close()
         raise InputError(f"--host {host} --port {port}: cannot listen there: {error.strerror or error}") from error
