@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import ebp_cuda.images.maps as drawing
 from ebp_cuda.errors import InputError, ShapeError
 from ebp_cuda.files import atomic_path, check_writable
 from ebp_cuda.images.maps import Panel, figure, heat, overlay, resize_maps, save_figure, save_image
@@ -107,3 +108,42 @@ def test_unwritable_places_are_named(tmp_path: Path) -> None:
         check_writable(tmp_path / "absent" / "x.npz")
     with pytest.raises(InputError, match="it is a folder"):
         check_writable(tmp_path)
+
+
+def test_smoothing_keeps_the_mass_and_lowers_the_peak() -> None:
+    dots = torch.zeros(1, 40, 50)
+    dots[0, 20, 25] = 1
+    blurred = drawing.blurred(dots, 2.0)
+    assert float(blurred.max()) == pytest.approx(1 / (2 * np.pi * 4), rel=0.05) and blurred.argmax() == dots.argmax()
+    assert float(blurred.sum()) == pytest.approx(1)
+    assert torch.equal(drawing.blurred(dots, 0.0), dots)
+    photo = np.full((40, 50, 3), 128, np.uint8)
+    assert not np.array_equal(drawing.overlay(photo, dots[0]), drawing.overlay(photo, dots[0], smooth=0.05))
+    with pytest.raises(InputError, match="smooth"):
+        drawing.overlay(photo, dots[0], smooth=-1)
+
+
+def test_a_sequence_is_a_curve_that_glows_where_its_map_is_high() -> None:
+    row = torch.zeros(20)
+    row[5] = 1
+    picture = drawing.draw(np.zeros((1, 100), np.float32), row).astype(int)
+    warmth = picture[..., 0] - picture[..., 2]
+    height, width = warmth.shape
+    column = warmth[height // 4, round(0.06 * width) : round(0.98 * width)].argmax() / (0.92 * width)
+    assert abs(column - 5.5 / 20) < 0.02
+    with pytest.raises(ShapeError, match="curve"):
+        drawing.curve(np.zeros((2, 3, 4)), row)
+
+
+def test_a_volume_is_a_sheet_of_its_frames() -> None:
+    volume = torch.zeros(4, 6, 6)
+    volume[3, 2, 2] = 1
+    sheet = drawing.draw(np.full((4, 24, 24, 3), 100, np.uint8), volume)
+    assert sheet.shape == (2 * 24 + 2, 2 * 24 + 2, 3)
+    bright = sheet.astype(int).sum(2)
+    bright[24:26], bright[:, 24:26] = 0, 0  # the white gaps
+    y, x = np.unravel_index(bright.argmax(), bright.shape)
+    assert y >= 26 and x >= 26  # in the last frame
+    assert drawing.contact_sheet(np.zeros((40, 8, 8, 3), np.uint8), volume, most=9).shape == (28, 28, 3)
+    with pytest.raises(ShapeError, match="contact_sheet"):
+        drawing.contact_sheet(np.zeros((4, 24, 24)), volume)
