@@ -175,7 +175,7 @@ class SimilarityTarget:
             wanted = f"[{output.shape[0]}], the output's features"
             raise InputError(f"SimilarityTarget: the embedding has shape {list(self.embedding.shape)}, wanted {wanted}")
         weight = self.embedding.to(output).reshape(-1, *[1] * (output.dim() - 1))
-        return ((output.detach() * weight).clamp(min=0) * output).sum()  # whose derivative is what adds to it
+        return (output.detach().clamp(min=0) * weight.clamp(min=0) * output).sum()  # its derivative is the seed
 
 
 class _Class:

@@ -182,7 +182,7 @@ class Calls:
             raise InputError(f"target {wrong:.0f}: the model has classes 0 to {classes - 1}")
         if status.least_seed == 0:
             raise InputError(
-                "a column has nothing to start from: no feature agrees with its embedding, or its seed is 0"
+                "a column has nothing to start from: no feature is above 0 in it and in its embedding, or its seed is 0"
             )
         if not status.finite:
             layers = ", ".join(f"'{layer}'" for layer in self.layers)

@@ -163,10 +163,11 @@ def _less_the_others(own: torch.Tensor, every: torch.Tensor) -> torch.Tensor:
 
 
 def similarity_seed(top: torch.Tensor, embedding: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
-    """Where the similarity <x, e> of a top to an embedding comes from: p = (x e)+ / the sum of (x e)+.
+    """Where the similarity <x, e> of a top to an embedding comes from: p = x+ e+ / the sum of x+ e+.
 
-    It is what a fully connected layer with the embedding for its weights hands down under "conserving": contributions
-    of either sign that agree with it. The length of e, and so cosine or dot product, makes no difference.
+    It is what a fully connected layer with the embedding for its weights hands down to excited features. One that is
+    below 0 in both adds to the similarity too, but no excitation made it so, and it gets nothing. The length of e, and
+    so cosine or dot product, makes no difference.
 
     Args:
         top: x [N, features, ...].
@@ -177,7 +178,7 @@ def similarity_seed(top: torch.Tensor, embedding: torch.Tensor, positions: torch
         [N, K, features, ...], which sums to 1, or is 0 where nothing agrees.
     """
     axes = top.dim() - 2
-    agrees = (top.unsqueeze(1) * embedding.reshape(*embedding.shape, *[1] * axes)).clamp(min=0)
+    agrees = top.clamp(min=0).unsqueeze(1) * embedding.clamp(min=0).reshape(*embedding.shape, *[1] * axes)
     if positions is not None:
         agrees = agrees * positions.unsqueeze(2)
     total = agrees.flatten(2).sum(2).flatten()

@@ -16,9 +16,14 @@ SCRIPTS = {
     "batch_folder": (("skimage", "pyarrow"), "3 images, 0 failed", None),
     "captum_layer": (("skimage", "captum"), "largest relative change", "captum_layer.png"),
     "cupy_rule": ((), "maps [2, 5, 14, 14] on", None),
+    "detector_box": ((), "of the relevance of its score lies on it", None),
+    "excitation_dropout": ((), "right after 60 steps", None),
     "functional_numpy": ((), "ndarray float32 (4, 3, 16, 16), sums [1. 1. 1. 1.]", None),
     "grad_cam_road": (("skimage", "pytorch_grad_cam"), "ROAD of Excitation Backprop", "grad_cam_road.png"),
     "own_layer": ((), "from ONNX: largest difference", "own_layer.onnx"),
+    "regression": ((), "of the relevance of that number lies on the square", None),
+    "retrieval_pair": ((), "rather than like a disc", None),
+    "segmentation_pixel": ((), "the disc's centre: 4 of 4 pixels right", None),
     "torchray_import": (("skimage", "sklearn"), "two maps [1, 1, 112, 112]", "torchray_import.png"),
 }
 RUN = """
@@ -30,7 +35,7 @@ runpy.run_path(script, run_name="__main__")
 
 
 def test_all_are_run_and_listed() -> None:
-    here = {path.stem for path in EXAMPLES.glob("*.py")} - {"photo"}
+    here = {path.stem for path in EXAMPLES.glob("*.py")} - {"photo", "shapes"}
     assert here == set(SCRIPTS)
     listed = (EXAMPLES / "README.md").read_text()
     assert all(f"`{name}.py`" in listed for name in here)

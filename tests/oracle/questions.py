@@ -51,11 +51,11 @@ def class_seed(top: Array, index: int, share: Array | None = None) -> Array:
 
 
 def similarity_seed(top: Array, embedding: Array, share: Array | None = None) -> Array:
-    """Unit by unit: what the product of a feature with the embedding's adds to the similarity, if it adds to it."""
+    """Unit by unit: what an excited feature adds to the similarity, by a weight of the embedding above 0."""
     seed = np.zeros_like(top)
     for at in np.ndindex(top.shape):
         weight = 1.0 if share is None else share[at[2:]]
-        seed[at] = max(top[at] * embedding[at[1]], 0) * weight
+        seed[at] = max(top[at], 0) * max(embedding[at[1]], 0) * weight
     return seed / seed.reshape(len(seed), -1).sum(1).reshape(-1, *[1] * (seed.ndim - 1))
 
 
