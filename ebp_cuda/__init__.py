@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # at run time `__getattr__` finds these, when they are first 
     from .compat import pycaffe as caffe  # noqa: F401
     from .engine.condition import PrecisionWarning, ShareWarning
     from .explanation import Explanation, explain
+    from .export import export_onnx
     from .graph import Graph, Node
     from .net import Net, from_torch, load
     from .places import RulesNotice
@@ -35,6 +36,7 @@ _HOMES = {
     "attribution": ("Attribution", "ClassesAt"),
     "explanation": ("Explanation", "explain"),
     "engine.condition": ("PrecisionWarning", "ShareWarning"),
+    "export": ("export_onnx",),
     "graph": ("Graph", "Node"),
     "net": ("Net", "from_torch", "load"),
     "places": ("RulesNotice",),
@@ -45,7 +47,7 @@ _HOMES = {
 is asked for: `ebp-cuda --help` must not."""
 
 _ROOMS = {
-    *("batch", "catalogue", "cli", "compat", "eval", "explanation", "functional"),
+    *("batch", "catalogue", "cli", "compat", "eval", "explanation", "export", "functional"),
     *("images", "importers", "jit", "models", "ops", "rules"),
 }
 
@@ -86,6 +88,7 @@ __all__ = [
     "contrastive_excitation_backprop",
     "excitation_backprop",
     "explain",
+    "export_onnx",
     "from_torch",
     "functional",
     "jit",

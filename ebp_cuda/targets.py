@@ -117,11 +117,10 @@ def class_seed(top: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor
     images, count = targets.shape
     if top.dim() == 1:
         return top.new_ones(images * count)
-    seed = top.new_zeros(images, count, *top.shape[1:])
-    rows = torch.arange(images, device=top.device).unsqueeze(1)
-    columns = torch.arange(count, device=top.device).unsqueeze(0)
-    seed[rows, columns, targets] = class_share(top[rows, targets]) if positions is None else positions
-    return seed.flatten(0, 1)
+    classes = torch.arange(top.shape[1], device=top.device)
+    chosen = (targets.unsqueeze(2) == classes).reshape(images, count, -1, *[1] * (top.dim() - 2))
+    share = class_share(top).unsqueeze(1) if positions is None else positions.to(top.dtype).unsqueeze(2)
+    return torch.where(chosen, share, share.new_zeros(1)).flatten(0, 1)
 
 
 def class_share(scores: torch.Tensor) -> torch.Tensor:

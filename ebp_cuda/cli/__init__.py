@@ -16,6 +16,7 @@ from . import (  # noqa: F401  each registers its commands
     bench,
     classes_at,
     evaluate,
+    export,
     faithfulness,
     grid,
     installation,

@@ -30,6 +30,7 @@ FLOORS = (
     ("models",),
     ("places", "attribution"),
     ("api",),
+    ("export",),
     ("compat",),
     ("catalogue",),
     ("batch",),
