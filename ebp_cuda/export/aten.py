@@ -79,11 +79,19 @@ _UNARY = {
     **{name: name.capitalize() for name in ("relu", "abs", "neg", "exp", "log", "sqrt", "sigmoid", "tanh", "erf")},
     **{name: name.capitalize() for name in ("sin", "cos", "tan", "sinh", "cosh", "asin", "acos", "atan", "asinh")},
     **{name: name.capitalize() for name in ("acosh", "atanh", "floor", "ceil", "round", "sign", "reciprocal")},
-    **{"logical_not": "Not", "bitwise_not": "Not"},
+    "logical_not": "Not",
+    "bitwise_not": "Not",
 }
 _BINARY = {
-    **{"mul": "Mul", "div": "Div", "maximum": "Max", "minimum": "Min", "pow": "Pow"},
-    **{"logical_and": "And", "logical_or": "Or", "bitwise_and": "And", "bitwise_or": "Or"},
+    "mul": "Mul",
+    "div": "Div",
+    "maximum": "Max",
+    "minimum": "Min",
+    "pow": "Pow",
+    "logical_and": "And",
+    "logical_or": "Or",
+    "bitwise_and": "And",
+    "bitwise_or": "Or",
 }
 _COMPARED = {"gt": "Greater", "lt": "Less", "ge": "GreaterOrEqual", "le": "LessOrEqual", "eq": "Equal"}
 
@@ -277,6 +285,11 @@ def repeated(g: Lowering, made: Made, x: Value, times: int, axis: int, **_: Any)
 def concat(g: Lowering, made: Made, xs: Sequence[Operand], axis: int = 0) -> Result:
     images = next(x for x in xs if isinstance(x, Value))
     return g.emit("Concat", *(_for_all_images(g, x, images) for x in xs), axis=axis)
+
+
+@lowers("stack")
+def stack(g: Lowering, made: Made, xs: Sequence[Operand], axis: int = 0) -> Result:
+    return g.emit("Concat", *(g.emit("Unsqueeze", x, g.ints(axis)) for x in xs), axis=axis)
 
 
 def _for_all_images(g: Lowering, x: Operand, images: Value) -> Operand:

@@ -84,7 +84,8 @@ class Lowering:
     @property
     def outline(self) -> tuple[Any, ...]:
         """What two graphs have in common that compute the same for their numbers of images."""
-        return self.nodes, {name: array.shape for name, array in self.constants.items()}
+        integers = {name: array.tolist() for name, array in self.constants.items() if array.dtype == np.int64}
+        return self.nodes, integers, {name: array.shape for name, array in self.constants.items()}
 
     def run(self, recorded: torch.fx.GraphModule, inputs: Sequence[str]) -> tuple[Any, ...]:
         """The results of the recorded call, for inputs of these names."""
@@ -125,7 +126,7 @@ class Lowering:
             return Value(result, made.shape, made.dtype)
         return result
 
-    def emit(self, op: str, *operands: Operand | None, outputs: int = 1, **attributes: Any) -> str:
+    def emit(self, op: str, *operands: Operand | None, outputs: Any = 1, **attributes: Any) -> str:
         """Writes a node and gives the name of its first output; the others are NAME_1, NAME_2 ..."""
         name = f"{op}_{len(self.nodes)}"
         names = ["" if operand is None else self.name(operand) for operand in operands]

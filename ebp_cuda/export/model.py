@@ -94,7 +94,9 @@ def _sizes(plan: Plan, shape: Any) -> dict[str, tuple[int, ...]]:
     sizes = {}
     for name, known in declared.items():
         wanted = tuple(given.get(name, known))
-        fits = len(wanted) == len(known) and all(n is None or n == m for n, m in zip(known[1:], wanted[1:], strict=True))
+        fits = len(wanted) == len(known) and all(
+            n is None or n == m for n, m in zip(known[1:], wanted[1:], strict=True)
+        )
         if not fits or any(n is None or n < 1 for n in wanted[1:]):
             shown = ["N", *("?" if n is None else n for n in known[1:])]
             raise InputError(f"export_onnx: input '{name}' is {shown}, shape={given.get(name)}; wanted every size")

@@ -95,8 +95,8 @@ def _transposed(
     """ConvTranspose to planes of in_size; `output_padding` adds the rows that no window read."""
     reached = [(size[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 for i in (0, 1)]
     beyond = [in_size[i] + padding[i] + padding[2 + i] - reached[i] for i in (0, 1)]
-    geometry = {"strides": stride, "pads": padding, "dilations": dilation, "output_padding": beyond, "group": groups}
-    return g.emit("ConvTranspose", r, w, **geometry)
+    geometry = {"strides": stride, "pads": padding, "dilations": dilation}
+    return g.emit("ConvTranspose", r, w, output_padding=beyond, group=groups, **geometry)
 
 
 def _explicit_padding(in_size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, out: Ints) -> list[int]:
@@ -144,9 +144,7 @@ def _alone(g: Lowering, x: Value) -> str:
 
 
 @lowers("window_sum")
-def window_sum(
-    g: Lowering, made: Made, x: Value, kernel: Ints, stride: Ints, padding: Ints, out_size: Ints
-) -> Operand:
+def window_sum(g: Lowering, made: Made, x: Value, kernel: Ints, stride: Ints, padding: Ints, out_size: Ints) -> Operand:
     pads = _explicit_padding(x.shape[2:], kernel, stride, padding, (1, 1), out_size)
     ones = torch.ones(1, 1, *kernel, dtype=x.dtype)
     return reshaped(g, g.emit("Conv", _alone(g, x), ones, strides=stride, pads=pads), made.shape)

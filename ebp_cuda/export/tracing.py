@@ -24,7 +24,7 @@ _aten = torch.ops.aten
 _READS_NUMBERS = (_aten._local_scalar_dense, _aten.is_nonzero)
 _MADE_OF_SIMPLER_ONES = (
     *(_aten.silu, _aten.leaky_relu, _aten.hardswish, _aten.hardsigmoid, _aten.hardtanh, _aten.softplus),
-    *(_aten.gelu, _aten.stack, _aten.addmm, _aten.native_batch_norm, _aten._native_batch_norm_legit_no_training),
+    *(_aten.gelu, _aten.addmm, _aten.native_batch_norm, _aten._native_batch_norm_legit_no_training),
     *(_aten._prelu_kernel, _aten.square, _aten.std, _aten.var, _aten.var_mean, _aten.unbind, _aten.roll),
 )
 """torch's own definitions of these by simpler operators are recorded in their place."""
@@ -107,7 +107,7 @@ class Recorder:
 
         arguments = (*tensors, torch.zeros(images, columns, dtype=torch.int64))
         call(*arguments)  # whatever is made once and kept is made here, and not while something records
-        simpler = torch._decomp.get_decompositions(_MADE_OF_SIMPLER_ONES)
+        simpler: Any = torch._decomp.get_decompositions(_MADE_OF_SIMPLER_ONES)
         recorded = make_fx(functionalize(call), decomposition_table=simpler)(*arguments)
         recorded.graph.eliminate_dead_code()
         return recorded
