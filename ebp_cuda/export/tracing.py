@@ -18,6 +18,7 @@ from ..graph import Node
 from ..linear.cuda import Cuda
 from ..linear.part import Part
 from ..linear.window import Window
+from ..questions.question import Question
 from ..targets import Choice
 
 _aten = torch.ops.aten
@@ -99,10 +100,10 @@ class Recorder:
         tensors = [torch.rand(tuple(shape), dtype=self.plan.dtype) for shape in shapes.values()]
 
         def call(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            choice = Choice("given", columns, given[-1])
+            question = Question(Choice("given", columns, given[-1]))
             inputs = dict(zip(shapes, given[:-1], strict=True))
             with self.used:
-                measured = measure(self.walk, inputs, choice, "maps", [self.name], self.used)
+                measured = measure(self.walk, inputs, question, "maps", [self.name], self.used)
             return measured.readouts[0], measured.scores, measured.mass_left[0]
 
         arguments = (*tensors, torch.zeros(images, columns, dtype=torch.int64))

@@ -47,8 +47,8 @@ def check_in_runtime(eb: ebp_cuda.ExcitationBackprop, path: Path, x: torch.Tenso
 
     Where two numbers of a max pool are as good as equal, two float32 kernels may see two winners, and what went to one
     pixel goes to its neighbor. The package's own float32 maps differ from its float64 ones by that in half of these
-    images, so a third of them must meet the bounds, and the others a hundred times those. Tests below hold the graph itself
-    to 1e-9.
+    images, so a third of them must meet the bounds, and the others a hundred times those. The tests in float64 hold the
+    graph itself to 1e-9.
     """
     result, exported = eb.run(x, targets), in_runtime(path, x.numpy(), targets.numpy())
     for name, wanted in (("scores", result.scores), ("mass_left", result.mass_left)):
