@@ -55,6 +55,9 @@ lint: $(VENV)/.lint
 		xargs $(VENV)/bin/clang-format --dry-run -Werror
 	@git ls-files | grep -E '\.(py|md|cpp|h|cu|cuh|toml|yml)$$' | xargs $(PY) -m codespell_lib
 	$(PY) -m mypy ebp_cuda
+	@$(VENV)/bin/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(VENV)/bin/check-jsonschema -q --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
+	@$(VENV)/bin/hadolint docker/*.Dockerfile
 
 # Registers, machine code and PTX of the kernels, held against tools/kernel_budgets.json.
 check-cuda: $(VENV)/.disassembler

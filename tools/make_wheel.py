@@ -26,7 +26,8 @@ import torch, ebp_cuda
 from ebp_cuda.cli.doctor import describe_build
 from ebp_cuda.models import digits
 net = digits.load()
-maps = ebp_cuda.ExcitationBackprop(net, layer="pool1").attribute(torch.rand(1, 3, 112, 112), "top1")
+eb = ebp_cuda.ExcitationBackprop(net, layer="pool1", rules="conserving")
+maps = eb.attribute(torch.rand(1, 3, 112, 112), "top1")
 assert abs(float(maps.sum()) - 1) < 1e-4, maps.sum()
 print("torch", torch.__version__ + ":", describe_build())
 """
