@@ -131,6 +131,10 @@ class Question:
             own = _less_the_others(own, self._all_classes(top))
         return own.flatten(0, 1)
 
+    def own_seeds(self, top: torch.Tensor) -> torch.Tensor:
+        """The seeds [N*K, ...] without what is subtracted from them."""
+        return self._seeds(top).flatten(0, 1)
+
     def _seeds(self, top: torch.Tensor) -> torch.Tensor:
         """[N, K, ...]."""
         if self.seed is not None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ebp_cuda.graph import Graph
 from oracle.matrices import Array
-from oracle.sweep import attribute, one_hot
+from oracle.sweep import attribute, one_hot, relevance
 
 
 def classes_at(
@@ -78,3 +78,38 @@ def truncated(excited: Array, other: Array, percentile: float) -> Array:
         if passed >= percentile / 100 * p.sum():
             left.flat[at] = max(p.flat[at] - q.flat[at], 0)
     return left
+
+
+def weighted_subtree(
+    graph: Graph,
+    values: Mapping[str, Array],
+    seed: Array,
+    top: str,
+    layer: str,
+    slopes: Mapping[str, tuple[Array, Array]],
+    subtrees: int,
+    rules: str = "conserving",
+    merge: str = "sum",
+) -> Array:
+    """Weighted subtree EBP of one image (Williford et al., ECCV 2020), by its steps.
+
+    seed: of the mate at the top. slopes: by value, the derivatives of the similarities to mate and nonmate. At every
+    value the unit with the largest -d nonmate, of those whose d mate is not negative, goes down alone, with the
+    relevance that it has; the heaviest maps, each scaled to a maximum of 1, are added by weights scaled from 0 to 1.
+    """
+    excited = relevance(graph, values, {top: seed}, rules)
+    found = []
+    for value, (mate, nonmate) in slopes.items():
+        gain = np.where(mate >= 0, -nonmate, 0)
+        at = np.unravel_index(gain.argmax(), gain.shape)
+        alone = np.zeros_like(excited[value])
+        alone[at] = excited[value][at]
+        map_ = relevance(graph, values, {value: alone}, rules)[layer].sum(1)
+        if gain[at] > 0 and map_.max() > 0:
+            found.append((gain[at], map_ / map_.max()))
+    found = sorted(found, key=lambda pair: pair[0])[-subtrees:]
+    weights = np.array([weight for weight, _ in found])
+    spread = np.ones(len(found)) if np.ptp(weights) == 0 else (weights - weights.min()) / np.ptp(weights)
+    parts = [weight * map_ for weight, (_, map_) in zip(spread, found, strict=True)]
+    total = sum(parts) if merge == "sum" else np.max(parts, 0)
+    return total / total.sum()
