@@ -8,13 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ebp_cuda.ops.choices import WAYS, Row, other_choices
-from ebp_cuda.ops.rounding import PRECISIONS
+from ebp_cuda.ops.choices import FACTORS, WAYS, Row, other_choices
 
 EDGES = (512, 256, 128, 64, 32, 16, 0)
 """The classes: so many tiles of 128 x 64 or more."""
-BLOCKS = (256, 1, 128, 512, 1024)
-"""Wanted in all; the first is today's, and stays where the others gain nothing."""
+BLOCKS = (264, 396, 1, 132, 792)
+"""Wanted in all: multiples of an H200's processors, and no splits; the first of equally good ones is taken."""
 MOST_SPLITS, LEAST_STEPS = 32, 4
 """As in csrc/cuda/schedule.h: parts of a sum, and steps of a part."""
 
@@ -69,7 +68,7 @@ def proposed(timed: Sequence[Timed], today: Sequence[Row]) -> list[Row]:
     """The rows that the times speak for; today's where nothing was timed."""
     rows: list[Row] = []
     for way in WAYS:
-        for factors in PRECISIONS:
+        for factors in FACTORS:
             best = list(_best_rows(way, factors, [t for t in timed if t.way == way and t.reads_quads(factors)]))
             rows += best or [row for row in today if (row.way, row.factors) == (way, factors)]
     return rows
@@ -83,11 +82,11 @@ def _best_rows(way: str, factors: str, layers: Sequence[Timed]) -> Iterator[Row]
         option = _best_option(factors, [layer for layer in layers if edge <= layer.large_tiles < above])
         if option is not None and option != best:
             if best is not None:
-                yield Row(way, factors, start, 0, *best)
+                yield Row(way, factors, 0, start, 0, *best)
             best = option
         start = edge
     if best is not None:
-        yield Row(way, factors, 0, 0, *best)
+        yield Row(way, factors, 0, 0, 0, *best)
 
 
 def _best_option(factors: str, layers: Sequence[Timed]) -> tuple[bool, int] | None:

@@ -1,9 +1,9 @@
 """The time that a launch should take on a GPU, from what it must do and what the machine can: a model.
 
-A launch takes as long as the slowest of four: its instructions at the rate that the resident warps can issue them, its
-wavefronts of shared memory, its bytes from the L2 cache, its bytes of device memory. Blocks come in whole waves. What
-a kernel executes is counted (kernel_costs.json); what the machine does in a second stands in `Machine`. The constants
-are frozen: a change of one needs a measurement or a source, written beside it.
+A launch takes as long as the slowest of five: its instructions at the rate that the resident warps can issue them, its
+wavefronts of shared memory, its products on tensor cores, its bytes from the L2 cache, its bytes of device memory.
+Blocks come in whole waves. What a kernel executes is counted (kernel_costs.json); what the machine does in a second
+stands in `Machine`. The constants are frozen: a change of one needs a measurement or a source, written beside it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Machine:
     fp32: float = 67e12  # FLOP; H100 SXM data sheet, as are the next two (494.7 and 989.4)
     tf32: float = 494e12
     bf16: float = 989e12
+    mma: float = 0.62  # of the tensor cores' rate through mma.sync; published for the H100, not measured here
     launch: float = 1.5e-6  # seconds between two kernels of a replayed graph; a guess
     shortest: float = 1.5e-6  # seconds that the smallest kernel takes; a guess
     library: float = 0.62  # of fp32's rate in cuDNN's and cuBLAS's products; a guess
@@ -67,6 +68,8 @@ class TiledCost:
     """Behind the last step."""
     shared: int
     """Cycles in which a step of a block keeps the shared memory busy."""
+    tensor: float = 0.0
+    """Cycles in which it would keep the tensor cores busy at the rate of the data sheet."""
 
 
 @cache
@@ -82,7 +85,10 @@ def tiled_seconds(cost: TiledCost, blocks: int, steps: int, machine: Machine) ->
 
     def wave(resident: int) -> float:
         instructions = resident * cost.warps * (cost.before + each * cost.step + cost.ending)
-        cycles = max(instructions / machine.issue(resident * cost.warps), resident * each * cost.shared)
+        tensor = cost.tensor / machine.mma
+        cycles = max(
+            instructions / machine.issue(resident * cost.warps), resident * each * cost.shared, resident * each * tensor
+        )
         return cycles / machine.clock
 
     whole, rest = divmod(blocks, cost.resident * machine.processors)

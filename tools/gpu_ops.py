@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 from ebp_cuda import ops  # noqa: E402
 from ebp_cuda.linear.amx import CPU_ONLY  # noqa: E402
 from ebp_cuda.ops.kernels import contraction_kernel  # noqa: E402
+from ebp_cuda.ops.rounding import SPLIT  # noqa: E402
 
 CHANNELS = (1, 3, 20, 4, 17, 33, 64)
 """Multiples of 4 reach the fast kernels; --quick takes the second and the third."""
@@ -35,6 +37,7 @@ VARIANTS = {
     *((f"mma, {way}", precision) for way in ("up", "down") for precision in ("tf32", "bf16")),
     *((f"simt, {kind}, {way}", "fp32") for way in ("up", "down") for kind in ("element by element", "small tiles")),
     *((f"simt, {kind}, up", "fp32, two sums") for kind in ("element by element", "small tiles")),
+    ("mma, up", SPLIT),
     ("simt, large tiles, up", "fp32"),
     ("simt, large tiles, down", "fp32"),
     ("depthwise, up", "fp32"),
@@ -108,8 +111,13 @@ def convolutions(channels: int, precisions: Sequence[str]) -> Iterator[Case]:
         yield Case("conv2d_normalizer", up, (x, w), precision)
         yield Case("conv2d_sweep", down, (r, w), precision)
         yield Case("conv2d_sweep", down, (r, w, x), precision)
-        if precision == "fp32" and hasattr(ops, "conv2d_excitation"):
+        if precision == "fp32":
             yield from excitations(x.abs(), w - 0.5, rest)
+            yield Case("conv2d_forward", partial(forward, rest=rest), (x, w - 0.5, torch.randn(w.shape[0])))
+
+
+def forward(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, rest: tuple[Any, ...]) -> torch.Tensor:
+    return ops.conv2d_forward(x, w, bias, *rest)
 
 
 def excitations(x: torch.Tensor, w: torch.Tensor, rest: tuple[Any, ...]) -> Iterator[Case]:
@@ -183,6 +191,8 @@ def reached() -> set[tuple[str, str]]:
         r = ops.conv2d_normalizer(x, w, *rest)
         for precision in PRECISIONS:
             met.add((f"{contraction_kernel(x, w, *rest, precision=precision).name}, up", precision))
+            if precision == "fp32":
+                met.add((f"{contraction_kernel(x, w, *rest, precision=SPLIT).name}, up", SPLIT))
             met.add((f"{contraction_kernel(r, w, *rest, in_size=size, precision=precision).name}, down", precision))
         met.add((f"{contraction_kernel(x, w, *rest, two_sums=True).name}, up", "fp32, two sums"))
     return met

@@ -19,6 +19,7 @@ from ebp_cuda import ExcitationBackprop, targets
 from ebp_cuda.engine.run import measure
 from ebp_cuda.net import Net
 from ebp_cuda.ops.kernels import Kernel, contraction_kernel
+from ebp_cuda.ops.rounding import SPLIT
 from ebp_cuda.questions.question import Question
 
 TILED = {
@@ -126,6 +127,11 @@ def excitation(args: Sequence[Any], outputs: Sequence[torch.Tensor], moved: floa
     yield from tiled("forward and normalizer", kernel, args[:2], geometry[3], outputs[0], moved, "fp32", "pair")
 
 
+def forward(args: Sequence[Any], outputs: Sequence[torch.Tensor], moved: float) -> Iterator[Launch]:
+    kernel = contraction_kernel(args[0], args[1], *args[3:7], precision=SPLIT)
+    yield from tiled("forward", kernel, args[:2], args[6], outputs[0], moved, SPLIT, "up")
+
+
 def tiled(
     label: str,
     kernel: Kernel,
@@ -142,7 +148,7 @@ def tiled(
     layer, launch = f"{shape_text(operands)}", kernel.launch
     pixels = (source if way == "down" else target)[0, 0].numel()
     flops = 2.0 * source.shape[0] * pixels * weight.numel()
-    if precision != "fp32" and kernel.name != "mma":
+    if precision not in ("fp32", SPLIT) and kernel.name != "mma":
         for t in (weight,) if way == "down" else operands:
             yield Launch("rounded", "rounded", layer, 2 * size_of(t), elements=t.numel())
     if launch is None:
@@ -183,6 +189,7 @@ CONTRACTIONS: Mapping[str, Callable[[Sequence[Any], Sequence[torch.Tensor], floa
     "conv2d_normalizer": normalizer,
     "conv2d_sweep": sweep,
     "conv2d_excitation": excitation,
+    "conv2d_forward": forward,
 }
 PRODUCTS: Mapping[str, Count] = {
     "cudnn_convolution": convolution_flops,

@@ -31,7 +31,7 @@ from gpu_model import Launch, seconds  # noqa: E402
 
 from ebp_cuda.ops.choices import choices  # noqa: E402
 
-WAYS = {"normalizer": "up", "sweep": "down", "forward and normalizer": "pair"}
+WAYS = {"normalizer": "up", "sweep": "down", "forward": "up", "forward and normalizer": "pair"}
 LINE = re.compile(r"^(\S+) (?:time (?P<us>[\d.]+) us: |chosen (?P<precision>\w+): |class (?P<way>\w+) )(?P<rest>.*)$")
 
 

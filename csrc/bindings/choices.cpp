@@ -1,5 +1,5 @@
-// The table of choices in force, with C names so that a measurement can read and replace it. Six numbers a row: way and
-// factors in the order of their enumerations, tiles, steps, large, blocks.
+// The table of choices in force, with C names so that a measurement can read and replace it. Seven numbers a row: way
+// and factors in the order of their enumerations, rows, tiles, steps, large, blocks.
 #include "choices.h"
 
 #include <atomic>
@@ -10,7 +10,7 @@
 namespace ebp {
 namespace {
 
-constexpr int row_length = 6;
+constexpr int row_length = 7;
 
 struct Table {
   std::vector<Choice> rows;
@@ -31,8 +31,8 @@ void keep(std::unique_ptr<Table> table) {
 const char* read_rows(const int* from, int count, Table& to) {
   for (int i = 0; i < count; ++i) {
     const int* n = from + i * row_length;
-    if (n[0] < 0 || n[0] > int(Way::pair) || n[1] < 0 || n[1] > int(Precision::bf16)) return "no such way or factors";
-    to.rows.push_back({Way(n[0]), Precision(n[1]), n[2], n[3], n[4] != 0, n[5]});
+    if (n[0] < 0 || n[0] > int(Way::pair) || n[1] < 0 || n[1] > int(Precision::tf32x3)) return "no such way or factors";
+    to.rows.push_back({Way(n[0]), Precision(n[1]), n[2], n[3], n[4], n[5] != 0, n[6]});
   }
   to.choices = {to.rows.data(), count};
   return choices_refused(to.choices);
@@ -59,7 +59,8 @@ EBP_EXPORT int ebp_cuda_choices(int* to, int room) {
   const ebp::Choices& all = ebp::choices_in_force();
   for (int i = 0; i < all.count && i < room; ++i) {
     const ebp::Choice& row = all.rows[i];
-    const int numbers[ebp::row_length] = {int(row.way), int(row.factors), row.tiles, row.steps, row.large, row.blocks};
+    const int numbers[ebp::row_length] = {int(row.way), int(row.factors), row.rows,  row.tiles,
+                                          row.steps,    row.large,        row.blocks};
     for (const int n : numbers) *to++ = n;
   }
   return all.count;

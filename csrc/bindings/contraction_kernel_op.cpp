@@ -84,7 +84,7 @@ std::tuple<std::string, Ints> contraction_kernel(const Tensor& source, const Ten
                                                  const std::optional<Ints>& in_size, bool two_sums,
                                                  const std::string& precision, int64_t arch) {
   const Operand operand{"contraction_kernel", "source", source};
-  const Precision rounding = precision_of(operand, precision);
+  const Precision rounding = precision_of(operand, precision, !in_size.has_value() && !two_sums);
   const bool down = in_size.has_value();
   const Ints size = down ? *in_size : plane_of(operand);
   Conv2d d = conv_of(operand, {operand.op, "weight", weight}, size, {stride, padding, dilation, groups});

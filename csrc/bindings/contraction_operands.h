@@ -10,9 +10,10 @@ namespace ebp {
 
 inline Strides strides_of(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
 
-inline Precision precision_of(const Operand& x, const std::string& name) {
-  for (const Precision p : {Precision::fp32, Precision::tf32, Precision::bf16}) {
-    if (name != name_of(p)) continue;
+// `forward`: whether it may be tf32x3, which the forward alone is computed in.
+inline Precision precision_of(const Operand& x, const std::string& name, bool forward = false) {
+  for (const Precision p : all_precisions) {
+    if (name != name_of(p) || (p == Precision::tf32x3 && !forward)) continue;
     EBP_REQUIRE(p == Precision::fp32 || x.tensor.scalar_type() == torch::headeronly::ScalarType::Float,
                 "ebp_cuda::", x.op, ": precision='", name, "' is one of float32 tensors, got ", x.name, " of ",
                 torch::headeronly::toString(x.tensor.scalar_type()));

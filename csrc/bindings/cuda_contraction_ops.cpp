@@ -64,7 +64,7 @@ Plan plan_of(const Operand& source, const Operand& weight, const Conv2d& d, bool
   const float *from = data<float>(source.tensor), *weights = data<float>(weight.tensor);
   const Schedule schedule =
       schedule_of(problem, precision, down, current_arch(), from, weights, nullptr, choices_in_force());
-  if (precision == Precision::fp32 || schedule.method == Method::mma) {
+  if (precision == Precision::fp32 || precision == Precision::tf32x3 || schedule.method == Method::mma) {
     return {problem, schedule, source.tensor, weight.tensor};
   }
   // Without tensor cores the operands are rounded beforehand. Going down r is not: fp32 holds it whole, as tensor cores
@@ -74,13 +74,14 @@ Plan plan_of(const Operand& source, const Operand& weight, const Conv2d& d, bool
 }
 
 // By the tiled or the depthwise kernels.
-const char* contract(const Plan& plan, const Finish& finish, Tensor& to, void* stream) {
+const char* contract(const Plan& plan, const Finish& finish, const float* bias, Tensor& to, void* stream) {
   const int64_t needed = partial_total(plan.problem, plan.schedule, 1);
   Tensor partial = empty_as(to, {needed, 1, 1, 1});
   LaunchArgs args;
   args.from.source = data<float>(plan.source);
   args.from.weight[0] = data<float>(plan.weight);
   args.epilogue.to = mutable_data<float>(to);
+  args.epilogue.bias = bias;
   args.epilogue.addend = floats_or_null(finish.addend);
   if (finish.gate.has_value()) {
     args.epilogue.gate = data<float>(*finish.gate);
@@ -113,12 +114,21 @@ void check_channels(const Operand& x, const Conv2d& d, const char* weight) {
               weight, " wants ", d.in_channels);
 }
 
+// Of the forward, which CUDA computes in float32 only.
+void check_bias(const Operand& x, const Conv2d& d, const std::optional<Tensor>& bias) {
+  EBP_REQUIRE(x.tensor.scalar_type() == ScalarType::Float, "ebp_cuda::", x.op, ": x must be float32 on CUDA, got ",
+              torch::headeronly::toString(x.tensor.scalar_type()));
+  EBP_REQUIRE(!bias.has_value() || (bias->is_contiguous() && shape_of(*bias) == Ints{d.out_channels} &&
+                                    bias->scalar_type() == ScalarType::Float && bias->device() == x.tensor.device()),
+              "ebp_cuda::", x.op, ": bias must be float32 [", d.out_channels, "] beside x");
+}
+
 }  // namespace
 
 Tensor rounded(const Tensor& x, const std::string& precision) {
   const Operand operand{"rounded", "x", x};
   const Precision to = precision_of(operand, precision);
-  EBP_REQUIRE(to != Precision::fp32, "ebp_cuda::rounded: precision must be tf32 or bf16");
+  EBP_REQUIRE(to == Precision::tf32 || to == Precision::bf16, "ebp_cuda::rounded: precision must be tf32 or bf16");
   return rounded_to(operand, to);
 }
 
@@ -136,7 +146,7 @@ Tensor conv2d_normalizer(const Tensor& x, const Tensor& w_plus, const Ints& stri
     if constexpr (std::is_same_v<T, float>) {
       const Plan plan = plan_of(operand, weight, d, false, rounding);
       const std::optional<Tensor> none;
-      if (plan.schedule.method != Method::naive) return contract(plan, {operand.op, none, none, z}, z, stream);
+      if (plan.schedule.method != Method::naive) return contract(plan, {operand.op, none, none, z}, nullptr, z, stream);
       source = plan.source, w = plan.weight;
     }
     const Tensor dense = torch::stable::contiguous(w);
@@ -161,12 +171,29 @@ Tensor conv2d_sweep(const Tensor& r, const Tensor& w_plus, const Ints& in_size, 
     Tensor w = w_plus;
     if constexpr (std::is_same_v<T, float>) {
       const Plan plan = plan_of(operand, weight, d, true, rounding);
-      if (plan.schedule.method != Method::naive) return contract(plan, finish, below, stream);
+      if (plan.schedule.method != Method::naive) return contract(plan, finish, nullptr, below, stream);
       w = plan.weight;
     }
     return sweep_naively<T>(d, r, w, finish, below, stream);
   });
   return below;
+}
+
+Tensor conv2d_forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& bias, const Ints& stride,
+                      const Ints& padding, const Ints& dilation, int64_t groups) {
+  const Operand operand{"conv2d_forward", "x", x}, weight{"conv2d_forward", "w", w};
+  Conv2d d = conv_of(operand, weight, plane_of(operand), {stride, padding, dilation, groups});
+  check_channels(operand, d, "w");
+  check_bias(operand, d, bias);
+  Tensor y = empty_as(x, {d.batch, d.out_channels, d.h.out, d.w.out});
+  set_strides(d, x, y);
+  on_device(operand, y, [&](auto, void* stream) -> const char* {
+    const Plan plan = plan_of(operand, weight, d, false, Precision::tf32x3);
+    if (plan.schedule.method == Method::naive) return simt_refuses(plan.problem);
+    const std::optional<Tensor> none;
+    return contract(plan, {operand.op, none, none, y}, floats_or_null(bias), y, stream);
+  });
+  return y;
 }
 
 std::tuple<Tensor, Tensor> conv2d_excitation(const Tensor& x, const Tensor& w, const Tensor& w_plus,
@@ -176,14 +203,10 @@ std::tuple<Tensor, Tensor> conv2d_excitation(const Tensor& x, const Tensor& w, c
   const ConvShape shape{stride, padding, dilation, groups};
   Conv2d d = conv_of(operand, {operand.op, "w", w}, plane_of(operand), shape);
   conv_of(operand, {operand.op, "w_plus", w_plus}, plane_of(operand), shape);
-  EBP_REQUIRE(x.scalar_type() == ScalarType::Float, "ebp_cuda::conv2d_excitation: x must be float32 on CUDA, got ",
-              torch::headeronly::toString(x.scalar_type()));
   check_channels(operand, d, "w");
   EBP_REQUIRE(shape_of(w) == shape_of(w_plus) && w.strides().equals(w_plus.strides()),
               "ebp_cuda::conv2d_excitation: w and w_plus must have one shape and one memory format");
-  EBP_REQUIRE(!bias.has_value() || (bias->is_contiguous() && shape_of(*bias) == Ints{d.out_channels} &&
-                                    bias->scalar_type() == ScalarType::Float && bias->device() == x.device()),
-              "ebp_cuda::conv2d_excitation: bias must be float32 [", d.out_channels, "] beside x");
+  check_bias(operand, d, bias);
   Tensor y = empty_as(x, {d.batch, d.out_channels, d.h.out, d.w.out}), side = empty_as(y);
   set_strides(d, x, y);
   on_device(operand, y, [&](auto, void* stream) {
@@ -211,6 +234,7 @@ STABLE_TORCH_LIBRARY_IMPL(ebp_cuda, EBP_CUDA_KEY, m) {
   m.impl("conv2d_normalizer", TORCH_BOX(&conv2d_normalizer));
   m.impl("conv2d_sweep", TORCH_BOX(&conv2d_sweep));
   m.impl("conv2d_excitation", TORCH_BOX(&conv2d_excitation));
+  m.impl("conv2d_forward", TORCH_BOX(&conv2d_forward));
 }
 
 }  // namespace ebp::cuda

@@ -31,6 +31,9 @@ STABLE_TORCH_LIBRARY(ebp_cuda, m) {
       "dilation, "
       "int groups, bool relu, bool as_gate) -> (Tensor y, Tensor side)");
   m.def(
+      "conv2d_forward(Tensor x, Tensor w, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, int groups) "
+      "-> Tensor");
+  m.def(
       "contraction_kernel(Tensor source, Tensor weight, int[2] stride, int[4] padding, int[2] dilation, int groups, "
       "int[2]? in_size, bool two_sums, str precision, int arch) -> (str text, int[] launch)");
   m.def(

@@ -24,7 +24,7 @@ void each_candidate(const Contraction& d, bool going_down, int arch, const float
     visit(Schedule{Method::simt, loads, false, splits[i]});
     if (!one_sum) continue;
     visit(Schedule{Method::simt, loads, true, splits[i]});
-    for (const Precision precision : {Precision::tf32, Precision::bf16}) {
+    for (const Precision precision : {Precision::tf32, Precision::bf16, Precision::tf32x3}) {
       if (mma_refuses(d, precision, going_down, arch, loads, source, weights) != nullptr) continue;
       visit(Schedule{Method::mma, loads, true, splits[i], precision, going_down});
     }

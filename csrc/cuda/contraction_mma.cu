@@ -27,8 +27,17 @@ const char* launch_mma(const Contraction& d, const Schedule& schedule, const Til
   const char* reason = mma_refuses(d, schedule.precision, schedule.split_source, current_arch(), schedule.loads,
                                    args.from.source, args.from.weight);
   if (reason != nullptr) return reason;
-  return schedule.precision == Precision::tf32 ? launch_loads<Tf32>(d, schedule, args, stream)
-                                               : launch_loads<Bf16>(d, schedule, args, stream);
+  switch (schedule.precision) {
+    case Precision::tf32:
+      return launch_loads<Tf32>(d, schedule, args, stream);
+    case Precision::bf16:
+      return launch_loads<Bf16>(d, schedule, args, stream);
+    case Precision::tf32x3:
+      return launch_format<Tf32x3, true, Loads::along_terms>(d, args, stream);
+    case Precision::fp32:
+      break;
+  }
+  return "tensor cores multiply no fp32";
 }
 
 }  // namespace ebp

@@ -78,16 +78,16 @@ class Copier {
 
 using MmaSums = float[MmaTile::warp_rows / 16][MmaTile::warp_columns / 8][4];
 
-// Adds a tile's products to a warp's sums. A split source is high + low; the products of low come first, being small.
+// Adds a tile's products to a warp's sums. A split factor is high + low; the products of low come first, being small.
 template <class Format, bool split, Loads loads>
 __device__ __forceinline__ void multiply(const MmaStage<loads>& from, const LanePlaces& places, MmaSums& sum) {
   const float *source = from.source[0], *weight = from.weight[0];
 #pragma unroll
   for (int step = 0; step < MmaTile::depth / Format::terms; ++step) {
-    WeightFragment b[MmaTile::warp_columns / 8];
+    WeightFragment b[MmaTile::warp_columns / 8], low_b[MmaTile::warp_columns / 8];
 #pragma unroll
     for (int j = 0; j < MmaTile::warp_columns / 8; ++j) {
-      Format::template load<MmaStage<loads>::by_column>(b[j], weight, places, j, step);
+      Format::template load<MmaStage<loads>::by_column>(b[j], low_b[j], weight, places, j, step);
     }
 #pragma unroll
     for (int i = 0; i < MmaTile::warp_rows / 16; ++i) {
@@ -96,6 +96,7 @@ __device__ __forceinline__ void multiply(const MmaStage<loads>& from, const Lane
 #pragma unroll
       for (int j = 0; j < MmaTile::warp_columns / 8; ++j) {
         if constexpr (split) Format::multiply(sum[i][j], low, b[j]);
+        if constexpr (Format::splits_weight) Format::multiply(sum[i][j], high, low_b[j]);
         Format::multiply(sum[i][j], high, b[j]);
       }
     }

@@ -23,8 +23,12 @@ __device__ __forceinline__ Place place_of(const Contraction& d, const Epilogue& 
 
 // One sum.
 template <int count>
-__device__ __forceinline__ void finish(const Epilogue& e, const Place& place, int, const Vec<count> (&sum)[1]) {
+__device__ __forceinline__ void finish(const Epilogue& e, const Place& place, int channel, const Vec<count> (&sum)[1]) {
   Vec<count> result = sum[0];
+  if (e.bias != nullptr) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) result.at[i] += e.bias[channel + i];
+  }
   if (e.addend != nullptr) {
     const Vec<count> addend = vec_at<count>(e.addend + place.to);
     result += addend;

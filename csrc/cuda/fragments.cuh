@@ -7,7 +7,7 @@
 //
 // Going down, the source is signed (R, or gate times S) and the result is a small difference of its sums. There it is
 // split into two summands, high + low, that together lose hardly anything of it. x and W+ are rounded, in the same way
-// wherever they are used, so that a normalizer belongs to its sweep.
+// wherever they are used, so that a normalizer belongs to its sweep. In the forward (Tf32x3) both factors are split.
 #pragma once
 
 #include "ptx.cuh"
@@ -39,9 +39,10 @@ struct LanePlaces {
 
 // The formats. places<by_column>(row, column) are a lane's places in the part of the tile that begins there;
 // load<split>(high, low, stage, places, i, step) reads the fragment of rows 16 i of the source at term `terms * step`,
-// and load<by_column>(to, stage, places, j, step) that of columns 8 j of the weights.
+// and load<by_column>(high, low, stage, places, j, step) that of columns 8 j of the weights, low where they are split.
 struct Tf32 {
   static constexpr int terms = 8;
+  static constexpr bool splits_weight = false;
 
   template <bool by_column>
   __device__ static __forceinline__ LanePlaces places(int row, int column) {
@@ -65,27 +66,33 @@ struct Tf32 {
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const float v = __uint_as_float(high[e]);
-      if constexpr (!split) {
+      if constexpr (split)
+        split_in_two(v, high[e], low[e]);
+      else
         high[e] = tf32_rna(v);
-      } else {
-        // Rounded as tf32_rna does, but for a NaN, which may become a zero here: the rest, NaN too, brings it along.
-        // The rest has a sign of its own, so that cutting it off (at most its last bit) shifts no sum to one side.
-        high[e] = (high[e] + 0x1000u) & 0xffffe000u;
-        low[e] = __float_as_uint(v - __uint_as_float(high[e])) & 0xffffe000u;
-      }
     }
   }
 
+  // Rounded as tf32_rna does, but for a NaN, which may become a zero here: the rest, NaN too, brings it along. The rest
+  // has a sign of its own, so that cutting it off (at most its last bit) shifts no sum to one side.
+  __device__ static __forceinline__ void split_in_two(float v, std::uint32_t& high, std::uint32_t& low) {
+    high = (__float_as_uint(v) + 0x1000u) & 0xffffe000u;
+    low = __float_as_uint(v - __uint_as_float(high)) & 0xffffe000u;
+  }
+
   template <bool by_column>
-  __device__ static __forceinline__ void load(WeightFragment& to, const float* stage, const LanePlaces& at, int j,
-                                              int step) {
+  __device__ static __forceinline__ void load(WeightFragment& high, WeightFragment&, const float* stage,
+                                              const LanePlaces& at, int j, int step) {
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      // By column, 4 terms on the other half of the groups of columns change places.
-      const float* from = by_column ? stage + at.weight[j ^ 2 * e] + (8 * step + 4 * e) * stage_columns
-                                    : stage + at.weight[2 * step + e] + 8 * j * stage_depth;
-      to[e] = tf32_rna(*from);
-    }
+    for (int e = 0; e < 2; ++e) high[e] = tf32_rna(*weight_at<by_column>(stage, at, j, step, e));
+  }
+
+  template <bool by_column>
+  __device__ static __forceinline__ const float* weight_at(const float* stage, const LanePlaces& at, int j, int step,
+                                                           int e) {
+    // By column, 4 terms on the other half of the groups of columns change places.
+    return by_column ? stage + at.weight[j ^ 2 * e] + (8 * step + 4 * e) * stage_columns
+                     : stage + at.weight[2 * step + e] + 8 * j * stage_depth;
   }
 
   __device__ static __forceinline__ void multiply(float (&sum)[4], const SourceFragment& a, const WeightFragment& b) {
@@ -93,8 +100,21 @@ struct Tf32 {
   }
 };
 
+struct Tf32x3 : Tf32 {
+  static constexpr bool splits_weight = true;
+
+  using Tf32::load;
+  template <bool by_column>
+  __device__ static __forceinline__ void load(WeightFragment& high, WeightFragment& low, const float* stage,
+                                              const LanePlaces& at, int j, int step) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) split_in_two(*weight_at<by_column>(stage, at, j, step, e), high[e], low[e]);
+  }
+};
+
 struct Bf16 {
   static constexpr int terms = 16;
+  static constexpr bool splits_weight = false;
 
   template <bool by_column>
   __device__ static __forceinline__ LanePlaces places(int row, int column) {
@@ -125,8 +145,8 @@ struct Bf16 {
   }
 
   template <bool by_column>
-  __device__ static __forceinline__ void load(WeightFragment& to, const float* stage, const LanePlaces& at, int j,
-                                              int) {
+  __device__ static __forceinline__ void load(WeightFragment& to, WeightFragment&, const float* stage,
+                                              const LanePlaces& at, int j, int) {
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       if constexpr (by_column) {  // of neighboring terms, the halves of the groups of columns have changed places

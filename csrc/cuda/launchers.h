@@ -16,11 +16,15 @@ struct Pointers {
   int count;
 };
 
-// What the factors of a sum are rounded to; all sums are fp32.
-enum class Precision { fp32, tf32, bf16 };
+// What the factors of a sum are rounded to; all sums are fp32. tf32x3: both factors are split into two tf32 summands,
+// and three of their four products are summed up, which keeps 21 of fp32's 24 bits; for W x going up.
+enum class Precision { fp32, tf32, bf16, tf32x3 };
+
+constexpr Precision all_precisions[] = {Precision::fp32, Precision::tf32, Precision::bf16, Precision::tf32x3};
 
 inline const char* name_of(Precision p) {
-  return p == Precision::fp32 ? "fp32" : p == Precision::tf32 ? "tf32" : "bf16";
+  const char* const names[] = {"fp32", "tf32", "bf16", "tf32x3"};
+  return names[int(p)];
 }
 
 template <class T>
@@ -76,7 +80,7 @@ struct Operands {
 };
 
 // What becomes of the sums before they are written. Pointers may be null but for `to`, and for `side` of two sums.
-//   one sum:   to = (sum + addend) * gate[image / columns]
+//   one sum:   to = (sum + bias + addend) * gate[image / columns]
 //   two sums:  to = relu(sum + bias), side = the second sum z, or the gate to / z
 struct Epilogue {
   float* to = nullptr;

@@ -90,6 +90,7 @@ inline Loads loads_of(const Contraction& d, const float* source, const float* co
 inline const char* mma_refuses(const Contraction& d, Precision precision, bool split_source, int arch, Loads loads,
                                const float* source, const float* const (&weight)[2]) {
   if (precision == Precision::fp32) return "fp32 was asked for";
+  if (precision == Precision::tf32x3 && split_source) return "three products of split factors are for the way up";
   if (arch < 80) return "tensor cores for tf32 and bf16, and asynchronous copies, need compute capability 8.0";
   if (const char* reason = simt_refuses(d)) return reason;
   if (loads == Loads::single) return "tensor cores are fed four neighbors at a time";
@@ -100,7 +101,7 @@ inline const char* mma_refuses(const Contraction& d, Precision precision, bool s
 
 // The row of the table for a problem that tiled kernels take.
 inline const Choice& choice_of(const Contraction& d, Way way, Precision factors, const Choices& from) {
-  const Choice* row = choice_for(from, way, factors, tiles_of(d, 128, 64), steps_of(d));
+  const Choice* row = choice_for(from, way, factors, {most_rows(d), tiles_of(d, 128, 64), steps_of(d)});
   return row == nullptr ? project_rows[0] : *row;  // no table is in force that has none: choices_refused
 }
 

@@ -92,7 +92,8 @@ void bind_params(py::module_& m) {
   py::enum_<Precision>(m, "Precision")
       .value("fp32", Precision::fp32)
       .value("tf32", Precision::tf32)
-      .value("bf16", Precision::bf16);
+      .value("bf16", Precision::bf16)
+      .value("tf32x3", Precision::tf32x3);
   py::enum_<Loads>(m, "Loads")
       .value("single", Loads::single)
       .value("along_terms", Loads::along_terms)

@@ -122,6 +122,22 @@ def sweep_cpu(
     return gated
 
 
+def forward_cpu(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+) -> torch.Tensor:
+    """The CPU side of `ops.conv2d_forward`, which rounds nothing."""
+    y = normalizer_cpu(x, w, stride, padding, dilation, groups)
+    if bias is not None:
+        y += bias.view(-1, 1, 1)
+    return y
+
+
 def excitation_cpu(
     x: torch.Tensor,
     w: torch.Tensor,
@@ -135,9 +151,7 @@ def excitation_cpu(
     as_gate: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The CPU side of `ops.conv2d_excitation`: two convolutions."""
-    y = normalizer_cpu(x, w, stride, padding, dilation, groups)
-    if bias is not None:
-        y += bias.view(-1, 1, 1)
+    y = forward_cpu(x, w, bias, stride, padding, dilation, groups)
     y = y.relu_() if relu else y
     z = normalizer_cpu(x, w_plus, stride, padding, dilation, groups)
     return y, torch.ops.ebp_cuda.share.default(y, z) if as_gate else z
@@ -145,6 +159,7 @@ def excitation_cpu(
 
 _CPU = torch.library.Library("ebp_cuda", "IMPL", "CPU")
 _CPU.impl("conv2d_excitation", excitation_cpu)
+_CPU.impl("conv2d_forward", forward_cpu)
 _CPU.impl("conv2d_normalizer", normalizer_cpu)
 _CPU.impl("conv2d_sweep", sweep_cpu)
 

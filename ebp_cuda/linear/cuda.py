@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from .. import ops
 from ..ops.kernels import contraction_kernel
+from ..ops.rounding import SPLIT
 from . import cpu
 from .choice import Choice
 from .forward_choices import FORWARD, why_library
@@ -51,6 +52,12 @@ def convolution(part: Part, x: torch.Tensor, bias: torch.Tensor | None) -> torch
     return window.spatial.back(_with_bias(y, bias))
 
 
+def forward_by_tensor_cores(part: Part, x: torch.Tensor) -> bool:
+    """Whether the forward, too, is computed on tensor cores: of convolutions of planes whose other products round."""
+    rounds = part.kind == "conv" and part.precision != "fp32" and part.geometry.rank == 2
+    return rounds and x.dtype == torch.float32 and not x.is_cpu
+
+
 def transposed_convolution(part: Part, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """The forward of a transposed convolution along one to three axes."""
     if not by_cudnn(x):
@@ -80,6 +87,8 @@ class Cuda:
         (torch.backends.cuda.matmul.allow_tf32, off by default)."""
         if part.kind == "linear":
             return F.linear(x, part.tensor(), bias)
+        if forward_by_tensor_cores(part, x):
+            return ops.conv2d_forward(x, part.tensor(), bias, *part.geometry.geometry)
         return (convolution if part.kind == "conv" else transposed_convolution)(part, x, bias)
 
     def gives_normalizer(self, part: Part) -> str:
@@ -115,7 +124,8 @@ class Cuda:
         return _down(terms[-1], addend, gate)
 
     def choice(self, part: Part, direction: str, operand: torch.Tensor, shape: Sequence[int]) -> Choice:
-        if direction == "forward" or part.kind == "conv_transpose":
+        forward = direction == "forward" and part.kind == "conv" and forward_by_tensor_cores(part, operand)
+        if (direction == "forward" and not forward) or part.kind == "conv_transpose":
             name = "cudnn" if by_cudnn(operand) else "aten"
             return Choice("matmul" if part.kind == "linear" else name)
         size: Ints = (1, 1)
@@ -131,7 +141,7 @@ class Cuda:
         arch = torch.cuda.get_device_capability(operand.device) if operand.is_cuda else (9, 0)
         kernel = contraction_kernel(
             operand, weight, *geometry, in_size=size if direction == "down" else None,
-            precision=part.precision, arch=10 * arch[0] + arch[1],
+            precision=SPLIT if forward else part.precision, arch=10 * arch[0] + arch[1],
         )  # fmt: skip
         return Choice(kernel.name, kernel.reasons)
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from ..errors import UnsupportedError
 from .library import LIBRARY
-from .rounding import PRECISIONS
+from .rounding import PRECISIONS, SPLIT
 
+FACTORS = (*PRECISIONS, SPLIT)
 WAYS = ("up", "down", "pair")
 """W x, W^T r, or W x and W+ x at once."""
 
@@ -25,9 +26,11 @@ class Row(NamedTuple):
     way: str
     """One of `WAYS`."""
     factors: str
-    """Precision of the products: "fp32" by ordinary multiplications, "tf32" or "bf16" by tensor cores."""
+    """One of `FACTORS`: "fp32" by ordinary multiplications, the others by tensor cores."""
+    rows: int
+    """The class: at least so many pixels of the result,"""
     tiles: int
-    """The class: at least so many tiles of 128 x 64,"""
+    """in at least so many tiles of 128 x 64,"""
     steps: int
     """with at least so many steps of 16 terms each."""
     large: bool
@@ -38,7 +41,8 @@ class Row(NamedTuple):
     def __str__(self) -> str:
         """As the row stands in choices.h."""
         large = str(self.large).lower()
-        return f"{{Way::{self.way}, Precision::{self.factors}, {self.tiles}, {self.steps}, {large}, {self.blocks}}},"
+        numbers = ", ".join(map(str, (self.rows, self.tiles, self.steps, large, self.blocks)))
+        return f"{{Way::{self.way}, Precision::{self.factors}, {numbers}}},"
 
 
 def choices() -> list[Row]:
@@ -49,8 +53,8 @@ def choices() -> list[Row]:
     read(numbers, count)
     fields = [numbers[i : i + len(Row._fields)] for i in range(0, len(numbers), len(Row._fields))]
     return [
-        Row(WAYS[way], PRECISIONS[factors], tiles, steps, bool(large), blocks)
-        for way, factors, tiles, steps, large, blocks in fields
+        Row(WAYS[way], FACTORS[factors], rows, tiles, steps, bool(large), blocks)
+        for way, factors, rows, tiles, steps, large, blocks in fields
     ]
 
 
@@ -73,7 +77,7 @@ def _replace(rows: Sequence[Row]) -> None:
     flat = [
         n
         for row in rows
-        for n in (WAYS.index(row.way), PRECISIONS.index(row.factors), row.tiles, row.steps, int(row.large), row.blocks)
+        for n in (WAYS.index(row.way), FACTORS.index(row.factors), *row[2:5], int(row.large), row.blocks)
     ]
     replace = ctypes.CDLL(str(LIBRARY)).ebp_cuda_replace_choices
     replace.restype = ctypes.c_char_p

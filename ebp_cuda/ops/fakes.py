@@ -6,6 +6,7 @@ What the ops mean is said in `ops`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -120,6 +121,11 @@ def _fake_excitation(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     y = _fake_normalizer(x, w, stride, padding, dilation, groups)
     return y, torch.empty_like(y)
+
+
+@torch.library.register_fake("ebp_cuda::conv2d_forward")
+def _fake_forward(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, *geometry: Any) -> torch.Tensor:
+    return _fake_normalizer(x, w, *geometry)
 
 
 @torch.library.register_fake("ebp_cuda::tile_convolution")

@@ -10,6 +10,7 @@ import torch
 from ..errors import ShapeError
 from . import library  # noqa: F401  the op must be there
 from .operands import check_precision, conv_size, plane, weights
+from .rounding import PRECISIONS, SPLIT
 
 Ints = Sequence[int]
 
@@ -64,7 +65,7 @@ def contraction_kernel(
         groups: in which the channels are convolved apart.
         in_size: (H, W) below the convolution, for the kernel of the sweep.
         two_sums: for the kernel of `ops.conv2d_excitation`, which sums W x and W+ x at once.
-        precision: "fp32", "tf32" or "bf16".
+        precision: "fp32", "tf32" or "bf16"; "tf32x3" for the kernel of `ops.conv2d_forward`.
         arch: compute capability of the device, 90 for 9.0.
 
     Returns:
@@ -75,7 +76,8 @@ def contraction_kernel(
     """
     op = "contraction_kernel"
     source, weight = plane(op, "source", source), weights(op, weight, source, groups)
-    check_precision(op, "source", source, precision)
+    forward = in_size is None and not two_sums
+    check_precision(op, "source", source, precision, (*PRECISIONS, SPLIT) if forward else PRECISIONS)
     geometry = tuple(stride), tuple(padding), tuple(dilation)
     size = tuple(source.shape[2:] if in_size is None else in_size)
     out = conv_size(op, size, tuple(weight.shape[2:]), *geometry)

@@ -118,9 +118,9 @@ def columns(op: str, name: str, a: Tensor, other: str, b: Tensor) -> tuple[Tenso
     return a, b if memory_format(a) == torch.channels_last and is_channel_slice(b) else in_layout_of(a, b)
 
 
-def check_precision(op: str, name: str, t: Tensor, precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise ShapeError(f"{op}: precision='{precision}', wanted one of {', '.join(PRECISIONS)}")
+def check_precision(op: str, name: str, t: Tensor, precision: str, known: Sequence[str] = PRECISIONS) -> None:
+    if precision not in known:
+        raise ShapeError(f"{op}: precision='{precision}', wanted one of {', '.join(known)}")
     if precision != "fp32" and t.dtype != torch.float32:
         raise ShapeError(f"{op}: precision='{precision}' is one of float32 tensors, {name} is {kind(t)}")
 
@@ -151,6 +151,12 @@ def weights(op: str, w_plus: Tensor, beside: Tensor, groups: int) -> Tensor:
     if groups < 1 or w_plus.shape[0] % groups:
         raise ShapeError(f"{op}: w_plus has {w_plus.shape[0]} rows, wanted a multiple of groups={groups}")
     return dense(w_plus) if w_plus.is_cuda else w_plus
+
+
+def check_bias(op: str, bias: Tensor, w: Tensor, x: Tensor) -> None:
+    strided(op, "bias", bias)
+    if bias.shape != w.shape[:1] or bias.dtype != x.dtype or bias.device != x.device:
+        raise ShapeError(f"{op}: bias is {kind(bias)}, wanted [{w.shape[0]}] beside {kind(x)}")
 
 
 @lru_cache(4096)

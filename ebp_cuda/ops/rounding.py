@@ -9,6 +9,9 @@ from . import library  # noqa: F401  the op must be there
 PRECISIONS = ("fp32", "tf32", "bf16")
 """What the factors of a contraction's products may be rounded to; sums are float32."""
 
+SPLIT = "tf32x3"
+"""How tensor cores compute a forward: both factors as two tf32 summands, and three of their four products."""
+
 
 def rounded(x: torch.Tensor, precision: str) -> torch.Tensor:
     """float32 `x` with every element rounded to `precision`: "fp32" (as it is), "tf32" or "bf16"; still float32.

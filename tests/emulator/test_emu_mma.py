@@ -81,6 +81,21 @@ def test_tiles_and_rounding(precision):
     )  # what the split is for
 
 
+def test_a_forward_of_three_products_is_nearly_float32():
+    """Signed factors in two summands each, with a bias: off by the product of the two rests, and what those lose."""
+    x, w, bias = values((2, 20, 9, 8), -1), values((68, 20, 3, 3), -1), torch.rand(68) - 0.5
+    geometry = ((1, 1), (1, 1, 1, 1), (1, 1), 1)
+    problem, to = upward(x, w, geometry)
+    wanted = up_in_double(x, w, geometry) + bias[:, None, None]
+    size = up_in_double(x.abs(), w.abs(), geometry) + bias.abs()[:, None, None]
+    errors = {}
+    for precision, splits in (("tf32x3", 1), ("tf32x3", 3), ("tf32", 1)):
+        schedule = on_tensor_cores(problem, precision, False, splits)
+        y = contract(problem, to, schedule, x, w, bias=bias)
+        errors[precision, splits] = ((y - wanted).abs() / size).max().item()
+    assert max(errors["tf32x3", 1], errors["tf32x3", 3]) < 16 * EPS + 3 * UNIT["tf32"] ** 2 < errors["tf32", 1] / 30
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_no_probability_is_lost(precision):
     """normalizer, sweep and last product use one and the same rounding: what goes in comes out."""
@@ -148,8 +163,10 @@ def test_every_instance_runs():
     ways = (upward(x, w, geometry), downward(x, w, (4, 4), geometry))
     for precision, ((problem, to), down) in itertools.product(PRECISIONS, zip(ways, (False, True), strict=True)):
         contract(problem, to, on_tensor_cores(problem, precision, down), x, w)
+    problem, to = ways[0]
+    contract(problem, to, on_tensor_cores(problem, "tf32x3", False), x, w)
     shipped = kernels_in("cuda/contraction_mma.cu")
-    assert len(shipped) == 4 and shipped <= emu.launched()
+    assert len(shipped) == 5 and shipped <= emu.launched()
 
 
 def test_who_is_refused():

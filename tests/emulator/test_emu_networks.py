@@ -20,7 +20,7 @@ import ebp_cuda
 from ebp_cuda import ops
 from ebp_cuda.engine import plan
 from ebp_cuda.images.preprocess import prepare
-from ebp_cuda.linear import CUDA
+from ebp_cuda.linear import CUDA, cuda
 from ebp_cuda.models import digits
 
 pytestmark = pytest.mark.emu
@@ -80,11 +80,16 @@ def test_a_trained_network_gives_the_map_of_the_cpu(used: set[str], monkeypatch:
 
 @pytest.mark.parametrize("dtype", ["fp32", "tf32"])
 def test_what_kernels_do_together(used: set[str], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gates and sums in sweeps, normalizers beside forward convolutions: see test_fusion.py."""
+    """Gates and sums in sweeps, normalizers beside forward convolutions: see test_fusion.py.
+
+    In tf32 the forward, too, is on the emulated tensor cores, as on a GPU.
+    """
+    monkeypatch.setattr(cuda, "forward_by_tensor_cores", lambda part, x: part.precision != "fp32")
     torch.manual_seed(5)
     module, x = fusion.Inception().eval(), torch.rand(2, 3, 13, 11)
     emulated = fusion.method(module, True, "caffe", dtype, "point").run(x, [[0, 3], [1, 4]])
     assert ("conv2d_excitation" in used) == (dtype == "fp32") and "conv2d_sweep" in used
+    assert ("conv2d_forward" in used) == (dtype == "tf32")
     monkeypatch.undo()
     wanted = fusion.method(module, False, "caffe", dtype, "point").run(x, [[0, 3], [1, 4]])
     assert (emulated.maps - wanted.maps).abs().sum() < 1e-4 * wanted.maps.abs().sum()

@@ -31,7 +31,7 @@ def row_of(way: str, factors: str, tiles: int) -> Row:
 
 
 def test_the_project_says_how_it_chooses_today() -> None:
-    assert row_of("up", "fp32", 128) == ("up", "fp32", 128, 0, True, 256)
+    assert row_of("up", "fp32", 128) == ("up", "fp32", 128, 128, 0, True, 396)
     assert kernel(84).name == "simt, large tiles" and kernel(82).name == "simt, small tiles"  # 129 and 126 tiles
 
 
@@ -54,7 +54,7 @@ def test_an_entry_changes_the_splits(blocks: int, splits: int) -> None:
 
 def test_a_row_is_for_its_class_only() -> None:
     """From 18 steps on: the same pixels with a 1 x 1 kernel, of 2 steps, keep the tile."""
-    wide = Row("up", "fp32", 0, 18, True, 256)
+    wide = Row("up", "fp32", 0, 0, 18, True, 256)
     with other_choices([wide, *choices()]):
         assert kernel(1).name == "simt, large tiles"
         source, weight = (
@@ -69,8 +69,16 @@ def test_a_row_is_for_its_class_only() -> None:
         assert down.name == "simt, small tiles"
 
 
+def test_few_pixels_take_the_small_tile() -> None:
+    """A fully connected layer of 20 rows, whose channels alone are 128 tiles and more: a large one would stay empty."""
+    for rows, name in ((20, "simt, small tiles"), (128, "simt, large tiles")):
+        r, weight = torch.empty(rows, 64, 1, 1, device="meta"), torch.empty(64, 64 * 128, 1, 1, device="meta")
+        down = contraction_kernel(r, weight, (1, 1), (0, 0, 0, 0), (1, 1), 1, in_size=(1, 1))
+        assert down.name == name
+
+
 def test_rows_are_written_as_the_header_has_them() -> None:
-    assert str(row_of("up", "fp32", 128)) == "{Way::up, Precision::fp32, 128, 0, true, 256},"
+    assert str(row_of("up", "fp32", 128)) == "{Way::up, Precision::fp32, 128, 128, 0, true, 396},"
 
 
 @pytest.mark.parametrize(
@@ -78,9 +86,9 @@ def test_rows_are_written_as_the_header_has_them() -> None:
     [
         ([], "no row takes the smallest problems of a way"),
         ([row for row in choices() if row.way != "pair"], "no row takes the smallest problems of a pair"),
-        ([Row("pair", "fp32", 0, 0, True, 256)], "two sums at once"),
-        ([Row("up", "tf32", 0, 0, False, 256)], "tensor cores have tiles of 128 x 64 only"),
-        ([Row("up", "fp32", 0, 0, False, 0)], "for no blocks"),
+        ([Row("pair", "fp32", 0, 0, 0, True, 256)], "two sums at once"),
+        ([Row("up", "tf32", 0, 0, 0, False, 256)], "tensor cores have tiles of 128 x 64 only"),
+        ([Row("up", "fp32", 0, 0, 0, False, 0)], "for no blocks"),
     ],
 )
 def test_a_table_that_no_kernel_can_follow_is_refused(rows: list[Row], reason: str) -> None:

@@ -36,6 +36,7 @@ def sample_calls(device: str = "cpu", memory_format: torch.memory_format = torch
         "lrn": (x, 5, 1e-4, 0.75, 1.0),
         "conv2d_normalizer": (x, w, [2, 2], [1, 1, 0, 1], [1, 1], 1),
         "conv2d_sweep": (r, w, [7, 6], [2, 2], [1, 1, 0, 1], [1, 1], 1, p),
+        "conv2d_forward": (x, w, w[:, 0, 0, 0].clone(), [2, 2], [1, 1, 0, 1], [1, 1], 1),
         "conv2d_excitation": (x, w, w.clamp(min=0), w[:, 0, 0, 0].clone(), [2, 2], [1, 1, 0, 1], [1, 1], 1, True, True),
     }
 
@@ -150,9 +151,15 @@ CALLS = {
     "lrn": (lambda x, _: ops.lrn(x, 5, 1e-2, 0.75, 1.0), 2, 2),
     "conv2d_normalizer": (lambda x, _: ops.conv2d_normalizer(x, W, (2, 2), (1, 1, 0, 0), (1, 1), 1), 2, 2),
     "conv2d_sweep": (lambda r, x: ops.conv2d_sweep(r, W, (7, 6), (1, 1), (1, 1, 1, 1), (1, 1), 1, gate=x), 6, 2),
+    "conv2d_forward": (lambda x, _: forward(x if x.is_cpu else x.float()), 2, 2),
     "conv2d_excitation": (lambda x, _: excitation(x if x.is_cpu else x.float()), 2, 2),
 }  # fmt: skip
 W = numbers(5, 5, 3, 3)
+
+
+def forward(x: Tensor) -> Tensor:
+    w = W.to(x.dtype)
+    return ops.conv2d_forward(x, w, w[0, :, 0, 0], (2, 2), (1, 1, 0, 0), (1, 1), 1)
 
 
 def excitation(x: Tensor) -> Tensor:

@@ -43,6 +43,10 @@ CALLS: dict[str, tuple[Callable[..., object], dict[str, tuple[int, ...]]]] = {
         lambda x, w, plus, bias: ops.conv2d_excitation(x, w, plus, bias, *CONV, relu=True, as_gate=False),
         {"x": FEW, "w": FILTER, "w_plus": FILTER, "bias": (4,)},
     ),
+    "conv2d_forward": (
+        lambda x, w, bias: ops.conv2d_forward(x, w, bias, *CONV),
+        {"x": FEW, "w": FILTER, "bias": (4,)},
+    ),
 }
 WRONG: dict[str, Callable[[Tensor], object]] = {
     "half": lambda t: t.half(),
@@ -101,7 +105,9 @@ def test_every_op_is_here() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("op", CALLS)
 def test_no_images_give_no_results(op, dtype, device) -> None:
-    if dtype == torch.float64 and (op == "rounded" or (op == "conv2d_excitation" and device == "cuda")):
+    if dtype == torch.float64 and (
+        op == "rounded" or (op in ("conv2d_excitation", "conv2d_forward") and device == "cuda")
+    ):
         pytest.skip("float32 only")
     tensors = {name: t if t.dtype == torch.uint8 else t.to(dtype) for name, t in given(op, device).items()}
     empty = [

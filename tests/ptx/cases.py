@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import reference as ref
-from structs import BF16, FP32, TF32, Memory, Strides, source_of, target_of
+from structs import BF16, FP32, TF32, TF32X3, Memory, Strides, source_of, target_of
 
 EPS32, EPS64 = 2.0**-24, 2.0**-53
-UNIT = {TF32: 2.0**-11, BF16: 2.0**-8}
-ROUND = {TF32: ref.tf32, BF16: ref.bf16, FP32: lambda x: x}
+UNIT = {TF32: 2.0**-11, BF16: 2.0**-8, TF32X3: 2.0**-11}
+ROUND = {TF32: ref.tf32, BF16: ref.bf16, FP32: lambda x: x, TF32X3: lambda x: x}
 
 
 @dataclass

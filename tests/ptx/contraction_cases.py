@@ -20,7 +20,7 @@ def up(
     to_offset: int | None = None,
     gate_kind: str | None = None,
 ) -> Outcomes:
-    """z = W+ x with one sum, with addend, gate, both or none."""
+    """z = W+ x with one sum, with bias, addend, gate, several or none."""
     to_offset = offset if to_offset is None else to_offset
     g, x, _, plus = case.values(seed)
     lower, upper = case.layouts(case.n)
@@ -30,6 +30,7 @@ def up(
     for i, way in enumerate(ways_of(m, d, False, source, weight, None, splits)):
         addend = g.uniform(0, 1, upper.shape).astype(np.float32) if extras and (seed + i) % 2 else None
         gate = g.uniform(0, 1, upper.shape).astype(np.float32) if extras and (seed + i) // 2 % 2 else None
+        bias = g.uniform(0, 1, case.o).astype(np.float32) if extras and (seed + i) % 3 == 0 else None
         gates = Layout(upper.shape, gate_kind or upper.kind, 4)
         to, partial = upper.empty(np.float32, to_offset), partial_for(m, d, way, 1)
         refused(
@@ -39,6 +40,7 @@ def up(
                 way.struct,
                 source,
                 weight,
+                None if bias is None else source_of(bias, 4),
                 None if addend is None else upper.memory(addend, to_offset),
                 None if gate is None else gates.memory(gate, offset),
                 gates.struct() if gate is not None else Strides(),
@@ -50,6 +52,8 @@ def up(
         xr, wr = (ROUND[way.precision](v).astype(np.float64) for v in (x, plus))
         expected = ref.conv_up(xr, wr, case.out, *case.geometry())
         plain = ref.conv_up(x.astype(np.float64), plus.astype(np.float64), case.out, *case.geometry())
+        if bias is not None:
+            expected, plain = (v + bias.astype(np.float64)[:, None, None] for v in (expected, plain))
         if addend is not None:
             expected, plain = expected + addend, plain + addend
         if gate is not None:
@@ -98,6 +102,7 @@ def down(
                 way.struct,
                 source,
                 weight,
+                None,
                 None if addend is None else lower.memory(addend, to_offset),
                 None if gate is None else gates.memory(gate, offset),
                 gates.struct() if gate is not None else Strides(),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from cases import EPS32, UNIT, Layout
 from machine import Machine
-from structs import Axis, Contraction, Conv2d, Memory, Schedule, pointer_to, target_of
+from structs import FP32, TF32X3, Axis, Contraction, Conv2d, Memory, Schedule, pointer_to, target_of
 
 
 @dataclass
@@ -118,7 +118,9 @@ def partial_for(m: Machine, d: Contraction, way: Way, sums: int) -> Memory | Non
 def limit_of(way: Way, terms: int, signed: bool) -> float:
     """How far a result may lie from the reference, over the sum of the absolute products.
 
-    The rounding of the sums, and what a signed source keeps of itself in two summands.
+    The rounding of the sums, and what a factor loses in two summands: a signed source, or in a forward both; there the
+    product of the two rests is left out as well.
     """
     rounding = EPS32 * (8 + (terms if way.mma else 4 * terms**0.5 + min(terms, 16)))
-    return rounding + (UNIT[way.precision] ** 2 if signed and way.precision else 0)
+    split = 3 if way.precision == TF32X3 else int(signed and way.precision != FP32)
+    return (3 if way.precision == TF32X3 else 1) * rounding + (split * UNIT[way.precision] ** 2 if split else 0)

@@ -88,6 +88,6 @@ def launched(m: Machine, d: Contraction, schedule: C.Structure, *tensors: Any) -
     function.restype = C.c_char_p
     none = Strides()
     error = function(
-        C.byref(d), C.byref(schedule), source, weight, None, None, C.byref(none), C.c_int(1), to, partial
+        C.byref(d), C.byref(schedule), source, weight, None, None, None, C.byref(none), C.c_int(1), to, partial
     )  # fmt: skip
     return None if error is None else error.decode()

@@ -34,6 +34,8 @@ def convolutions(count: int, seed: int = 5) -> list[Conv]:
         Conv(1, 64, 8, (12, 13), (1, 1), (2, 2), columns=3, layout="slice"),
         Conv(1, 4, 4, (3, 3), (3, 3), pad=(2, 2, 2, 2), columns=3),
         Conv(1, 4, 8, (2, 2), (1, 1), (3, 3), columns=2),  # phases that meet no tap
+        Conv(1, 16, 20, (9, 8), (3, 3), (2, 2), (1, 1, 1, 1), (2, 2), columns=2),  # phases that no position meets
+        Conv(1, 96, 36, (12, 11), columns=2),  # columns that fill half a tile
         Conv(1, 36, 64, (17, 16), (3, 3), pad=(1, 1, 1, 1), columns=1),
         Conv(1, 4, 4, (12, 13), (7, 7), pad=(3, 3, 3, 3), groups=4, columns=2),
         Conv(1, 4, 4, (15, 14), (7, 9), (1, 1), (3, 4, 3, 4), (2, 2), groups=4, columns=1),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-FP32, TF32, BF16 = range(3)
+FP32, TF32, BF16, TF32X3 = range(4)
 """Precision of launchers.h."""
 
 

@@ -46,10 +46,13 @@ def contract(
     w: Tensor,
     gate: Tensor | None = None,
     addend: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """W source (plus an addend like `to`, times the gate of the row's image), in a tensor like `to`."""
+    """W source (plus a bias per channel and an addend, times the gate of the row's image), in a tensor like `to`."""
     result = torch.empty_like(to)
     args = {"source": memory(source), "weight": memory(w), "to": memory(result)}
+    if bias is not None:
+        args["bias"] = memory(bias)
     if addend is not None:
         args["addend"] = memory(addend)
     if gate is not None:

@@ -39,6 +39,13 @@ def rounded(t: Tensor, format_: str) -> Tensor:
     return torch.from_numpy(np.asarray(bits, np.uint32).view(np.float32).reshape(t.shape))
 
 
+def two_summands(t: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of the two tf32 numbers as which a forward on tensor cores reads t, and the lower one."""
+    high = rounded(t, "tf32")
+    low = rounded(t - high, "tf32 cut")
+    return high + low, low
+
+
 @dataclass(frozen=True)
 class Precision:
     """How a contraction's operands are rounded."""
@@ -49,7 +56,7 @@ class Precision:
     consistent: bool = False
     """p = x * t is formed with the same rounded x that the normalizer saw."""
     forward: str = "fp32"
-    """Format of the operands of the forward pass."""
+    """Format of the forward's operands; "tf32x3": two tf32 summands each, without the product of the lower ones."""
 
     def __str__(self) -> str:
         parts = [self.format, "split" * self.split, "same x" * self.consistent, f"forward {self.forward}"]
@@ -89,6 +96,10 @@ def precision(how: Precision) -> Iterator[None]:
 
     def forward(original: Any) -> Any:
         def run(node: Any, params: Any, xs: Any, saved: Any) -> Any:
+            if how.forward == "tf32x3":
+                (w, low_w), (x, low_x) = two_summands(params["weight"]), two_summands(xs[0])
+                y, left_out = original(node, {**params, "weight": w}, [x], saved), {"weight": low_w}
+                return [y[0] - original(node, left_out, [low_x], saved)[0]]
             weight = {"weight": rounded(params["weight"], how.forward)}
             return original(node, {**params, **weight}, [rounded(xs[0], how.forward)], saved)
 
@@ -177,6 +188,8 @@ ALL = [
     *[replace(Precision(name), split=True) for name in ("tf32", "bf16")],
     *[Precision(name, split=True, consistent=True) for name in ("tf32", "tf32 cut", "bf16")],
     Precision("tf32", split=True, consistent=True, forward="tf32"),
+    Precision("tf32", split=True, consistent=True, forward="tf32x3"),
+    Precision("fp32", forward="tf32x3"),
 ]
 
 

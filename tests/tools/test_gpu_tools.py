@@ -185,7 +185,7 @@ def test_the_rows_follow_the_times_class_by_class() -> None:
     """A class that was not timed goes with the next larger one."""
     layers = [timed(600, 9.0, 5.0, 7.0), timed(300, 9.0, 5.0, 7.0), timed(100, 9.0, 6.0, 4.0), timed(3, 2.0, 6.0, 4.0)]
     rows = gpu_choices.proposed(layers, choices())
-    assert rows[:2] == [("up", "fp32", 16, 0, True, 256), ("up", "fp32", 0, 0, False, 1)]
+    assert rows[:2] == [("up", "fp32", 0, 16, 0, True, 264), ("up", "fp32", 0, 0, 0, False, 1)]
     assert [row for row in rows if row.way == "down"] == [row for row in choices() if row.way == "down"]
     with other_choices(rows):
         assert choices() == rows

@@ -65,7 +65,7 @@ int schedules_of(const Contraction* d, int down, int arch, const float* source, 
     }
     if (int(all.size()) < room) all.push_back(s);
   };
-  for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16}) {
+  for (const Precision precision : all_precisions) {
     if (plus != nullptr && precision != Precision::fp32) continue;
     const Schedule chosen = schedule_of(*d, precision, down != 0, arch, source, weight, plus);
     if (chosen.method != Method::naive) add(chosen);
@@ -89,11 +89,12 @@ void schedule_name(const Schedule* s, char* to, int size) {
 int64_t partial_of(const Contraction* d, const Schedule* s, int sums) { return partial_total(*d, *s, sums); }
 
 const char* contraction(const Contraction* d, const Schedule* s, const float* source, const float* weight,
-                        const float* addend, const float* gate, const Strides* gate_at, int columns, float* to,
+                        const float* bias, const float* addend, const float* gate, const Strides* gate_at, int columns, float* to,
                         float* partial) {
   LaunchArgs args;
   args.from = {source, {weight, nullptr}};
   args.epilogue.to = to;
+  args.epilogue.bias = bias;
   args.epilogue.addend = addend;
   args.epilogue.gate = gate;
   args.epilogue.gate_at = *gate_at;
