@@ -118,8 +118,18 @@ __device__ __forceinline__ void bring(Sums& to, int row, int column, const MmaSu
 
 using MmaSumTile = SumTile<1, MmaTile::rows, MmaTile::columns, 8>;
 
+// Blocks of a processor that registers are left for. On 12.0 nvcc keeps more of a split weight than 168 registers hold.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+template <class Format>
+constexpr int resident_blocks = Format::splits_weight ? 2 : 3;
+#else
+template <class Format>
+constexpr int resident_blocks = 3;
+#endif
+
 template <class Format, bool split_source, Loads loads>
-__global__ void __launch_bounds__(MmaTile::threads, 3) contraction_mma_kernel(Contraction d, TileArgs args) {
+__global__ void __launch_bounds__(MmaTile::threads, resident_blocks<Format>)
+    contraction_mma_kernel(Contraction d, TileArgs args) {
   const BlockTile tile = block_tile(d, args, MmaTile::rows, MmaTile::columns);
   if (tile.first_row >= tile.part.rows) return;  // the grid is as long as the phase with the most rows
   auto& stages = shared_memory<MmaStages<loads>>();
