@@ -73,6 +73,8 @@ class SharedWeights:
         """What is to be done as well when weights were taken over."""
         self._lock = threading.RLock()
         self._stepped = False
+        self._checksums: list[int] | None = None
+        """Of all weights, since somebody asked for them after the last refresh."""
         self._compared: list[Arrival] = []
         """Comparisons of earlier calls that a GPU may still work on."""
         self._checksums: list[int] | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,7 +29,7 @@ def graph_of(
     graph = helper.make_graph(
         nodes,
         "g",
-        [value("x", TensorProto.FLOAT, ["n", 4])],
+        [value("x", TensorProto.FLOAT, shape or ["n", 4])],
         [value("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
     )
@@ -75,6 +77,62 @@ def test_all_that_an_import_makes_is_one_account(name: str) -> None:
             load_onnx(model)
 
     assert growth(refused) < BOUND
+
+
+WIDE = 1_000_000_000
+ONE = np.array([1], np.int64)
+FAR = np.array([0, 0, 0, WIDE, 0, 0, 0, WIDE], np.int64)
+SHAPE: list[Any] = ["n", 1, 1, WIDE]
+MADE_BY_A_CONVERTER: dict[str, tuple[list[Any], dict[str, np.ndarray], list[Any], int]] = {
+    "CumSum": ([node("CumSum", "x axis", "y")], {"axis": np.array(3)}, SHAPE, 13),
+    "TopK": ([node("TopK", "x k", "y z", axis=3)], {"k": ONE}, SHAPE, 13),
+    "ArgMax": ([node("ArgMax", "x", "y", axis=3)], {}, SHAPE, 13),
+    "Slice": ([node("Slice", "x a b c d", "y")], {"a": -ONE, "b": -2 * WIDE * ONE, "c": 3 * ONE, "d": -ONE}, SHAPE, 13),
+    "Concat": ([node("Concat", "x c", "y", axis=3)], {"c": np.ones((1, 1, 1, 1), np.float32)}, SHAPE, 13),
+    "GatherND": ([node("GatherND", "x i", "y")], {"i": np.zeros((2, 2), np.int64)}, [2, 1, 1, WIDE], 13),
+    "AveragePool": (
+        [node("AveragePool", "x", "y", kernel_shape=[2, 2], pads=[0, 0, 1, 1])], {}, ["n", 1, 30_000, 30_000], 13
+    ),
+    "GroupNormalization": (
+        [node("GroupNormalization", "x s s", "y", num_groups=1)],
+        {"s": np.ones(1, np.float32)}, ["n", WIDE, 1, 1], 18,
+    ),
+    "Resize": (
+        [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="cubic")],
+        {"s": np.array([1, 1, 1, 1e6], np.float32)}, [2, 1, 1, 1000], 13,
+    ),
+    "Pad, reflect": ([node("Pad", "x p", "y", mode="reflect")], {"p": FAR // 2}, SHAPE, 13),
+    "Pad, edge": ([node("Pad", "x p", "y", mode="edge")], {"p": FAR}, ["n", 1, 1, 4], 13),
+    "Pad, wrap": ([node("Pad", "x p", "y", mode="wrap")], {"p": FAR}, ["n", 1, 1, 4], 19),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE_BY_A_CONVERTER)
+def test_what_a_converter_makes_is_in_the_account(name: str) -> None:
+    """A file may declare an input of any size: what a layer's numbers follow from is counted before it is made."""
+    nodes, arrays, shape, opset = MADE_BY_A_CONVERTER[name]
+    model = graph_of(nodes, shape, **arrays)
+    model.opset_import[0].version = opset
+
+    def refused() -> None:
+        with pytest.raises(ebp_cuda.UnsupportedError, match="numbers that no file holds"):
+            load_onnx(model)
+
+    assert growth(refused) < BOUND
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda graph: graph.initializer.append(graph.initializer[0]), "two initializers are named 'c'"),
+        (lambda graph: graph.initializer[0].dims.__setitem__(0, -5), r"initializer 'c' has shape \[-5\]"),
+    ],
+)
+def test_initializers_that_cannot_be(edit: Callable[[onnx.GraphProto], None], words: str) -> None:
+    model = graph_of([node("Add", "x c", "y")], c=np.ones(4, np.float32))
+    edit(model.graph)
+    with pytest.raises(ebp_cuda.ModelError, match=words):
+        load_onnx(model)
 
 
 def with_external(folder: Path, count: int, dims: list[int], length: int) -> Path:

@@ -137,6 +137,8 @@ def test_inputs_without_dense_numbers(layout: torch.Tensor, words: str) -> None:
 def test_modules_without_dense_numbers() -> None:
     with pytest.raises(ModelError, match=r"'0.weight' is on the meta device"):
         from_module(small().to("meta"), X)
+    with pytest.raises(ModelError, match=r"'0.weight' is lazy .* run the module on an input once first"):
+        from_module(nn.Sequential(nn.LazyConv2d(3, 3), nn.ReLU()), X)
     module = small()
     module[4].weight = nn.Parameter(module[4].weight.detach().to_sparse())
     with pytest.raises(UnsupportedError, match=r"'4.weight' is sparse"):

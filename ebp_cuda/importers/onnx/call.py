@@ -20,6 +20,10 @@ NEWEST_OPSET = 28
 """The newest opset of the default domain that the converters were compared with."""
 
 
+PYTHON_INT = 40
+"""Bytes of an int and its place in a tuple."""
+
+
 class Model(Protocol):
     """What a call needs to know of the model that it stands in."""
 
@@ -209,6 +213,24 @@ class Call:
         return [tuple(int(n) for n in pair) for pair in sizes]
 
     # results
+
+    def charge(self, count: float, itemsize: int = 4) -> None:
+        """Enters what the converter is about to make: as many numbers as the file says, and it may say anything.
+
+        Args:
+            count: numbers.
+            itemsize: bytes of each while they are made; PYTHON_INT for a tuple of ints.
+
+        Raises:
+            UnsupportedError: where the import would make too many (account.py).
+        """
+        self.model.constants.account.charge(count, itemsize, self.where)
+
+    def every_place(self, axis: int) -> tuple[int, ...]:
+        """0, 1, ... along an axis of fixed length."""
+        length = self.length(axis)
+        self.charge(length, PYTHON_INT)
+        return tuple(range(length))
 
     def is_asked(self, output: int) -> bool:
         """Whether somebody reads output `output`."""

@@ -34,6 +34,10 @@ class Constants(Mapping[str, np.ndarray]):
         self._arrays: dict[str, np.ndarray] = {}
         self._owners: set[int] = set()
         for tensor in model.graph.initializer:
+            if tensor.name in self:
+                raise ModelError(f"{origin}: two initializers are named '{tensor.name}'")
+            if min(tensor.dims, default=0) < 0:
+                raise ModelError(f"{origin}: initializer '{tensor.name}' has shape {list(tensor.dims)}")
             self[tensor.name] = arrays[tensor.name] if tensor.name in arrays else self.read(tensor)
         for sparse in model.graph.sparse_initializer:
             raise UnsupportedError(f"{origin}: initializer '{sparse.values.name}' is sparse; wanted dense ones")

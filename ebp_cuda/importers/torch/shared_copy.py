@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ...errors import ModelError, UnsupportedError
@@ -63,6 +64,8 @@ def _refuse_quantized(part: nn.Module, path: str, origin: str) -> None:
 
 
 def _check_tensor(tensor: torch.Tensor, name: str, origin: str) -> None:
+    if is_lazy(tensor):
+        raise ModelError(f"{origin}: '{name}' is lazy and has no shape yet; run the module on an input once first")
     if tensor.is_quantized or is_traceable_wrapper_subclass(tensor):
         kind = tensor.dtype if tensor.is_quantized else type(tensor).__name__
         raise UnsupportedError(

@@ -94,6 +94,7 @@ def group_norm_per_group(call: Call) -> list[Node]:
     """Scale and bias per group."""
     groups = call.attr("num_groups")
     repeats = call.length(1) // groups
+    call.charge(2 * call.length(1), 8)
     scale, bias = (np.repeat(_per_channel(call, i, what), repeats, 0) for i, what in ((1, "scale"), (2, "bias")))
     return _group_norm(call, groups, scale, bias)
 

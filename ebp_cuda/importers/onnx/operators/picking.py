@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from ....graph import Node
-from ..call import Call, converter
+from ..call import PYTHON_INT, Call, converter
 from ..shaping import last, repeated, reshaped
 from ..sizes import Shapes
 
@@ -54,11 +54,13 @@ def _concat_with_constants(call: Call, axis: int) -> list[Node]:
             around = (start, total - start - size)
             pads = tuple(around if n == axis else (0, 0) for n in range(rank))
             padded.append(call.step("pad", call.inputs[i], f"padded{i}", pads=pads))
+            call.charge(size)
             blocks.append(np.zeros([size if n == axis else 1 for n in range(rank)], np.float32))
         else:
             blocks.append(np.asarray(constant, np.float32))
         start += size
     whole = [max(block.shape[n] for block in blocks) for n in range(rank)]
+    call.charge(prod(total if n == axis else whole[n] for n in range(rank)), 8)
     wide = [np.broadcast_to(b, [b.shape[n] if n == axis else whole[n] for n in range(rank)]) for b in blocks]
     if whole[0] != 1 and len(shapes[0]) > 1:
         raise call.refusal("a constant for every image", "a fixed number of images")
@@ -102,6 +104,7 @@ def _sliced(
             raise call.refusal("input steps holds 0", "other steps")
         else:
             length = call.length(axis)
+            call.charge(length, PYTHON_INT)
             picked = tuple(range(length)[slice(start, None if end < -length else end, step)])
             x = last(nodes, call.x)
             nodes.append(call.step("select", x, f"backwards{axis}", axis=axis, indices=picked))
@@ -204,10 +207,12 @@ def gather_nd(call: Call) -> list[Node]:
     lengths = [call.length(axis) for axis in axes]
     places = np.moveaxis(np.where(indices < 0, indices + np.array(lengths), indices), -1, 0)
     rest = tuple(call.length(axis) for axis in range(batch + depth, call.rank()))
+    call.charge(prod(rest) * (1 + indices.size // depth), 2 * PYTHON_INT)
     tail = np.arange(prod(rest)).reshape(rest) if rest else np.zeros((), np.int64)
     flat = np.ravel_multi_index(tuple(places), lengths)
     if batch:
         count = call.length(0)
+        call.charge(count, 8)
         flat = flat + (np.arange(count) * prod(lengths)).reshape(-1, *[1] * (flat.ndim - 1))
     whole = flat.reshape(*flat.shape, *[1] * len(rest)) * prod(rest) + tail
     return _picked_flat(call, whole, whole.shape)
@@ -279,6 +284,7 @@ def _padded(call: Call, flat: Sequence[int], value: float, axes: Sequence[int] |
     for axis, (before, after) in enumerate(pairs):
         if before or after:
             size = call.length(axis)
+            call.charge(before + size + after, PYTHON_INT)
             rows = tuple(_ROWS[mode](n, size) for n in range(-before, size + after))
             if min(rows) < 0:
                 raise call.refusal(f"attribute pads = {list(pairs[axis])} for an axis of {size}", "smaller ones")

@@ -30,6 +30,7 @@ def max_pool(call: Call) -> list[Node]:
     shapes = call.known_shapes()
     if len(shapes) > 1 or prod(shapes[0]) > _LARGEST_PLACE:
         raise call.refusal("its second output counts places over all images", "a fixed size, or one output")
+    call.charge(prod(shapes[0][:2]), 8)
     planes = np.arange(prod(shapes[0][:2]), dtype=np.float32) * prod(shapes[0][2:])
     offsets = planes.reshape(*shapes[0][:2], *[1] * len(kernel))
     places = f"{call.name}.places"
@@ -63,6 +64,7 @@ def _averaged(call: Call, x: str, attrs: dict[str, Any], whole: bool) -> list[No
         pads.append((before[axis], behind))
         edges = (-before[axis], call.length(axis + 2) + after[axis]) if whole else (0, call.length(axis + 2))
         inside = np.clip(starts + kernel, *edges) - np.clip(starts, *edges)
+        call.charge(counts.size * inside.size, 24)
         counts = counts * inside.reshape([-1 if n == axis else 1 for n in range(len(before))])
     zeros = call.step("pad", x, "padded", pads=((0, 0), (0, 0), *pads))
     mean = call.step("avg_pool", zeros.outputs, "mean", **plain)
@@ -78,6 +80,7 @@ def _windows(call: Call, attrs: dict[str, Any], axis: int) -> tuple[np.ndarray, 
     count = (-(-room // stride) if attrs["ceil_mode"] else room // stride) + 1
     if attrs["ceil_mode"] and count > 1 and (count - 1) * stride >= size + before:
         count -= 1
+    call.charge(count, 32)
     starts = np.arange(count) * stride - before
     return starts, max(int(starts[-1]) + kernel - size, 0)
 

@@ -80,7 +80,7 @@ def place_of_largest(call: Call) -> list[Node]:
         steps.append(call.step("affine", call.x, "minus", {"scale": np.asarray(-1, np.float32)}))
     length = 0 if to_last else call.length(axis)
     if not to_last:  # arg_max takes the last of equal numbers
-        backwards = tuple(range(length))[::-1]
+        backwards = call.every_place(axis)[::-1]
         steps.append(call.step("select", last(steps, call.x), "backwards", axis=axis, indices=backwards))
     steps.append(call.step("arg_max", last(steps, call.x), "place", axis=axis, k=1, gives="indices"))
     if not to_last:
@@ -101,7 +101,7 @@ def top_k(call: Call) -> list[Node]:
     length = call.length(axis)
     if smallest:
         steps.append(call.step("affine", x, "minus", minus))
-    backwards = tuple(range(length))[::-1]  # arg_max takes the last of equal numbers
+    backwards = call.every_place(axis)[::-1]  # arg_max takes the last of equal numbers
     steps.append(call.step("select", last(steps, x), "backwards", axis=axis, indices=backwards))
     x = last(steps, x)
     if smallest:
@@ -121,6 +121,7 @@ def cumulative_sum(call: Call) -> Node:
     """Along an axis of fixed length."""
     axis = call.axis(int(call.required(1, "axis").reshape(())))
     length = call.length(axis)
+    call.charge(float(length) ** 2, 12)  # the numbers, and what numpy makes on the way
     weight = np.tri(length, k=-1 if call.flag("exclusive") else 0, dtype=np.float32)
     weight = np.ascontiguousarray(weight[::-1, ::-1]) if call.flag("reverse") else weight
     return call.node("weighted_sum", {"axis": axis}, {"weight": weight}, inputs=call.x)

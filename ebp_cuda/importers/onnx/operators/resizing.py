@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....graph import Node
-from ..call import Call, converter
+from ..call import PYTHON_INT, Call, converter
 from ..interpolation import COORDINATES, ROUNDINGS, Settings, coordinates, nearest, weights
 from ..shaping import last
 
@@ -111,9 +111,11 @@ def _resized(call: Call, settings: Settings, request: _Request) -> list[Node]:
         given = None if request.scales is None else request.scales[i]
         out = wanted.pop() if wanted else math.floor(size * (given or 1.0))
         scale = out / size if given is None else given
+        call.charge(out, 48 + PYTHON_INT if settings.mode == "nearest" else 48 + 12 * size)
         places = coordinates(settings, size, out, scale, _region(call, settings, i, len(request.axes)))
         if settings.coordinates == "tf_crop_and_resize":
             rows = ((places < 0) | (places > size - 1)).reshape([-1 if n == axis else 1 for n in range(call.rank())])
+            call.charge(outside.size * rows.size, 9)
             outside = outside | rows
         if np.array_equal(places, np.arange(size)) and not (settings.antialias and scale < 1):
             continue
