@@ -17,7 +17,7 @@ from ebp_cuda.net import Net
 
 NAMES = ["digits", *models.names()]
 DTYPES = ["fp32", "tf32", "bf16"]
-OURS = ("normalizer", "sweep", "forward and normalizer")
+OURS = ("normalizer", "sweep", "forward and normalizer", *(f"forward {k}" for k in range(1, 12)))
 SLOW = ("simt single", "pair single", "naive")
 
 
@@ -64,4 +64,6 @@ def test_tensor_cores_take_every_convolution_that_rounds(name: str, dtype: str) 
     linear = {node.name for node in described(name).graph.nodes if node.op == "linear"}
     # fully connected layers keep fp32: a normalizer and a sweep of each
     assert len(fed) - len(rounded) <= 2 * len(linear)
-    assert {launch.kernel for launch in rounded} == {f"mma {dtype} up", f"mma {dtype} down"}
+    assert {launch.kernel for launch in rounded} == {f"mma {dtype} up", f"mma {dtype} down", "mma tf32x3 up"}
+    forwards = [launch for launch in launches if launch.label.startswith("forward")]
+    assert len(forwards) == sum(launch.kernel == f"mma {dtype} up" for launch in rounded)  # a normalizer, a forward
