@@ -38,9 +38,10 @@ class Attribution:
     """[N, K, h, w] ([N, K, L] of sequences, [N, K, t, h, w] of volumes): relevance at the layer, summed over its
     channels; raw, unclipped, not normalized."""
     targets: torch.Tensor
-    """int64 [N, K]: the classes."""
+    """int64 [N, K]: the classes; -1 for a column whose seed is no class."""
     scores: torch.Tensor
-    """float32 [N, classes]: the top's activation; the maximum over positions where the top is spatial."""
+    """float32 [N, classes]: the top's activation; where the top is spatial its mean over the one place that was asked
+    for, otherwise the maximum over positions."""
     mass_left: torch.Tensor
     """[N, K]: sum |p| at the layer over that at the contrast layer (the top, without one): what `dtype` must carry."""
     setting: Setting
