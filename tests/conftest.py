@@ -6,6 +6,7 @@ import importlib.util
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -54,6 +55,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         name = "GPU" if mark == "gpu" else mark
         parts.append(f"{name} tests skipped: {skipped}" + (f" ({reason})" if skipped else ""))
     terminalreporter.write_line("; ".join(parts))
+    terminalreporter.write_line(
+        "seconds by room: " + ", ".join(f"{room} {took:.0f}" for room, took in by_room(terminalreporter))
+    )
+
+
+def by_room(terminalreporter: pytest.TerminalReporter) -> list[tuple[str, float]]:
+    """How long the tests of each folder took, longest first; what several workers did at a time counts for each."""
+    took: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                took[report.nodeid.split("::")[0].removeprefix("tests/").split("/")[0]] += report.duration
+    return took.most_common()
 
 
 @pytest.fixture

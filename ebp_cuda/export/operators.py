@@ -11,6 +11,7 @@ from ..errors import UnsupportedError
 from .aten import TABLE as ATEN
 from .aten import lowers_into, of_one_image, reshaped
 from .lowering import Convert, Lowering, Made, Operand, Value, Winners
+from .moves import MOVES
 
 Ints = Sequence[int]
 OWN: dict[str, Convert] = {}
@@ -196,5 +197,5 @@ def max_winner(g: Lowering, made: Made, xs: Sequence[Value | torch.Tensor]) -> O
     return winner
 
 
-TABLE: dict[str, Convert] = {**ATEN, **OWN}
+TABLE: dict[str, Convert] = {**ATEN, **MOVES, **OWN}
 """By the name of an operator: how it is written."""
