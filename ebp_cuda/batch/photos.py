@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +15,17 @@ from ..api import ExcitationBackprop
 from ..attribution import Setting
 from ..errors import InputError, ShapeError
 from ..files import atomic_path, cut_name
-from ..images.maps import draw, save_image
 from ..images.photo import EXACT, Decoding, open_photo
 from ..images.preprocess import Preprocess, load_array, prepare
 from ..net import Net
-from ..questions.question import NO_CLASS
-from ..targets import class_name, parse_targets
+from ..targets import parse_targets
 
 Array = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8] | Array
 
 _SHOWN = 1024
 """Pixels of the longer side of an overlay."""
-_NAME_BYTES = 80
+NAME_BYTES = 80
 """What the image's name, and the class's, take of an overlay's file name."""
 
 
@@ -101,7 +98,7 @@ def read_inputs(paths: Sequence[Path], how: Preprocess, decoding: Decoding = EXA
             )
         batches.append(x)
         pictures += one.pictures
-        name = cut_name(path.stem, _NAME_BYTES)
+        name = cut_name(path.stem, NAME_BYTES)
         names += [name] if len(x) == 1 else [f"{name}_{i}" for i in range(len(x))]
     x = torch.cat(batches)
     if len(set(names)) < len(names):
@@ -219,39 +216,6 @@ def write_npz(result: Result, path: Path) -> None:
     arrays |= {key: np.array(text) for key, text in words.items()}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
-
-
-def write_overlays(
-    result: Result, inputs: Inputs, labels: Sequence[str] | None, folder: Path, *, smooth: float = 0.0
-) -> list[Path]:
-    """One PNG per image, class and layer, whose text fields say by what it was computed.
-
-    FOLDER/NAME_INDEX_CLASS.png, of several layers FOLDER/NAME_INDEX_CLASS_LAYER.png; makes the folder.
-
-    Raises:
-        InputError: where it cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--overlay {folder}: the folder cannot be made: {error.strerror}") from error
-    written = []
-    for layer, layer_maps in result.by_layer.items():
-        words = {**result.setting.words(), "layer": layer}
-        suffix = layer if isinstance(result.maps, dict) else ""
-        for picture, name, maps, targets in zip(inputs.pictures, inputs.names, layer_maps, result.targets, strict=True):
-            for column, (attribution, index) in enumerate(zip(maps, targets, strict=True)):
-                title = class_name(int(index), labels) if labels and index != NO_CLASS else ""
-                number = f"column{column}" if index == NO_CLASS else str(index)
-                parts = [name, number, _for_a_file(title), _for_a_file(suffix)]
-                path = folder / ("_".join(part for part in parts if part) + ".png")
-                image = draw(picture, attribution, smooth=smooth)
-                written.append(save_image(image, path, {**words, "class": f"{number} {title}".strip()}))
-    return written
-
-
-def _for_a_file(title: str) -> str:
-    return cut_name(re.sub(r"[^\w.-]+", "-", title), _NAME_BYTES)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from ..targets import class_name
 from .decoding import Decoded
 from .index import index_schema
 from .output import Output
-from .photos import Inputs, Result, write_overlays
+from .overlays import write_overlays
+from .photos import Inputs, Result
 
 _STEM_BYTES = 80
 """What an image's name takes of an overlay's file name."""

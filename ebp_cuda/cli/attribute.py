@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -12,6 +13,32 @@ from .app import app, progress_bar
 from .grouping import grouped
 from .options import Decoding, Files, Photos, Sweep, option, warn_of_preprocess
 from .places import Asking, Place
+
+if TYPE_CHECKING:
+    from ..images.annotation import Look
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How pictures are drawn."""
+
+    PANEL: ClassVar[str] = "Pictures"
+
+    smooth: Annotated[float, option("--smooth", "PART", "blur pictures by this share of their side: 0.02")] = 0.0
+    annotate: Annotated[bool, typer.Option("--annotate", help="class, score, layer and a color bar about it")] = False
+    sheet: Annotated[bool, typer.Option("--sheet", help="one more picture: all classes of a photo side by side")] = (
+        False
+    )
+    negative: Annotated[bool, typer.Option("--negative", help="what speaks against the class, in blue")] = False
+    colors: Annotated[str, option("--colors", "NAME", "inferno | cividis (for the color-blind) | viridis | magma")] = (
+        "inferno"
+    )
+
+    def look(self) -> Look:
+        """The same for `images`."""
+        from ..images.annotation import Look
+
+        return Look(self.smooth, self.colors, self.negative, self.annotate, self.sheet)
 
 
 @app.command()
@@ -23,6 +50,7 @@ def attribute(
     asking: Asking,
     photos: Photos,
     decoding: Decoding,
+    pictures: Pictures,
     inputs: Annotated[
         list[Path] | None, typer.Argument(metavar="INPUT...", help="photos, or .npy [C,H,W] or [N,C,H,W]")
     ] = None,
@@ -31,10 +59,10 @@ def attribute(
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time")] = 8,
     out: Annotated[Path | None, option("--out", "MAPS.npz", "the maps")] = None,
     overlay: Annotated[Path | None, option("--overlay", "DIR", "PNGs go here; without --out: this folder")] = None,
-    smooth: Annotated[float, option("--smooth", "PART", "blur pictures by this share of their side: 0.02")] = 0.0,
 ) -> None:
     """Attribution maps of photos or arrays, as pictures and as MAPS.npz (maps, targets, scores, and the settings)."""
     from ..batch import photos as work
+    from ..batch.overlays import write_overlays
     from ..files import check_writable
     from ..images.photo import Decoding as How
 
@@ -60,7 +88,7 @@ def attribute(
         result = work.attribute(method, read, target, names, batch=batch, done=advance, asked=asked)
     if out is not None:
         work.write_npz(result, out)
-    written = work.write_overlays(result, read, names, overlay, smooth=smooth) if overlay is not None else []
+    written = write_overlays(result, read, names, overlay, look=pictures.look()) if overlay is not None else []
     _print_scores(result, read.names, names)
     if out is not None:
         typer.echo(f"{out}: maps {', '.join(str(list(maps.shape)) for maps in result.by_layer.values())}")

@@ -88,16 +88,24 @@ def overlay(
     colormap: str = "inferno",
     strength: float = 0.85,
     smooth: float = 0.0,
+    negative: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, 3]: the photo, dimmed and greyed where attribution is low, glowing where it is high.
 
     `image` is uint8, or float in 0..1, [H, W, 3]; `attribution` is one map [h, w] of any resolution. For display
     only: negative attribution is clipped to 0 and the map is scaled by its own maximum, so brightness compares
     places within one map, not maps with each other. `smooth` blurs the map by a Gaussian of that share of the longer
-    side (0.02, say, for a fine map of many dots). Raises ShapeError for other shapes.
+    side (0.02, say, for a fine map of many dots). `negative`: what is below 0 shows in blue, at the same scale. Raises
+    ShapeError for other shapes.
     """
     photo = _as_float(image)
-    return _glowing(photo, heat(attribution, photo.shape[:2], smooth), colormap, strength)
+    size = photo.shape[:2]
+    if not negative:
+        return _glowing(photo, heat(attribution, size, smooth), colormap, strength)
+    tensor = torch.as_tensor(attribution, dtype=torch.float32)
+    parts = [heat(part, size, smooth) * float(part.clamp_min(0).max()) for part in (tensor, -tensor)]
+    peak = max(float(part.max()) for part in parts) or 1.0
+    return _glowing(photo, parts[0] / peak, colormap, strength, against=parts[1] / peak)
 
 
 def curve(
@@ -164,21 +172,40 @@ _GAP = 2
 
 
 def draw(
-    picture: npt.NDArray[np.generic], attribution: torch.Tensor | npt.NDArray[np.floating], *, smooth: float = 0.0
+    picture: npt.NDArray[np.generic],
+    attribution: torch.Tensor | npt.NDArray[np.floating],
+    *,
+    smooth: float = 0.0,
+    colormap: str = "inferno",
+    negative: bool = False,
 ) -> npt.NDArray[np.uint8]:
-    """The picture of a map of any kind: `overlay` of a plane [h, w], `curve` of [l], `contact_sheet` of [t, h, w]."""
+    """The picture of a map of any kind: `overlay` of a plane [h, w], `curve` of [l], `contact_sheet` of [t, h, w].
+
+    colormap and negative are those of `overlay`; the other two have colors of their own.
+    """
     if attribution.ndim == 1:
         return curve(picture, attribution, smooth=smooth)
     if attribution.ndim == 3:
         return contact_sheet(picture, attribution, smooth=smooth)
-    return overlay(picture, attribution, smooth=smooth)
+    return overlay(picture, attribution, smooth=smooth, colormap=colormap, negative=negative)
+
+
+AGAINST = (0.16, 0.43, 1.0)
+"""The color, RGB in 0..1, of what speaks against a class."""
 
 
 def _glowing(
-    photo: npt.NDArray[np.float32], level: npt.NDArray[np.float32], colormap: str, strength: float
+    photo: npt.NDArray[np.float32],
+    level: npt.NDArray[np.float32],
+    colormap: str,
+    strength: float,
+    against: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """A photo, float [H, W, 3], under a level [H, W] in 0..1."""
+    """A photo, float [H, W, 3], under a level [H, W] in 0..1; where `against` is higher, under that in blue."""
     colors = matplotlib.colormaps[colormap](level)[..., :3]
+    if against is not None:
+        colors = np.where((against > level)[..., None], np.array(AGAINST), colors)
+        level = np.maximum(level, against)
     grey = photo.mean(axis=2, keepdims=True)
     ground = 0.65 * (0.6 * grey + 0.4 * photo)
     cover = strength * level[..., None] ** 0.7
