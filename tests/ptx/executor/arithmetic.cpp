@@ -84,6 +84,20 @@ void add_arithmetic(Table& t) {
   t["mul.wide.u32"] = [](Warp& w, const Instruction& in, u32 m) {
     map2<u64, u32, u32>(w, in, m, [](u32 a, u32 b) { return u64(a) * b; });
   };
+  t["mul.wide.u16"] = [](Warp& w, const Instruction& in, u32 m) {
+    map2<u32, u32, u32>(w, in, m, [](u32 a, u32 b) { return (a & 0xffffu) * (b & 0xffffu); });
+  };
+  t["prmt.b32"] = [](Warp& w, const Instruction& in, u32 m) {
+    map3<u32, u32, u32, u32>(w, in, m, [](u32 a, u32 b, u32 c) -> u32 {
+      const u64 bytes = u64(b) << 32 | a;
+      u32 picked = 0;
+      for (int i = 0; i < 4; ++i) {
+        const u32 which = c >> (4 * i), byte = u32(bytes >> (8 * (which & 7))) & 0xffu;
+        picked |= ((which & 8) == 0 ? byte : (byte & 0x80) != 0 ? 0xffu : 0u) << (8 * i);
+      }
+      return picked;
+    });
+  };
   t["mad.wide.s32"] = [](Warp& w, const Instruction& in, u32 m) {
     map3<s64, s32, s32, s64>(w, in, m, [](s32 a, s32 b, s64 c) { return s64(u64(s64(a) * b) + u64(c)); });
   };
