@@ -42,7 +42,7 @@ INSTRUCTION_SETS = {
 AMX = [*INSTRUCTION_SETS["avx512"], "-mamx-tile", "-mamx-bf16"]
 TILE_FLAGS = ["-Wno-psabi"]  # vectors wider than the model's registers go to inlined functions only
 # The instruction sets must agree to the last bit, hence no contraction into fused multiply-adds. The other two only
-# say that nobody reads errno or the exception flags; without them no loop with a division or root is vectorised.
+# say that nobody reads errno or the exception flags; without them no loop with a division or root is vectorized.
 CPU_FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
 

@@ -43,7 +43,7 @@ class _Share(torch.autograd.Function):
 
 
 class _Pass(torch.autograd.Function):
-    """A normalisation whose gradient is p itself."""
+    """A normalization whose gradient is p itself."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:

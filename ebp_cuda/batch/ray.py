@@ -94,7 +94,7 @@ def attribute_dataset(
     target: as for `batch.run`; "@COLUMN" takes each row's classes from a column.
     shard_size: rows per output file; a shard is named after its rows, so that one done twice is written once.
     image_column, name_column: where not given, the first of the usual names that is there.
-    cluster: the workers; `address` only where Ray is not initialised yet. options: as for `ExcitationBackprop`.
+    cluster: the workers; `address` only where Ray is not initialized yet. options: as for `ExcitationBackprop`.
 
     Ray orders and cuts a data set as it likes, unless DataContext.preserve_order is set: the maps of two runs are then
     the same up to the last bits, in other shards. Raises InputError, UnsupportedError, and Ray's own errors.

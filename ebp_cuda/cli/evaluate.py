@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..eval.methods import Method
     from ..eval.subject import EvaluatedModel
 
-evaluate = typer.Typer(help="The paper's evaluations: pointing game, localisation, phrases, faithfulness.")
+evaluate = typer.Typer(help="The paper's evaluations: pointing game, localization, phrases, faithfulness.")
 app.add_typer(evaluate, name="eval", no_args_is_help=True)
 
 Root = Annotated[Path, option("--root", "DIR", "where the data set lies")]

@@ -4,7 +4,7 @@
 
     attributions = LayerExcitationBackprop(model, model.layer3, contrast_layer="avgpool").attribute(x, target=281)
 
-What takes a Captum `Attribution` takes these: visualisation, infidelity, sensitivity_max, LayerAttribution.interpolate.
+What takes a Captum `Attribution` takes these: visualization, infidelity, sensitivity_max, LayerAttribution.interpolate.
 The model is read by torch.export in evaluation mode; no hooks, no clamped or moved weights.
 """
 

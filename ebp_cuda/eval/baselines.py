@@ -37,7 +37,7 @@ def _for_each_class(explain: Callable[[torch.Tensor, torch.Tensor], torch.Tensor
 
 
 def gradient(module: GraphModule) -> Maps:
-    """Largest |d score / d input| over the colours (Simonyan et al., 2014)."""
+    """Largest |d score / d input| over the colors (Simonyan et al., 2014)."""
     saliency = captum_attr().Saliency(module)
     return _for_each_class(lambda x, target: saliency.attribute(x, target=target).amax(1))
 
@@ -63,14 +63,14 @@ def _need_relu(module: GraphModule, method: str) -> None:
 
 
 def deconvolution(module: GraphModule) -> Maps:
-    """Largest |signal| over the colours, ReLUs passing the positive signal (Zeiler and Fergus, 2014)."""
+    """Largest |signal| over the colors, ReLUs passing the positive signal (Zeiler and Fergus, 2014)."""
     _need_relu(module, "deconvnet")
     deconv = captum_attr().Deconvolution(module)
     return _for_each_class(lambda x, target: deconv.attribute(x, target=target).abs().amax(1))
 
 
 def guided_backprop(module: GraphModule) -> Maps:
-    """Largest |signal| over the colours, ReLUs passing what both they and deconvnet pass (Springenberg, 2015)."""
+    """Largest |signal| over the colors, ReLUs passing what both they and deconvnet pass (Springenberg, 2015)."""
     _need_relu(module, "guided")
     guided = captum_attr().GuidedBackprop(module)
     return _for_each_class(lambda x, target: guided.attribute(x, target=target).abs().amax(1))
@@ -105,7 +105,7 @@ def class_activation_map(module: GraphModule, graph: Graph, value: str) -> Maps:
 
 
 def lrp(graph: Graph, top: str, rule: str, device: str = "cpu") -> Maps:
-    """Layer-wise relevance propagation (Bach et al., 2015), summed over colours; rule: "epsilon" or "alpha1beta0".
+    """Layer-wise relevance propagation (Bach et al., 2015), summed over colors; rule: "epsilon" or "alpha1beta0".
 
     Batch norm and scales are folded into the layers before them, LRN passes relevance on unchanged. Alpha-beta leaves
     the first layer, whose input is signed, to epsilon. Raises UnsupportedError for what captum has no rule for.

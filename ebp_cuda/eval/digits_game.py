@@ -76,7 +76,7 @@ def twin_of(net: Net) -> network.Twin:
 
 
 def gradient(twin: network.Twin, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """Maximum over the colours of |d score / d input| (Simonyan et al., 2014), [N, K, H, W]; not smoothed."""
+    """Maximum over the colors of |d score / d input| (Simonyan et al., 2014), [N, K, H, W]; not smoothed."""
     x = x.clone().requires_grad_()
     scores = twin(x).amax((2, 3)).gather(1, classes)
     slopes = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in scores.unbind(1)]

@@ -56,7 +56,7 @@ def curves(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Probability of the target, [steps + 1] each, while pixels are deleted, and while they are inserted.
 
-    x: one input [1, C, H, W]. Deleted pixels become the mean colour; insertion starts from the blurred input.
+    x: one input [1, C, H, W]. Deleted pixels become the mean color; insertion starts from the blurred input.
     """
     order = pixel_order(attribution, (x.shape[2], x.shape[3]))
     filters = require("scipy.ndimage", "eval", "insertion")

@@ -38,7 +38,7 @@ _avg_pool3d = F.avg_pool3d  # the one of now: TorchRay puts another in its place
 
 
 class LocalResponseNorm(nn.Module):
-    """Local response normalisation; `passes`: its gradient is the identity, as relevance methods treat it."""
+    """Local response normalization; `passes`: its gradient is the identity, as relevance methods treat it."""
 
     def __init__(self, node: Node, passes: bool) -> None:
         super().__init__()

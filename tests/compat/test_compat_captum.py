@@ -1,4 +1,4 @@
-"""ebp_cuda.compat.captum as a user of Captum meets it: attributions, visualisation, metrics."""
+"""ebp_cuda.compat.captum as a user of Captum meets it: attributions, visualization, metrics."""
 
 from __future__ import annotations
 

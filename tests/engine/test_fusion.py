@@ -18,7 +18,7 @@ from ebp_cuda.rules.relevance import Relevance, add
 
 
 class Inception(nn.Module):
-    """Branches of 1 x 1 convolutions over one input, a strided one, a residual sum, pools, and a normalisation."""
+    """Branches of 1 x 1 convolutions over one input, a strided one, a residual sum, pools, and a normalization."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Localisation and phrases: boxes, overlaps, rankings and recalls worked out by hand, then over digit scenes."""
+"""Localization and phrases: boxes, overlaps, rankings and recalls worked out by hand, then over digit scenes."""
 
 from __future__ import annotations
 

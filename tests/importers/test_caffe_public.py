@@ -77,7 +77,7 @@ def test_batch_norm_starts_from_its_fillers(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(none, {"x": x})["y"], x, atol=1e-4)
 
 
-def reorganised(x: np.ndarray, step: int, reverse: bool) -> np.ndarray:
+def reorganized(x: np.ndarray, step: int, reverse: bool) -> np.ndarray:
     """Element by element: place (k, j, i) of the many channels is place (k % few, j', i') of the large plane."""
     n, c, h, w = x.shape
     few, large = c // step**2, (h * step, w * step)
@@ -96,7 +96,7 @@ def test_reorg(tmp_path: Path, reverse: bool) -> None:
     text = net((2, 8, 4, 6), layer("y", "Reorg", f"reorg_param {{ stride: 2 reverse: {str(reverse).lower()} }}"))
     x = random(2, 8, 4, 6)
     model = build(tmp_path, text)
-    wanted = reorganised(x, 2, reverse)
+    wanted = reorganized(x, 2, reverse)
     np.testing.assert_array_equal(run(model, {"x": x})["y"], wanted)
     engine = Net(load_onnx(model))
     np.testing.assert_array_equal(engine.forward(x)["y"], wanted)

@@ -201,7 +201,7 @@ def test_local_response_norm_is_recognised(module: nn.Module, size: int, region:
 
 def test_other_quotients_are_not_taken_for_it() -> None:
     quotients: list[Callable[[torch.Tensor], torch.Tensor]] = [
-        lambda x: F.local_response_norm(x, 4),  # its window is not centred
+        lambda x: F.local_response_norm(x, 4),  # its window is not centered
         lambda x: x / x.pow(2).mean(1, keepdim=True).add(1).sqrt(),
         lambda x: x / F.avg_pool2d(x.pow(2), 3, 1, 1, count_include_pad=False).add(1).pow(0.75),
         lambda x: x / F.avg_pool2d((2 * x).pow(2), 3, 1, 1).add(1).pow(0.75),

@@ -242,7 +242,7 @@ def test_a_counter_that_no_output_reads_is_no_hindrance() -> None:
 
 def test_statistics_that_a_forward_updates_are_refused() -> None:
     statistics = torch.zeros(3), torch.ones(3)
-    with pytest.raises(UnsupportedError, match="normalises by the statistics of its input"):
+    with pytest.raises(UnsupportedError, match="normalizes by the statistics of its input"):
         from_module(Fn(lambda m, x: F.batch_norm(x, None, None, training=True)), X)
     with pytest.raises(EBPError):
         from_module(Fn(lambda m, x: F.batch_norm(x, *statistics, training=True)), X)

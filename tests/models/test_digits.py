@@ -162,9 +162,9 @@ def test_a_gradient_map_is_the_largest_slope_over_the_colours() -> None:
     assert maps.shape == (2, 2, scenes.SIZE, scenes.SIZE)
     row, column = divmod(int(maps[0, 1].argmax()), scenes.SIZE)
     slopes = []
-    for colour in range(3):
+    for color in range(3):
         step = torch.zeros_like(x)
-        step[0, colour, row, column] = 1e-5
+        step[0, color, row, column] = 1e-5
         with torch.no_grad():
             slopes.append(abs(float((twin(x + step) - twin(x - step))[0, 7, 0, 0])) / 2e-5)
     assert max(slopes) == pytest.approx(float(maps[0, 1, row, column]), rel=1e-3)

@@ -1,4 +1,4 @@
-"""max_pool2d_route where channels are neighbours, to the last bit: vectors of channels, pairs of columns, cut rows."""
+"""max_pool2d_route where channels are neighbors, to the last bit: vectors of channels, pairs of columns, cut rows."""
 
 from __future__ import annotations
 

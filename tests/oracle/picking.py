@@ -1,4 +1,4 @@
-"""Layers that copy, pick or normalise, for the float64 oracle: forward, and the top-down rule as plain loops."""
+"""Layers that copy, pick or normalize, for the float64 oracle: forward, and the top-down rule as plain loops."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def total(node: Node, x: Array) -> Array:
 
 def mvn(node: Node, xs: Sequence[Array]) -> list[Array]:
     axes = tuple(node.attrs["axes"])
-    centred = xs[0] - xs[0].mean(axes, keepdims=True)
-    return [centred / deviation(node, xs[0])]
+    centered = xs[0] - xs[0].mean(axes, keepdims=True)
+    return [centered / deviation(node, xs[0])]
 
 
 def deviation(node: Node, x: Array) -> Array | float:
@@ -127,10 +127,10 @@ def mvn_rule(node: Node, x: Array, y: Array, p: Array, rules: str) -> Array:
     if rules == "conserving":
         return p
     axes = tuple(node.attrs["axes"])
-    centred = p - p.mean(axes, keepdims=True)
+    centered = p - p.mean(axes, keepdims=True)
     if node.attrs["eps"] is None:
-        return centred
-    return (centred - y * (p * y).mean(axes, keepdims=True)) / deviation(node, x)
+        return centered
+    return (centered - y * (p * y).mean(axes, keepdims=True)) / deviation(node, x)
 
 
 RULES: dict[str, Callable[[Node, Sequence[Array], Array, Array, str], list[Array]]] = {

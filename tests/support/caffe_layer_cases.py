@@ -39,8 +39,8 @@ def one(kind: str, rest: str, wanted: Callable[..., Array], bottoms: str = "x", 
 
 
 def mvn(x: Array, axes: tuple[int, ...], eps: float) -> Array:
-    centred = x - x.mean(axes, keepdims=True)
-    return centred / (np.sqrt((centred**2).mean(axes, keepdims=True)) + eps)
+    centered = x - x.mean(axes, keepdims=True)
+    return centered / (np.sqrt((centered**2).mean(axes, keepdims=True)) + eps)
 
 
 def interp(x: Array, height: int, width: int) -> Array:

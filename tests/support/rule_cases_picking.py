@@ -1,4 +1,4 @@
-"""Cases of the layers that copy, pick or normalise (see rule_cases.py)."""
+"""Cases of the layers that copy, pick or normalize (see rule_cases.py)."""
 
 from __future__ import annotations
 

@@ -75,14 +75,14 @@ def _average(step: Step, p: torch.Tensor) -> list[torch.Tensor]:
 
 @derivative("lrn", needs="xy")
 def _local_response(step: Step, p: torch.Tensor) -> list[torch.Tensor]:
-    """d/dx of x * scale ** -beta with scale = k + alpha / n * (sum of x^2 over the n neighbours)."""
+    """d/dx of x * scale ** -beta with scale = k + alpha / n * (sum of x^2 over the n neighbors)."""
     x, y, attrs = step.inputs[0], step.outputs[0], step.node.attrs
     size, beta = int(attrs["size"]), float(attrs["beta"])
     across = attrs.get("region", "across") == "across"
     factor = float(attrs["alpha"]) / (size if across else size**2)
-    neighbours = _channel_sum if across else _plane_sum
-    scale = float(attrs["k"]) + factor * neighbours(x * x, size)
-    return [p * scale**-beta - 2 * factor * beta * x * neighbours(p * y / scale, size)]
+    neighbors = _channel_sum if across else _plane_sum
+    scale = float(attrs["k"]) + factor * neighbors(x * x, size)
+    return [p * scale**-beta - 2 * factor * beta * x * neighbors(p * y / scale, size)]
 
 
 def _channel_sum(x: torch.Tensor, size: int) -> torch.Tensor:

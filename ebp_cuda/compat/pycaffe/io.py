@@ -25,11 +25,11 @@ def load_image(filename: str | Path, color: bool = True) -> Array:
     """A photo as pycaffe loads it (scikit-image's img_as_float of the stored pixels).
 
     Whole numbers are divided by the largest of their type (255, 65535), floats stay as they are, transparency is cut
-    off, and an EXIF orientation is not followed. Pillow reads colour at 8 bits, whatever the file has.
+    off, and an EXIF orientation is not followed. Pillow reads color at 8 bits, whatever the file has.
 
     Args:
         filename: any image that Pillow reads.
-        color: three channels, grey repeated; otherwise one, colour weighted by ITU-R BT.709.
+        color: three channels, grey repeated; otherwise one, color weighted by ITU-R BT.709.
 
     Returns:
         float32 [H, W, 3] RGB, or [H, W, 1].

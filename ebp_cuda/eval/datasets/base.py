@@ -1,4 +1,4 @@
-"""What every data set becomes: pictures with labelled instances; and the checks that their readers share."""
+"""What every data set becomes: pictures with labeled instances; and the checks that their readers share."""
 
 from __future__ import annotations
 

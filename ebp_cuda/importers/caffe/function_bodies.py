@@ -97,12 +97,12 @@ BODIES = {
     }""",
     "MVN": f"""MVN <axes, eps> (x, over) => (y) {{{_NORM}
         mean = ReduceMean(x, over)
-        centred = Sub(x, mean)
-        square = Mul(centred, centred)
+        centered = Sub(x, mean)
+        square = Mul(centered, centered)
         variance = ReduceMean(square, over)
         deviation = Sqrt(variance)
         norm = Add(deviation, e)
-        y = Div(centred, norm)
+        y = Div(centered, norm)
     }}""",
     "MVNMean": """MVNMean <axes> (x, over) => (y) {
         mean = ReduceMean(x, over)

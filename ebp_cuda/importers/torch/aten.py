@@ -223,7 +223,7 @@ def addmm(c: Call) -> Result:
 @converts("batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "native_batch_norm")
 def batch_norm(c: Call) -> Result:
     if c.args.get("training"):
-        raise Refusal("normalises by the statistics of its input, not by stored ones")
+        raise Refusal("normalizes by the statistics of its input, not by stored ones")
     names = {"mean": "running_mean", "var": "running_var", "weight": "weight", "bias": "bias"}
     params = {ours: c.param(theirs) for ours, theirs in names.items()}
     value = c.emit("batch_norm", c.activation("input").value, params=params, eps=float(c["eps"]))

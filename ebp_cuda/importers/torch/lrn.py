@@ -1,6 +1,6 @@
-"""Local response normalisation in an exported module, where it is a dozen ATen calls and none of its own.
+"""Local response normalization in an exported module, where it is a dozen ATen calls and none of its own.
 
-x / (k + alpha * avg) ** beta, where avg is the average of x squared over neighbouring channels (Krizhevsky et al.
+x / (k + alpha * avg) ** beta, where avg is the average of x squared over neighboring channels (Krizhevsky et al.
 2012) or over a square window of each channel. Covers torch's LocalResponseNorm and the modules of ported Caffe
 networks: padding inside or before the pool, `unsqueeze` or `view`, `x.pow(2)` or `x * x`, `x / d` or `x * d ** -beta`.
 """
@@ -41,7 +41,7 @@ def bound_args(node: Node) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class LocalResponse:
-    """The node that is normalised, and the attrs of graph.py's "lrn"."""
+    """The node that is normalized, and the attrs of graph.py's "lrn"."""
 
     x: Node
     size: int
@@ -52,7 +52,7 @@ class LocalResponse:
 
 
 def local_response(node: Node) -> LocalResponse | None:
-    """What `node` (the last call of the pattern) computes, or None where that is no local response normalisation."""
+    """What `node` (the last call of the pattern) computes, or None where that is no local response normalization."""
     for x, divisor, sign in _quotients(node):
         if op_name(divisor) != "pow" or divisor.meta["val"].shape[1:] != x.meta["val"].shape[1:]:
             continue
@@ -96,7 +96,7 @@ def _operand(node: Node, op: str, neutral: float) -> tuple[Node, float]:
 
 
 def _window(node: Node, x: Node) -> tuple[int, str] | None:
-    """(size, region) where `node` is the average of x squared over a centred window, else None."""
+    """(size, region) where `node` is the average of x squared over a centered window, else None."""
     pool = _through(node, _RESHAPES)
     if op_name(pool) not in ("avg_pool1d", "avg_pool2d", "avg_pool3d"):
         return None

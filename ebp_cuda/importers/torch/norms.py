@@ -1,4 +1,4 @@
-"""Converters of normalisations by the statistics of the input itself: layer, group, instance and RMS norm."""
+"""Converters of normalizations by the statistics of the input itself: layer, group, instance and RMS norm."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def layer_norm(c: Call) -> Result:
     x = c.activation("input")
     axes = tuple(range(len(x.shape) - len(c["normalized_shape"]), len(x.shape)))
     if 0 in axes:
-        raise Refusal("normalises over the images of a batch")
+        raise Refusal("normalizes over the images of a batch")
     value = c.emit("standardize", x.value, axes=axes, eps=float(c["eps"]))
     return _first(c, _scaled(c, value, c.param("weight"), c.param("bias")))
 
@@ -60,7 +60,7 @@ def rms_norm(c: Call) -> Result:
     axes = tuple(range(len(x.shape) - len(c["normalized_shape"]), len(x.shape)))
     sizes = [x.shape[axis] for axis in axes]
     if not all(isinstance(n, int) for n in sizes):
-        raise Refusal("normalises over an axis of any size")
+        raise Refusal("normalizes over an axis of any size")
     count, weight = math.prod(sizes), c.param("weight")
     scale = torch.full((1,), math.sqrt(count), dtype=x.dtype)
     small = torch.finfo(x.dtype).eps if eps is None else float(eps)

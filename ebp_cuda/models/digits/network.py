@@ -80,7 +80,7 @@ def prototxt() -> str:
 class Twin(nn.Module):
     """The same network as a torch module, for training and for gradients by autograd.
 
-    batch_norm: normalise behind every convolution but the classifier, as training does; `weights` folds that into
+    batch_norm: normalize behind every convolution but the classifier, as training does; `weights` folds that into
     the convolutions, and the Caffe network has no such layers.
     """
 
@@ -101,7 +101,7 @@ class Twin(nn.Module):
         return blobs[self._top]
 
     def weights(self) -> dict[str, list[np.ndarray]]:
-        """Layer -> [weight, bias], float32, with batch normalisation folded in."""
+        """Layer -> [weight, bias], float32, with batch normalization folded in."""
         folded: dict[str, list[np.ndarray]] = {}
         for name, module in self.convs.items():
             conv = cast(nn.Conv2d, module)
@@ -116,7 +116,7 @@ class Twin(nn.Module):
         return folded
 
     def load_weights(self, weights: dict[str, list[np.ndarray]]) -> None:
-        """Takes what `weights` or a caffemodel gives. Only for a twin without batch normalisation."""
+        """Takes what `weights` or a caffemodel gives. Only for a twin without batch normalization."""
         with torch.no_grad():
             for name, module in self.convs.items():
                 conv = cast(nn.Conv2d, module)

@@ -186,9 +186,9 @@ def _shared_area(one: tuple[int, int, int, int], other: tuple[int, int, int, int
 
 
 def _ink(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A colour, float32 [3], whose brightness differs enough from that of the background."""
+    """A color, float32 [3], whose brightness differs enough from that of the background."""
     background = float(patch.mean())
     while True:
-        colour = rng.uniform(0, 255, 3).astype(np.float32)
-        if abs(float(colour.mean()) - background) >= _MIN_CONTRAST:
-            return colour
+        color = rng.uniform(0, 255, 3).astype(np.float32)
+        if abs(float(color.mean()) - background) >= _MIN_CONTRAST:
+            return color

@@ -52,9 +52,9 @@ def make_set(split: str, seed: int, count: int, side: int, label: str) -> tuple[
 
 def fit(twin: network.Twin, images: np.ndarray, targets: torch.Tensor, epochs: int, console: Console) -> None:
     """Multi-label training: binary cross entropy, AdamW, one cycle of the learning rate."""
-    optimiser = torch.optim.AdamW(twin.parameters(), lr=PEAK_RATE, weight_decay=0.02)
+    optimizer = torch.optim.AdamW(twin.parameters(), lr=PEAK_RATE, weight_decay=0.02)
     steps = epochs * (len(images) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
     twin.train()
     for epoch in range(epochs):
         start, total = time.perf_counter(), 0.0
@@ -63,9 +63,9 @@ def fit(twin: network.Twin, images: np.ndarray, targets: torch.Tensor, epochs: i
             rows = order[step * BATCH : (step + 1) * BATCH]
             scores = twin(as_input(images[rows.numpy()])).amax((2, 3))
             loss = F.binary_cross_entropy_with_logits(scores, targets[rows])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             total += loss.item() * BATCH
         seconds = time.perf_counter() - start
