@@ -77,8 +77,6 @@ class SharedWeights:
         """Of all weights, since somebody asked for them after the last refresh."""
         self._compared: list[Arrival] = []
         """Comparisons of earlier calls that a GPU may still work on."""
-        self._checksums: list[int] | None = None
-        """Of the weights, where somebody asked for them."""
         self._remember()
         _WATCHED.add(self)
 
