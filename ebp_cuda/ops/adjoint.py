@@ -28,7 +28,7 @@ class _Linear(torch.autograd.Function):
 
 def is_followed(p: torch.Tensor) -> bool:
     """Whether autograd records what is computed from p."""
-    return p.requires_grad and torch.is_grad_enabled()
+    return getattr(p, "requires_grad", False) and torch.is_grad_enabled()  # what is no tensor, the op refuses
 
 
 def linear(p: torch.Tensor, down: Map, up: Map) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""examples/triton without a Triton: config.pbtxt is held to the graph that fills the repository, and to a run of it."""
+"""The Triton example without a Triton: its config.pbtxt, held to the graph that fills the repository and to a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from support.exported import in_runtime
 from support.paths import EXAMPLES
 
-TRITON = EXAMPLES / "triton"
+TRITON = EXAMPLES / "triton_server"
 KINDS = {"TYPE_FP32": onnx.TensorProto.FLOAT, "TYPE_INT64": onnx.TensorProto.INT64}
 TENSOR = re.compile(r'\{ name: "(\w+)" data_type: (\w+) dims: \[ ([\d, ]+) \] \}')
 

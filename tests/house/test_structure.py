@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -130,3 +131,9 @@ def test_files_stay_readable_in_one_sitting() -> None:
     sources = [*PACKAGE.rglob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "csrc").rglob("*.*")]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources}
     assert {name: lines for name, lines in lengths.items() if lines > 350} == {}
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports them by it: of two, it reads one."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

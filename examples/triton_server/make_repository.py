@@ -1,4 +1,4 @@
-"""Fills this folder's Triton model repository: python examples/triton/make_repository.py [REPOSITORY]
+"""Fills this folder's Triton model repository: python examples/triton_server/make_repository.py [REPOSITORY]
 
 Writes REPOSITORY/attribution/1/model.onnx beside config.pbtxt; by default REPOSITORY is this folder. Where Triton is:
 
