@@ -133,8 +133,8 @@ class Net:
         declared = self.graph.inputs
         if isinstance(x, (str, os.PathLike)):
             raise InputError(f"{self.graph.origin}: x is a path; wanted an array (ebp_cuda.explain takes a photo)")
-        if isinstance(x, (tuple, list)) and len(declared) > 1 and len(x) == len(declared):
-            x = dict(zip(declared, x, strict=True))
+        if isinstance(x, (tuple, list)) and len(x) == len(declared) and (len(x) > 1 or hasattr(x[0], "shape")):
+            x = dict(zip(declared, x, strict=True))  # as a module is called; a list of numbers is an array
         if not isinstance(x, Mapping):
             if len(declared) != 1:
                 names = ", ".join(declared)

@@ -176,6 +176,14 @@ def test_a_network_of_two_inputs_takes_a_tuple() -> None:
     assert torch.equal(maps, ExcitationBackprop(module).attribute(pair, 1))
 
 
+def test_one_input_may_come_in_a_tuple_too() -> None:
+    x = torch.rand(2, 3)
+    net = ebp_cuda.from_torch(nn.Linear(3, 2), (x,))
+    (top,) = net.graph.outputs
+    assert torch.equal(net.forward((x,))[top], net.forward(x)[top])
+    assert torch.equal(net.forward(x[:1].tolist())[top], net.forward(x[:1])[top])
+
+
 @pytest.mark.parametrize(("axes", "size"), [(1, (40,)), (3, (13, 14, 15))], ids=["sequence", "volume"])
 def test_sequences_and_volumes_have_maps(axes: int, size: tuple[int, ...]) -> None:
     conv = {1: nn.Conv1d, 3: nn.Conv3d}[axes]
