@@ -18,11 +18,14 @@ from .places import Place
 @grouped
 def classes_at(
     files: Files,
-    inputs: Annotated[list[Path], option("--input", "FILE", "photo or .npy [C,H,W] or [N,C,H,W]; repeat for more")],
     place: Place,
     sweep: Sweep,
     photos: Photos,
     decoding: Decoding,
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(metavar="INPUT...", help="photos, or .npy [C,H,W] or [N,C,H,W]")
+    ] = None,
+    more: Annotated[list[Path] | None, option("--input", "FILE", "an input too")] = None,
     first: Annotated[int, typer.Option("--first", min=1, help="classes to show, from the highest share on")] = 10,
 ) -> None:
     """Classes by what they leave at a place of the map, all of them by one sweep from the place upwards."""
@@ -32,16 +35,19 @@ def classes_at(
     arguments = place.arguments()
     if not arguments:
         raise InputError("classes-at: at which place of the map? Give --pixel, --box or --mask")
+    paths = [*(more or []), *(inputs or [])]
+    if not paths:
+        raise InputError("classes-at: no input; wanted a photo or a .npy file: ebp-cuda classes-at PHOTO --model NET")
     net = files.load()
     changes = photos.changes()
-    if any(path.suffix != ".npy" for path in inputs):
+    if any(path.suffix != ".npy" for path in paths):
         warn_of_preprocess(net, changes)
-    read = work.read_inputs(inputs, work.preprocess_of(net, changes), How(*decoding.settings().values()))
-    found = sweep.of(net).classes_at(read.x, next(iter(arguments.values())))
-    _print_shares(found, read.names, photos.names() or net.labels, first)
+    read = work.read_inputs(paths, work.preprocess_of(net, changes), How(*decoding.settings().values()))
+    ranked = sweep.of(net).classes_at(read.x, next(iter(arguments.values())))
+    _print_shares(ranked, read.names, photos.names() or net.labels, first)
 
 
-def _print_shares(found: Any, names: list[str], labels: list[str] | None, first: int) -> None:
+def _print_shares(ranked: Any, names: list[str], labels: list[str] | None, first: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -49,7 +55,7 @@ def _print_shares(found: Any, names: list[str], labels: list[str] | None, first:
 
     table = Table("input", "class", "name", "share", "lift", "score", box=None, pad_edge=False)
     for name, classes, share, lift, scores in zip(
-        names, found.classes, found.share, found.lift, found.scores, strict=True
+        names, ranked.classes, ranked.share, ranked.lift, ranked.scores, strict=True
     ):
         for index, part, more in zip(classes[:first].tolist(), share.tolist(), lift.tolist(), strict=False):
             row = (f"{part:.3g}", f"{more:+.2g}", f"{scores[index]:.4g}")

@@ -39,7 +39,7 @@ def x(tmp_path: Path) -> Path:
 
 
 def test_the_table_is_what_the_method_says(run, x: Path) -> None:
-    code, printed, _ = run("--input", x, "--box", "1,2,3,5", "--first", 2)
+    code, printed, _ = run(x, "--box", "1,2,3,5", "--first", 2)
     net = ebp_cuda.load(*MODEL[1::2])
     found = ebp_cuda.ExcitationBackprop(net, "n0", "pp").classes_at(torch.from_numpy(np.load(x)), (1, 2, 3, 5))
     rows = [line.split() for line in printed.splitlines()[1:]]
