@@ -18,6 +18,7 @@ from itertools import pairwise
 import onnx
 
 from ...graph import Node
+from ..naming import free_name
 
 NAMES, OLDER = "pkg.torch.onnx.name_scopes", re.compile(r"/(?:(.+)/)?([A-Za-z]+)(?:_\d+)?")
 _LONGEST, _DEEPEST = 10_000, 100
@@ -95,7 +96,7 @@ def name_by_modules(
             name = node.name
             if inner is not None and public[inner] in names:
                 whole = inner not in parents and alone[inner] == 1
-                name = public[inner] if whole else _free(f"{public[inner]}.{node.op}", taken)
+                name = public[inner] if whole else free_name(f"{public[inner]}.{node.op}", taken)
             nodes.append(replace(node, name=name) if name != node.name else node)
     return nodes, names
 
@@ -136,13 +137,3 @@ def _returned(
     for value in around:
         read |= dict.fromkeys(outside.get(value, ()), value)
     return {**last, **read}
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """`name`, or with "#2", "#3" and so on where it is taken; it is taken from now on."""
-    count, free = 1, name
-    while free in taken:
-        count += 1
-        free = f"{name}#{count}"
-    taken.add(free)
-    return free

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from torch import fx
 
 from ...graph import Graph, Node
+from ..naming import free_name
 
 Calls: TypeAlias = "dict[tuple[str, ...], str]"
 
@@ -53,7 +54,7 @@ def finish(
     for item, (prefix, whole) in zip(converted, _prefixes(converted, calls, public), strict=True):
         for node in item.nodes:
             whole = whole and prefix not in inputs
-            name = prefix if whole else _free(f"{prefix}.{node.op}" if prefix else node.op, taken)
+            name = prefix if whole else free_name(f"{prefix}.{node.op}" if prefix else node.op, taken)
             writes = (name,) if len(node.outputs) == 1 else tuple(f"{name}:{i}" for i in range(len(node.outputs)))
             renamed.update(zip(node.outputs, writes, strict=True))
             reads = tuple(renamed.get(value, value) for value in node.inputs)
@@ -102,13 +103,3 @@ def _returned_values(
             if any(key not in module_calls(user) for user in users):
                 read[key] = values[node]
     return {**last, **read}
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """`name`, or with "#2", "#3" and so on where it is taken; it is taken from now on."""
-    count, free = 1, name
-    while free in taken:
-        count += 1
-        free = f"{name}#{count}"
-    taken.add(free)
-    return free

@@ -7,8 +7,8 @@ and input and hidden state are the inputs of one fully connected layer, which sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -39,6 +39,7 @@ class _Layer:
     """[gates * hidden, hidden]."""
     biases: tuple[torch.Tensor, torch.Tensor] | None
     """Of the input and of the hidden state, [gates * hidden] each."""
+    _params: dict[tuple[tuple[int, ...], bool], dict[str, torch.Tensor | None]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -47,19 +48,24 @@ class _Layer:
     def rows(self, tensor: torch.Tensor, *gates: int) -> torch.Tensor:
         return torch.cat([tensor[gate * self.size : (gate + 1) * self.size] for gate in gates])
 
-    def joined(self, x: str, hidden: str | None, *gates: int, sign: Sequence[int] = (1,)) -> str:
-        """The fully connected layer of [x, hidden] that computes `gates`, each times its entry of `sign`."""
-        signs = torch.tensor(list(sign) * (len(gates) // len(sign))).repeat_interleave(self.size)
-        weight = self.rows(self.of_input, *gates)
-        if hidden is not None:
-            weight = torch.cat([weight, self.rows(self.of_hidden, *gates)], 1)
-        bias = None if self.biases is None else self.rows(self.biases[0] + self.biases[1], *gates) * signs
-        joined = x if hidden is None else self.c.emit("concat", x, hidden, axis=1)
-        return self.c.emit("linear", joined, params={"weight": weight * signs[:, None].to(weight.dtype), "bias": bias})
+    def params(self, gates: tuple[int, ...], with_hidden: bool) -> Mapping[str, torch.Tensor | None]:
+        """Weight and bias that give `gates` of [x, hidden], or of x alone; made once for all steps."""
+        if (gates, with_hidden) not in self._params:
+            weight = self.rows(self.of_input, *gates)
+            if with_hidden:
+                weight = torch.cat([weight, self.rows(self.of_hidden, *gates)], 1)
+            bias = None if self.biases is None else self.rows(self.biases[0] + self.biases[1], *gates)
+            self._params[gates, with_hidden] = {"weight": weight, "bias": bias}
+        return self._params[gates, with_hidden]
 
-    def gates(self, x: str, hidden: str | None, *gates: int, sign: Sequence[int] = (1,)) -> tuple[str, ...]:
+    def joined(self, x: str, hidden: str | None, *gates: int) -> str:
+        """The fully connected layer of [x, hidden] that computes `gates`."""
+        joined = x if hidden is None else self.c.emit("concat", x, hidden, axis=1)
+        return self.c.emit("linear", joined, params=self.params(gates, hidden is not None))
+
+    def gates(self, x: str, hidden: str | None, *gates: int) -> tuple[str, ...]:
         """Sigmoid gates, [N, hidden] each, of one fully connected layer."""
-        opened = self.c.emit("sigmoid", self.joined(x, hidden, *gates, sign=sign))
+        opened = self.c.emit("sigmoid", self.joined(x, hidden, *gates))
         return self.c.emit_many("split", len(gates), opened, axis=1, sizes=(self.size,) * len(gates))
 
 
@@ -76,12 +82,13 @@ def _lstm(layer: _Layer, x: str, before: _State) -> _State:
 def _gru(layer: _Layer, x: str, before: _State) -> _State:
     """h = (1 - z) * n + z * h_before, n = tanh(W x + r * (U h_before)); torch stacks r, z, n."""
     c = layer.c
-    # 1 - sigmoid(a) is sigmoid(-a): the gate of the new state is the update gate with its signs turned
-    reset, keep, renew = layer.gates(x, before.hidden, 0, 1, 1, sign=(1, 1, -1))
-    biases = (None, None) if layer.biases is None else tuple(layer.rows(bias, 2) for bias in layer.biases)
-    new = c.emit("linear", x, params={"weight": layer.rows(layer.of_input, 2), "bias": biases[0]})
+    reset, keep = layer.gates(x, before.hidden, 0, 1)
+    one = torch.ones(1, dtype=layer.of_input.dtype)
+    renew = c.emit("affine", keep, params={"scale": -one, "shift": one})
+    biases = (None, None) if layer.biases is None else tuple(bias[2 * layer.size :] for bias in layer.biases)
+    new = c.emit("linear", x, params={"weight": layer.of_input[2 * layer.size :], "bias": biases[0]})
     if before.hidden is not None:
-        old = c.emit("linear", before.hidden, params={"weight": layer.rows(layer.of_hidden, 2), "bias": biases[1]})
+        old = c.emit("linear", before.hidden, params={"weight": layer.of_hidden[2 * layer.size :], "bias": biases[1]})
         new = c.emit("sum", new, c.emit("mul", old, reset))
     elif biases[1] is not None:  # U 0 leaves the bias, gated; relevance that falls to it stays with `new`
         bias = biases[1]
@@ -110,16 +117,15 @@ def recurrent(c: Call) -> Result:
     x = c.activation("input")
     _check(c, x)
     length = x.shape[1]
-    sequence = (
-        [_frame(c, x, step) for step in range(length)] if length > 1 else [c.reshape(x, (x.shape[0], *x.shape[2:]))]
-    )
+    frames = c.emit_many("split", length, x.value, axis=1, sizes=(1,) * length)
+    sequence = [c.emit("squeeze", frame, axes=(1,)) for frame in frames]
     directions = 2 if c["bidirectional"] else 1
     layers = _layers(c)
     for index in range(int(c["num_layers"])):
         both = [_run(CELLS[c.op], layers[index * directions + way], sequence, way == 1) for way in range(directions)]
         sequence = [step[0] if len(step) == 1 else c.emit("concat", *step, axis=1) for step in zip(*both, strict=True)]
-    frames = [c.emit("unsqueeze", step, axes=(1,)) for step in sequence]
-    output = frames[0] if len(frames) == 1 else c.emit("concat", *frames, axis=1)
+    steps = [c.emit("unsqueeze", step, axes=(1,)) for step in sequence]
+    output = steps[0] if length == 1 else c.emit("concat", *steps, axis=1)
     return (output, *[None] * (len(c.outs) - 1))
 
 
@@ -135,11 +141,6 @@ def _check(c: Call, x: Activation) -> None:
         raise Refusal("is recurrent and does not start from zeros")
     if c["train"] and c["dropout"]:
         raise Refusal("drops activations at random")
-
-
-def _frame(c: Call, x: Activation, step: int) -> str:
-    one = c.emit("slice", x.value, axes=(1,), starts=(step,), ends=(step + 1,), steps=(1,))
-    return c.emit("squeeze", one, axes=(1,))
 
 
 def _layers(c: Call) -> list[_Layer]:
