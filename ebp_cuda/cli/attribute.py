@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from ..errors import InputError
 from .app import app, progress_bar
 from .grouping import grouped
-from .options import Decoding, Files, Photos, Sweep, option, warn_of_preprocess
+from .options import Decoding, Files, Inputs, Photos, Sweep, option, warn_of_preprocess
 from .places import Asking, Place
 
 if TYPE_CHECKING:
@@ -51,10 +50,7 @@ def attribute(
     photos: Photos,
     decoding: Decoding,
     pictures: Pictures,
-    inputs: Annotated[
-        list[Path] | None, typer.Argument(metavar="INPUT...", help="photos, or .npy [C,H,W] or [N,C,H,W]")
-    ] = None,
-    more: Annotated[list[Path] | None, option("--input", "FILE", "an input too")] = None,
+    inputs: Inputs,
     target: Annotated[str, option("--target", "CLASSES", "281 | 281,282 | top5 | all | class names")] = "top1",
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time")] = 8,
     out: Annotated[Path | None, option("--out", "MAPS.npz", "the maps")] = None,
@@ -66,9 +62,7 @@ def attribute(
     from ..files import check_writable
     from ..images.photo import Decoding as How
 
-    paths = [*(more or []), *(inputs or [])]
-    if not paths:
-        raise InputError("attribute: no input; wanted a photo or a .npy file: ebp-cuda attribute PHOTO --model NET")
+    paths = inputs.paths("attribute")
     if out is None and overlay is None:
         overlay = Path()
     if out is not None:

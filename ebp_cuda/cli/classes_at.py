@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from ..errors import InputError
 from .app import app
 from .grouping import grouped
-from .options import Decoding, Files, Photos, Sweep, option, warn_of_preprocess
+from .options import Decoding, Files, Inputs, Photos, Sweep, warn_of_preprocess
 from .places import Place
 
 
@@ -22,10 +21,7 @@ def classes_at(
     sweep: Sweep,
     photos: Photos,
     decoding: Decoding,
-    inputs: Annotated[
-        list[Path] | None, typer.Argument(metavar="INPUT...", help="photos, or .npy [C,H,W] or [N,C,H,W]")
-    ] = None,
-    more: Annotated[list[Path] | None, option("--input", "FILE", "an input too")] = None,
+    inputs: Inputs,
     first: Annotated[int, typer.Option("--first", min=1, help="classes to show, from the highest share on")] = 10,
 ) -> None:
     """Classes by what they leave at a place of the map, all of them by one sweep from the place upwards."""
@@ -35,9 +31,7 @@ def classes_at(
     arguments = place.arguments()
     if not arguments:
         raise InputError("classes-at: at which place of the map? Give --pixel, --box or --mask")
-    paths = [*(more or []), *(inputs or [])]
-    if not paths:
-        raise InputError("classes-at: no input; wanted a photo or a .npy file: ebp-cuda classes-at PHOTO --model NET")
+    paths = inputs.paths("classes-at")
     net = files.load()
     changes = photos.changes()
     if any(path.suffix != ".npy" for path in paths):

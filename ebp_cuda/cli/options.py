@@ -159,6 +159,25 @@ def read_shapes(given: list[str] | None) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a command is asked about: photos or arrays."""
+
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(metavar="INPUT...", help="photos, or .npy [C,H,W] or [N,C,H,W]")
+    ] = None
+    more: Annotated[list[Path] | None, option("--input", "FILE", "an input too")] = None
+
+    def paths(self, command: str) -> list[Path]:
+        """All of them. Raises InputError where there is none."""
+        paths = [*(self.more or []), *(self.inputs or [])]
+        if not paths:
+            raise InputError(
+                f"{command}: no input; wanted a photo or a .npy file: ebp-cuda {command} PHOTO --model NET"
+            )
+        return paths
+
+
 def warn_of_preprocess(net: Any, changes: dict[str, Any]) -> None:
     """Says so where neither the model nor the command line tells how photos become inputs."""
     if net.preprocess is None and not changes:
